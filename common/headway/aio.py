@@ -1,0 +1,239 @@
+"""The asyncio client. The gateway's way to the broker, and for programs that are asynchronous anyway.
+
+    async with AsyncClient() as client:
+        outputs = await client.infer("tiny", {"x": np.ones(16, np.float32)})
+
+Knows: the event loop, and the socket's descriptor. Must not know: what to send and when (`calls`).
+
+How it reads. A ZeroMQ socket's descriptor is edge-triggered: it signals once, and not again until
+everything was read, and a send may swallow the signal. So the socket is drained until it would block on
+every signal *and* after every send; a drain is bounded, and goes on in the loop's next turn when it
+reached its bound. A slow timer looks whether something was left lying all the same: `stalls` counts
+those, and stays 0. PERF: `zmq.asyncio` reads 9,400 small requests a second through one gateway process
+where this reads 11,600.
+
+Requests that start in the same turn of the event loop leave in one message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import secrets
+import time
+from typing import Any
+
+import zmq
+
+from headway import link, logs
+from headway.body import Body
+from headway.calls import Abandon, Action, Call, Calls, Send, Settle, Unsent
+from headway.errors import BrokerUnreachable, HeadwayError, RemoteProtocolError
+from headway.messages import Reply
+from headway.outgoing import (
+    DEFAULT_TIMEOUT_S,
+    Asked,
+    Inputs,
+    ask_body,
+    ask_tensors,
+    body_of,
+    call_of,
+    query_of,
+    reply_of,
+    tensors_of,
+)
+from headway.settings import Shared, read
+from headway.tensors import Tensors
+from headway.wire import decode, encode
+
+_log = logs.get("headway.client")
+DRAIN_MAX = 500
+SAFETY_S = 1.0
+QUERY_TIMEOUT_S = 10.0
+
+
+class AsyncClient:
+    """A connection to one broker, used from one event loop. Open it after a fork, never before."""
+
+    def __init__(self, address: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self.address = address or read(Shared).callers_address
+        self.stalls = 0
+        self._timeout_s = timeout_s
+        self._ids = itertools.count(1)
+        self._calls = Calls()
+        self._futures: dict[int, asyncio.Future[Any]] = {}
+        self._turn: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._safety: asyncio.TimerHandle | None = None
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+
+    async def __aenter__(self) -> AsyncClient:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Take the socket. Does not wait for the broker; requests do."""
+        self._loop = asyncio.get_running_loop()
+        self._context = zmq.Context()
+        identity = f"client-{os.getpid()}.".encode() + secrets.token_bytes(8)
+        self._socket = link.dealer(self._context, self.address, identity)
+        self._fd = self._socket.fileno()
+        self._loop.add_reader(self._fd, self._on_readable)
+        self._safety = self._loop.call_later(SAFETY_S, self._look_for_stall)
+
+    async def close(self) -> None:
+        """Withdraw what is open (its awaiters get BrokerUnreachable) and leave."""
+        if self._context is None:
+            return
+        self._do(self._calls.leave())
+        self._loop.remove_reader(self._fd)
+        for handle in (self._turn, self._timer, self._safety):
+            if handle:
+                handle.cancel()
+        self._socket.close()
+        self._context.term()  # waits for the last message, at most link.LINGER_MS
+        self._context = None
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Inputs,
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        batched: bool = False,
+    ) -> Tensors:
+        """As `Client.infer`. Cancelling the awaiting task withdraws the request."""
+        return tensors_of(await self.reply(ask_tensors(model, inputs, version, batched), timeout_s))
+
+    async def predict(
+        self, model: str, body: Body | bytes, *, version: str = "", timeout_s: float | None = None
+    ) -> Body:
+        """As `Client.predict`."""
+        return body_of(await self.reply(ask_body(model, body, version), timeout_s))
+
+    async def models(self) -> list[dict[str, Any]]:
+        """As `Client.models`."""
+        models: list[dict[str, Any]] = (await self._query("models"))["models"]
+        return models
+
+    async def stats(self) -> dict[str, Any]:
+        """As `Client.stats`."""
+        return await self._query("stats")
+
+    async def reply(self, asked: Asked, timeout_s: float | None = None) -> Reply:
+        """The raw reply, its content still packed: for those who pass it on. Raises as `infer`."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        return reply_of(await self._start(call_of(next(self._ids), asked, time.monotonic() + timeout_s)))
+
+    async def _query(self, what: str) -> dict[str, Any]:
+        answer = await self._start(query_of(next(self._ids), what, time.monotonic() + QUERY_TIMEOUT_S))
+        if not isinstance(answer, dict):
+            raise RemoteProtocolError("not an answer to a question")
+        return answer
+
+    async def _start(self, call: Call) -> Any:
+        if self._context is None:
+            raise BrokerUnreachable("the client is not open")
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._futures[call.id] = future
+        self._calls.handle(call, time.monotonic())
+        self._take_turn()
+        try:
+            return await future
+        finally:
+            if self._futures.pop(call.id, None):  # cancelled: nobody waits any more
+                self._calls.handle(Abandon(call.id), time.monotonic())
+                self._take_turn()
+
+    # ---- the loop ----
+
+    def _take_turn(self) -> None:
+        if self._turn is None:
+            self._turn = self._loop.call_soon(self._on_turn)
+
+    def _on_turn(self) -> None:
+        self._turn = None
+        self._drain()
+        if self._do(self._calls.wake(time.monotonic())):
+            self._drain()  # the send may have swallowed the signal
+        self._arm()
+
+    def _on_readable(self) -> None:
+        self._drain()
+        self._arm()
+
+    def _arm(self) -> None:
+        """Make sure that a turn comes no later than the calls want one."""
+        wake = self._calls.next_wake()
+        if wake is None:
+            return
+        now = time.monotonic()
+        if wake <= now:
+            self._take_turn()
+        elif (
+            self._timer is None
+            or self._timer.cancelled()
+            or self._timer.when() > self._loop.time() + wake - now
+        ):
+            if self._timer:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(wake - now, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._on_turn_now()
+
+    def _on_turn_now(self) -> None:
+        if self._turn:
+            self._turn.cancel()
+        self._on_turn()
+
+    def _drain(self) -> int:
+        """Read until the socket would block, or DRAIN_MAX; returns how many messages were read."""
+        now = time.monotonic()
+        for count in range(DRAIN_MAX):
+            try:
+                frame = self._socket.recv(zmq.DONTWAIT)
+            except zmq.Again:
+                return count
+            try:
+                self._do(self._calls.handle(decode(frame), now))
+            except RemoteProtocolError as error:
+                _log.warning("message refused", reason=str(error))
+        self._take_turn()
+        return DRAIN_MAX
+
+    def _do(self, actions: list[Action]) -> bool:
+        """Do them; True if something was sent."""
+        sent = False
+        for action in actions:
+            match action:
+                case Settle(id=id, outcome=outcome):
+                    self._settle(id, outcome)
+                case Send(message=message):
+                    sent = True
+                    try:
+                        self._socket.send(encode(message), zmq.DONTWAIT)
+                    except zmq.Again:
+                        self._calls.handle(Unsent(message), time.monotonic())
+        return sent
+
+    def _settle(self, id: int, outcome: Any) -> None:
+        future = self._futures.pop(id, None)
+        if future is None or future.done():
+            return
+        if isinstance(outcome, HeadwayError):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+    def _look_for_stall(self) -> None:
+        if self._turn is None and self._drain():
+            self.stalls += 1
+            _log.warning("the socket's signal was lost", stalls=self.stalls)
+        self._safety = self._loop.call_later(SAFETY_S, self._look_for_stall)

@@ -1,0 +1,74 @@
+"""A raw body, in and out: what `predict` sends and gets, and what a model's `preprocess` sees.
+
+Knows: how a body and its parts travel as tensors (uint8 vectors, so that a worker sees them without a
+copy) and which options go with them.
+Must not know: HTTP, torch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headway.errors import InvalidInput
+from headway.tensors import BY_NAME, Buffer, Tensors, pack_raw
+
+BODY = "body"
+_UINT8 = BY_NAME["uint8"]
+
+
+@dataclass(frozen=True)
+class Body:
+    """Bytes with their media type. `parts` holds further named bodies (multipart forms)."""
+
+    data: Buffer
+    content_type: str = "application/octet-stream"
+    parts: dict[str, Body] | None = None
+
+    def json(self) -> Any:
+        """The data parsed as JSON. Raises: InvalidInput when it is not JSON."""
+        try:
+            return json.loads(bytes(self.data))
+        except ValueError as error:
+            raise InvalidInput(f"the body is not JSON: {error}") from None
+
+    def text(self) -> str:
+        """The data as UTF-8."""
+        return bytes(self.data).decode()
+
+
+def pack_body(body: Body) -> tuple[bytes, dict[str, Any]]:
+    """The packed tensors and the options that carry a body."""
+    named = body.parts or {BODY: body}
+    packed = pack_raw([(name, _UINT8, (len(part.data),), part.data) for name, part in named.items()])
+    return packed, {
+        "form": BODY,
+        "types": {name: part.content_type for name, part in named.items()},
+    }
+
+
+def is_body(options: dict[str, Any]) -> bool:
+    """Whether a request's options say that it carries a body."""
+    return options.get("form") == BODY
+
+
+def unpack_body(tensors: Tensors, options: dict[str, Any]) -> Body:
+    """The body of a request; of several parts the first is the body itself. Views, no copies.
+
+    Raises: InvalidInput when the tensors are not those of a body.
+    """
+    types = options.get("types")
+    if not tensors or not isinstance(types, dict):
+        raise InvalidInput("a body has at least one part, and its media type")
+    parts = {name: Body(_bytes(name, array), str(types.get(name, ""))) for name, array in tensors.items()}
+    first = next(iter(parts.values()))
+    return first if list(parts) == [BODY] else Body(first.data, first.content_type, parts)
+
+
+def _bytes(name: str, array: Any) -> memoryview:
+    if array.dtype != np.uint8 or array.ndim != 1:
+        raise InvalidInput(f"part {name!r} of a body must be a vector of bytes")
+    return memoryview(array)

@@ -1,0 +1,278 @@
+"""The caller's side of the wire, pure: what is open, what to send, what came of it.
+
+Speaks the three verbs of the design:
+
+    handle(event, now) -> actions     a call starts, is abandoned, a message came, a send was refused
+    wake(now)          -> actions     time has passed; everything there is to send, coalesced
+    next_wake()        -> float|None  call `wake` no later than this (-inf: at once)
+
+Knows: open calls, deadlines, the broker's nonce. Must not know: sockets, clocks, threads, numpy.
+
+How it works. `handle(Start)` only notes a call; `wake` puts all noted calls into one `Requests`. So a
+loop that drains its events before it wakes sends one message however many calls were started. While
+calls are open the broker is pinged every `ping_s`; its Heartbeat carries a nonce, and a new nonce means
+that the broker was started anew and knows nothing: every open call is sent again, with what is left of
+its time. (An id that a broker still knows is not run twice: it drops the second.)
+
+Invariants: every started call is settled exactly once: by the broker's reply, by `DeadlineExceeded` at
+most `grace_s` after its deadline, or by `BrokerUnreachable`; a reply to a settled call is dropped.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from headway.errors import (
+    BrokerUnreachable,
+    DeadlineExceeded,
+    HeadwayError,
+    RemoteProtocolError,
+    error_of,
+)
+from headway.messages import (
+    OK,
+    TIMEOUT_MS_MAX,
+    Answer,
+    Bye,
+    Cancels,
+    Heartbeat,
+    Message,
+    Ping,
+    Query,
+    Replies,
+    Reply,
+    Request,
+    Requests,
+)
+from headway.parts import parts
+
+
+@dataclass(frozen=True)
+class CallTimes:
+    """When to give up, in seconds."""
+
+    ping_s: float = 0.25
+    grace_s: float = 0.5  # the broker answers at the deadline; this is how much later we do it ourselves
+    retry_s: float = 0.02  # between attempts to send while there is no connection
+    unreachable_s: float = 10.0  # a broker's restart is a pause; a longer silence is an outage
+    outage_s: float = 1.0  # patience while an outage is known
+
+
+@dataclass(slots=True)
+class Call:
+    """One open call: a request when `query` is empty, else a question to the broker."""
+
+    id: int
+    deadline: float
+    model: str = ""
+    version: str = ""
+    rows: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+    tensors: bytes = b""
+    query: str = ""
+    attempt: int = 0
+    sent: bool = False
+
+
+class Abandon(NamedTuple):
+    """The caller does not wait for this id any more."""
+
+    id: int
+
+
+class Unsent(NamedTuple):
+    """The socket would not take this message now: nobody is connected, or the pipe is full."""
+
+    message: Message
+
+
+class Send(NamedTuple):
+    """Send this to the broker; hand it back as `Unsent` if that would block."""
+
+    message: Message
+
+
+class Settle(NamedTuple):
+    """A call's one outcome: a `Reply`, an `Answer`'s body, or an error to raise."""
+
+    id: int
+    outcome: Reply | dict[str, Any] | HeadwayError
+
+
+Event = Call | Abandon | Unsent | Message
+Action = Send | Settle
+
+
+class Calls:
+    """All open calls of one caller."""
+
+    def __init__(self, times: CallTimes | None = None) -> None:
+        self._times = times or CallTimes()
+        self._open: dict[int, Call] = {}
+        self._fresh: list[Call] = []  # to be sent
+        self._cancels: list[int] = []
+        self._broker = b""
+        self._outage = False
+        self._patient_until = -math.inf  # silence up to here is no outage
+        self._ping_at = -math.inf
+        self._blocked_until = -math.inf
+        self._earliest = math.inf  # no open call's deadline is before this
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Note what happened. Raises: RemoteProtocolError for a message that callers do not get."""
+        match event:
+            case Replies(replies=replies):
+                self._hear(now)
+                return [settle for reply in replies if (settle := self._settled(reply))]
+            case Call():
+                self._start(event, now)
+            case Heartbeat(broker=broker):
+                self._hear(now)
+                self._meet(broker)
+            case Answer(id=id, body=body):
+                self._hear(now)
+                return [Settle(id, body)] if self._open.pop(id, None) else []
+            case Abandon(id=id):
+                self._abandon(id)
+            case Unsent(message=message):
+                self._take_back(message, now)
+            case _:
+                raise RemoteProtocolError(f"a caller gets no {type(event).__name__}")
+        return []
+
+    def wake(self, now: float) -> list[Action]:
+        """Everything there is to send, and everything whose time is over."""
+        actions: list[Action] = []
+        if now >= self._earliest:
+            actions += self._expire(now)
+        if now >= self._blocked_until:
+            actions += self._unsent(now)
+        if self._open and now >= self._ping_at:
+            actions += self._ping(now)
+        return actions
+
+    def next_wake(self) -> float | None:
+        """None: nothing is open, sleep until an event."""
+        if not self._open and not self._cancels:
+            return None
+        if self._fresh or self._cancels:
+            return self._blocked_until
+        return min(self._ping_at, self._earliest)
+
+    def leave(self) -> list[Action]:
+        """What to send, and what to settle, when the caller closes."""
+        closed = BrokerUnreachable("the client was closed")
+        actions: list[Action] = [Settle(id, closed) for id in self._open]
+        self._open.clear()
+        self._fresh.clear()
+        return [*actions, Send(Bye())]
+
+    def _hear(self, now: float) -> None:
+        self._outage = False
+        self._patient_until = now + self._times.unreachable_s
+
+    def _start(self, call: Call, now: float) -> None:
+        if not self._open:  # silence counts from here: nobody listened while nothing was open
+            self._patient_until = now + (self._times.outage_s if self._outage else self._times.unreachable_s)
+        self._open[call.id] = call
+        self._fresh.append(call)
+        self._earliest = min(self._earliest, self._limit(call))
+
+    def _limit(self, call: Call) -> float:
+        return call.deadline + (self._times.grace_s if call.sent else 0.0)
+
+    def _settled(self, reply: Reply) -> Settle | None:
+        if self._open.pop(reply.id, None) is None:
+            return None
+        if reply.code == OK:
+            return Settle(reply.id, reply)
+        retry_after_ms = reply.meta.get("retry_after_ms")
+        after_s = retry_after_ms / 1000 if isinstance(retry_after_ms, int) else None
+        return Settle(reply.id, error_of(reply.code, str(reply.content), after_s))
+
+    def _abandon(self, id: int) -> None:
+        call = self._open.pop(id, None)
+        if call and call.sent:
+            self._cancels.append(id)
+
+    def _meet(self, broker: bytes) -> None:
+        if self._broker and broker != self._broker:
+            for call in self._open.values():
+                if call.sent:
+                    call.sent = False
+                    call.attempt += 1
+                    self._fresh.append(call)
+        self._broker = broker
+
+    def _take_back(self, message: Message, now: float) -> None:
+        """No connection: keep requests and cancels for later, forget pings."""
+        self._blocked_until = now + self._times.retry_s
+        if isinstance(message, Requests):
+            ids = [request.id for request in message.requests]
+        elif isinstance(message, Query):
+            ids = [message.id]
+        else:
+            return  # a broker that is not there has nothing to cancel
+        for call in (self._open[id] for id in ids if id in self._open):
+            call.sent = False
+            self._fresh.append(call)
+
+    def _unsent(self, now: float) -> list[Action]:
+        fresh = [call for call in self._fresh if call.id in self._open]
+        self._fresh = []
+        actions: list[Action] = []
+        if self._cancels:
+            actions.append(Send(Cancels(self._cancels)))
+            self._cancels = []
+        for call in fresh:
+            call.sent = True
+        requests = [_request(call, now) for call in fresh if not call.query]
+        actions += [Send(Requests(part)) for part in parts(requests, _size)]
+        return actions + [Send(Query(call.id, call.query)) for call in fresh if call.query]
+
+    def _expire(self, now: float) -> list[Action]:
+        late = [call for call in self._open.values() if now >= self._limit(call)]
+        for call in late:
+            self._abandon(call.id)
+        self._earliest = min((self._limit(c) for c in self._open.values()), default=math.inf)
+        return [Settle(call.id, self._late_error(call)) for call in late]
+
+    def _late_error(self, call: Call) -> HeadwayError:
+        if not call.sent:
+            return BrokerUnreachable("no broker could be reached in the time the request had")
+        return DeadlineExceeded("the request's time ran out and the broker did not answer")
+
+    def _ping(self, now: float) -> list[Action]:
+        self._ping_at = now + self._times.ping_s
+        if now < self._patient_until:
+            return [Send(Ping())]
+        self._outage = True
+        silent = BrokerUnreachable("the broker does not answer")
+        lost = list(self._open)
+        for id in lost:
+            self._abandon(id)
+        self._earliest = math.inf
+        return [Settle(id, silent) for id in lost]
+
+
+def _size(request: Request) -> int:
+    return len(request.tensors)
+
+
+def _request(call: Call, now: float) -> Request:
+    left_ms = min(max(int((call.deadline - now) * 1000), 0), TIMEOUT_MS_MAX)
+    return Request(
+        call.id,
+        call.model,
+        call.version,
+        left_ms,
+        call.attempt,
+        call.rows,
+        call.options,
+        call.tensors,
+    )

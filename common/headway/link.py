@@ -1,0 +1,60 @@
+"""ZeroMQ sockets with the options that Headway needs, set in one place.
+
+Knows: libzmq's pitfalls. Must not know: messages.
+
+* A plain ROUTER drops messages for a peer that is slow or gone; `ROUTER_MANDATORY` says so instead:
+  EHOSTUNREACH (gone) or EAGAIN (its pipe is full). Sends never block.
+* A DEALER without `IMMEDIATE` fills a pipe before there is a connection; those messages are lost with it.
+* `LINGER` is bounded, or a process that cannot reach its peer never ends.
+* Credit does the flow control; the high-water mark is only a seat-belt, and must be far above it.
+* An identity is a name and a fresh nonce: a restarted peer with its old identity stays deaf for as long
+  as the old connection is half alive.
+"""
+
+from __future__ import annotations
+
+import math
+
+import zmq
+
+from headway.messages import MESSAGE_BYTES_MAX
+
+LINGER_MS = 200
+HIGH_WATER = 100_000
+RECONNECT_MS = 50
+RECONNECT_MS_MAX = 1000
+
+
+def dealer(context: zmq.Context[zmq.Socket[bytes]], address: str, identity: bytes) -> zmq.Socket[bytes]:
+    """A connected DEALER; it connects again by itself for as long as it is open."""
+    socket = context.socket(zmq.DEALER)
+    _common(socket)
+    socket.setsockopt(zmq.IDENTITY, identity)
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
+    socket.connect(address)
+    return socket
+
+
+def router(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
+    """A bound ROUTER that reports unreachable peers."""
+    socket = context.socket(zmq.ROUTER)
+    _common(socket)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.BACKLOG, 4096)
+    socket.bind(address)
+    return socket
+
+
+def wait_ms(wake: float | None, now: float) -> int | None:
+    """What `next_wake` means for `poll`, in whole milliseconds, rounded up: None waits for an event."""
+    return None if wake is None else max(math.ceil((wake - now) * 1000), 0) if wake > now else 0
+
+
+def _common(socket: zmq.Socket[bytes]) -> None:
+    socket.setsockopt(zmq.LINGER, LINGER_MS)
+    socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+    socket.setsockopt(zmq.SNDHWM, HIGH_WATER)
+    socket.setsockopt(zmq.RCVHWM, HIGH_WATER)

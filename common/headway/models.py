@@ -1,0 +1,161 @@
+"""What a model version is: the content of its `model.toml`, checked.
+
+Knows: every key of `model.toml`, its type, default and limits.
+Must not know: files (that is `store`), torch, processes.
+
+Unknown keys and wrong types are refused by name, because a typo in `batch_dealy_ms` that is silently
+ignored costs somebody a night.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, get_type_hints
+
+from headway.errors import SettingsError
+from headway.tensors import BY_NAME
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
+VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,3}")
+DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output. `shape` is without the batch dimension; -1 stands for any size.
+
+    For inputs only: `pad_value` lets requests whose -1 dimensions differ share a batch, padded at the
+    end; `mask` then names one more input that the model takes, bool `[batch, *padded shape]`, true where
+    the data is the caller's. `warmup_shape` is what warm-up uses in place of `shape` (needed where it
+    has a -1).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    pad_value: float | None = None
+    mask: str = ""
+    warmup_shape: tuple[int, ...] | None = None
+
+    @property
+    def example_shape(self) -> tuple[int, ...] | None:
+        """A shape without -1 to warm up with, or None where nobody said one."""
+        shape = self.warmup_shape or self.shape
+        return None if -1 in shape else shape
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One version of a model, as its `model.toml` describes it."""
+
+    name: str
+    version: str
+    folder: str
+    backend: str
+    file: str = ""
+    processing: str = ""
+    device: str = "auto"
+    batch_size_max: int = 1
+    batch_delay_ms: float = 0.0
+    response_timeout_s: float = 60.0
+    queue_size_max: int = 1000
+    queue_bytes_max: int = 256 << 20
+    copies: int = 1
+    idempotent: bool = True
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.name, self.version)
+
+
+_LEAST = {
+    "batch_size_max": 1,
+    "queue_size_max": 1,
+    "queue_bytes_max": 1,
+    "copies": 0,
+    "batch_delay_ms": 0,
+}
+_GIVEN = ("name", "version", "folder")  # by the store, not by the file
+
+
+def parse_model(table: Mapping[str, Any], name: str, version: str, folder: str) -> ModelSpec:
+    """The spec in a parsed `model.toml`. Raises: SettingsError naming the key that is wrong."""
+    if not NAME.fullmatch(name):
+        raise SettingsError(f"{name!r} is no name for a model: letters, digits, '_', '-' and '.'")
+    if not VERSION.fullmatch(version):
+        raise SettingsError(f"{version!r} is no version: digits, with '.' between them")
+    values = checked(ModelSpec, table, skip=_GIVEN)
+    for key in ("inputs", "outputs"):
+        if key in values:
+            values[key] = tuple(_tensor(key, i, entry) for i, entry in enumerate(values[key]))
+    spec = ModelSpec(name=name, version=version, folder=folder, **values)
+    _check(spec)
+    return spec
+
+
+def _tensor(key: str, index: int, entry: Any) -> TensorSpec:
+    where = f"{key}[{index}]"
+    if not isinstance(entry, Mapping):
+        raise SettingsError(f"{where} must be a table")
+    values = checked(TensorSpec, entry, where=where + ".")
+    spec = TensorSpec(**values)
+    if spec.dtype not in BY_NAME:
+        raise SettingsError(f"{where}.dtype: {spec.dtype!r} is not one of {', '.join(BY_NAME)}")
+    for shape in (spec.shape, spec.warmup_shape or ()):
+        if any(type(d) is not int or d < -1 or d == 0 for d in shape):
+            raise SettingsError(f"{where}: a shape holds sizes above 0, or -1 for any, not {list(shape)}")
+    return spec
+
+
+def _check(spec: ModelSpec) -> None:
+    for key, least in _LEAST.items():
+        if getattr(spec, key) < least:
+            raise SettingsError(f"{key} must be at least {least}, not {getattr(spec, key)}")
+    if spec.response_timeout_s <= 0:
+        raise SettingsError(f"response_timeout_s must be above 0, not {spec.response_timeout_s}")
+    if not DEVICE.fullmatch(spec.device):
+        raise SettingsError(f"device: {spec.device!r} is not auto, cpu, cuda or cuda:N")
+    for key in ("file", "processing"):
+        if ".." in getattr(spec, key).split("/") or getattr(spec, key).startswith("/"):
+            raise SettingsError(f"{key}: {getattr(spec, key)!r} leaves the model's folder")
+    for key in ("inputs", "outputs"):
+        names = [t.name for t in getattr(spec, key)] + [t.mask for t in getattr(spec, key) if t.mask]
+        if len(set(names)) != len(names):
+            raise SettingsError(f"{key}: two tensors have one name")
+
+
+def checked(
+    cls: type[Any], table: Mapping[str, Any], where: str = "", skip: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The entries of `table` as arguments for the dataclass `cls`, each of the type it declares.
+
+    Raises: SettingsError naming the first key that is unknown, missing, or of a wrong type.
+    """
+    hints = get_type_hints(cls)
+    known = {f.name: f for f in fields(cls) if f.name not in skip}
+    for key in table:
+        if key not in known:
+            raise SettingsError(f"{where}{key} is not known; known are {', '.join(known)}")
+    for key, f in known.items():
+        if key not in table and f.default is MISSING and f.default_factory is MISSING:
+            raise SettingsError(f"{where}{key} is missing")
+    return {key: _typed(where + key, hints[key], value) for key, value in table.items()}
+
+
+def _typed(key: str, hint: Any, value: Any) -> Any:
+    text = str(hint)
+    if "tuple" in text and isinstance(value, list):
+        return tuple(value)
+    if "Mapping" in text and isinstance(value, Mapping):
+        return value
+    if "float" in text and type(value) in (int, float):
+        return float(value)
+    if type(value) is hint:
+        return value
+    wanted = "array" if "tuple" in text else "table" if "Mapping" in text else getattr(hint, "__name__", text)
+    raise SettingsError(f"{key} must be of type {wanted}, not {type(value).__name__} ({value!r})")

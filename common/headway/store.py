@@ -1,0 +1,74 @@
+"""The model store: folders `NAME/VERSION/` with a `model.toml` in each.
+
+Knows: the layout on disk.
+Must not know: what a backend does with the files, which versions are loaded where.
+
+A version is complete when its `model.toml` is there: write that file last.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headway.errors import SettingsError
+from headway.models import VERSION, ModelSpec, parse_model
+
+MODEL_FILE = "model.toml"
+
+
+@dataclass
+class Found:
+    """What a scan found: good versions, and the reason for each that is not.
+
+    `broken` maps (name, version) to the reason, so that a caller who asks for it learns more than 404.
+    """
+
+    specs: list[ModelSpec] = field(default_factory=list)
+    broken: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+def scan(store: Path) -> Found:
+    """Every version in the store. Raises: SettingsError when the store itself cannot be read."""
+    found = Found()
+    try:
+        folders = sorted(p for p in store.iterdir() if p.is_dir() and not p.name.startswith("."))
+        versions = [v for f in folders for v in sorted(f.iterdir()) if _is_version(v)]
+    except OSError as error:
+        raise SettingsError(f"model store {store}: {error.strerror}") from None
+    for folder in versions:
+        try:
+            found.specs.append(read_version(folder))
+        except SettingsError as error:
+            found.broken[(folder.parent.name, folder.name)] = str(error)
+    return found
+
+
+def read_version(folder: Path) -> ModelSpec:
+    """The spec of one version's folder. Raises: SettingsError naming the file and the key."""
+    path = folder / MODEL_FILE
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from None
+    try:
+        spec = parse_model(table, folder.parent.name, folder.name, str(folder.resolve()))
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
+    _check_files(spec, folder)
+    return spec
+
+
+def _check_files(spec: ModelSpec, folder: Path) -> None:
+    for key in ("file", "processing"):
+        name = getattr(spec, key)
+        if name and not (folder / name).exists():
+            raise SettingsError(f"{folder / MODEL_FILE}: {key}: there is no {name} in {folder}")
+
+
+def _is_version(folder: Path) -> bool:
+    return bool(VERSION.fullmatch(folder.name)) and (folder / MODEL_FILE).is_file()

@@ -1,0 +1,149 @@
+"""Clients without a server, for the tests of programs that use Headway.
+
+    client = StubClient({"tiny": lambda inputs: {"y": inputs["x"] * 2}})
+    client.infer("tiny", {"x": np.ones(16)})
+
+A model is a function: from a dict of arrays to a dict of arrays (`infer`), or from a `Body` to a `Body`
+(`predict`). A function may raise any of `headway.errors`. Tensors go through `pack` and `unpack` as on
+the real way, so a dtype that does not travel fails here too. `calls` lists what was asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from headway.body import Body, is_body, unpack_body
+from headway.errors import HeadwayError, UnknownModel
+from headway.messages import OK, Reply
+from headway.outgoing import Asked, Inputs, ask_body, ask_tensors, body_of, tensors_of
+from headway.tensors import Tensors, pack, unpack
+
+Models = Mapping[str, Callable[[Any], Any]]
+
+
+class _Stub:
+    def __init__(self, models: Models) -> None:
+        self._models = dict(models)
+        self.calls: list[Asked] = []
+
+    def _reply(self, asked: Asked) -> Reply:
+        self.calls.append(asked)
+        model = self._models.get(asked.model)
+        if model is None:
+            raise UnknownModel(f"there is no model {asked.model!r}")
+        tensors = unpack(asked.tensors)
+        if not is_body(asked.options):
+            return Reply(0, OK, pack(model(tensors)), {})
+        answer: Body = model(unpack_body(tensors, asked.options))
+        return Reply(0, OK, bytes(answer.data), {"content_type": answer.content_type})
+
+    def _states(self) -> list[dict[str, Any]]:
+        shown = {
+            "version": "1",
+            "default": True,
+            "state": "ready",
+            "wanted": 1,
+            "ready": 1,
+            "error": "",
+        }
+        return [{"name": name, **shown, "inputs": [], "outputs": []} for name in self._models]
+
+
+class StubClient(_Stub):
+    """Stands in for `Client`."""
+
+    def infer(
+        self,
+        model: str,
+        inputs: Inputs,
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        batched: bool = False,
+    ) -> Tensors:
+        return tensors_of(self._reply(ask_tensors(model, inputs, version, batched)))
+
+    def predict(
+        self, model: str, body: Body | bytes, *, version: str = "", timeout_s: float | None = None
+    ) -> Body:
+        return body_of(self._reply(ask_body(model, body, version)))
+
+    def submit(
+        self,
+        model: str,
+        inputs: Inputs | Body,
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        batched: bool = False,
+    ) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            if isinstance(inputs, Body):
+                future.set_result(self.predict(model, inputs, version=version))
+            else:
+                future.set_result(self.infer(model, inputs, version=version, batched=batched))
+        except HeadwayError as error:
+            future.set_exception(error)
+        return future
+
+    def models(self) -> list[dict[str, Any]]:
+        return self._states()
+
+    def stats(self) -> dict[str, Any]:
+        return {"models": [], "uptime_s": time.monotonic()}
+
+    def close(self) -> None:
+        """Nothing to leave."""
+
+    def __enter__(self) -> StubClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncStubClient(_Stub):
+    """Stands in for `AsyncClient`."""
+
+    stalls = 0
+
+    async def open(self) -> None:
+        """Nothing to take."""
+
+    async def close(self) -> None:
+        """Nothing to leave."""
+
+    async def __aenter__(self) -> AsyncStubClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Inputs,
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        batched: bool = False,
+    ) -> Tensors:
+        return tensors_of(await self.reply(ask_tensors(model, inputs, version, batched)))
+
+    async def predict(
+        self, model: str, body: Body | bytes, *, version: str = "", timeout_s: float | None = None
+    ) -> Body:
+        return body_of(await self.reply(ask_body(model, body, version)))
+
+    async def reply(self, asked: Asked, timeout_s: float | None = None) -> Reply:
+        return self._reply(asked)
+
+    async def models(self) -> list[dict[str, Any]]:
+        return self._states()
+
+    async def stats(self) -> dict[str, Any]:
+        return {"models": []}

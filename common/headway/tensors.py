@@ -1,0 +1,225 @@
+"""Tensors as bytes, and back as numpy views.
+
+Knows: the table of dtypes, the layout of a packed set of tensors, shape and size checks.
+Must not know: torch, the wire's messages, shared memory.
+
+A packed set of named tensors is one byte string, opaque to the broker:
+
+    4 bytes   length H of the header, little-endian unsigned
+    H bytes   msgpack: [[name, dtype code, shape, bytes of data], ...]
+    padding   zeros, up to the next multiple of 16
+    data      each tensor row-major and little-endian, each padded to a multiple of 16
+
+`unpack` makes views: they share memory with the bytes they came from, are read-only when those are,
+and keep them alive. A BYTES tensor (a numpy object array of `bytes`) has for each element a 4-byte
+little-endian length and that many bytes, as in the Open Inference Protocol; unpacking it copies.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from headway.errors import InvalidInput
+
+Array = npt.NDArray[Any]
+Tensors = dict[str, Array]
+Buffer = bytes | bytearray | memoryview
+
+TENSORS_MAX = 256
+RANK_MAX = 16
+NAME_BYTES_MAX = 256
+HEADER_BYTES_MAX = 1 << 16
+_ALIGN = 16
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class DType:
+    """One row of the table: the code on the wire, the name in `model.toml`, the name in the Open
+    Inference Protocol, and the numpy dtype (`object` for BYTES, whose elements have no fixed size)."""
+
+    code: int
+    name: str
+    oip: str
+    numpy: np.dtype[Any]
+
+
+DTYPES = (
+    DType(1, "bool", "BOOL", np.dtype("bool")),
+    DType(2, "uint8", "UINT8", np.dtype("<u1")),
+    DType(3, "uint16", "UINT16", np.dtype("<u2")),
+    DType(4, "uint32", "UINT32", np.dtype("<u4")),
+    DType(5, "uint64", "UINT64", np.dtype("<u8")),
+    DType(6, "int8", "INT8", np.dtype("<i1")),
+    DType(7, "int16", "INT16", np.dtype("<i2")),
+    DType(8, "int32", "INT32", np.dtype("<i4")),
+    DType(9, "int64", "INT64", np.dtype("<i8")),
+    DType(10, "float16", "FP16", np.dtype("<f2")),
+    DType(11, "float32", "FP32", np.dtype("<f4")),
+    DType(12, "float64", "FP64", np.dtype("<f8")),
+    DType(13, "bytes", "BYTES", np.dtype("object")),
+    DType(14, "bfloat16", "BF16", np.dtype(ml_dtypes.bfloat16)),
+)
+_BY_CODE = {d.code: d for d in DTYPES}
+_BY_NUMPY = {d.numpy: d for d in DTYPES}
+BY_NAME = {d.name: d for d in DTYPES}
+BY_OIP = {d.oip: d for d in DTYPES}
+BYTES = BY_NAME["bytes"]
+
+
+def dtype_of(array: Array) -> DType:
+    """The table's row for an array. Raises: InvalidInput for a dtype that does not travel."""
+    try:
+        return _BY_NUMPY[array.dtype]
+    except KeyError:
+        if array.dtype.kind in "SU":
+            return BYTES
+        raise InvalidInput(f"dtype {array.dtype} does not travel; use one of {', '.join(BY_NAME)}") from None
+
+
+def pack(tensors: Mapping[str, Array]) -> bytes:
+    """One byte string for a set of named arrays; each is copied once.
+
+    Raises: InvalidInput naming the tensor whose dtype, rank or name does not travel.
+    """
+    parts: list[tuple[str, DType, tuple[int, ...], Buffer]] = []
+    for name, array in tensors.items():
+        try:
+            dtype = dtype_of(array)
+        except InvalidInput as error:
+            raise InvalidInput(f"tensor {name!r}: {error}") from None
+        parts.append((name, dtype, array.shape, _data_of(array, dtype)))
+    return pack_raw(parts)
+
+
+def pack_raw(parts: list[tuple[str, DType, tuple[int, ...], Buffer]]) -> bytes:
+    """`pack` for data that is bytes already, laid out as the module says; sizes are not checked here."""
+    header = msgpack.packb([(name, d.code, shape, len(data)) for name, d, shape, data in parts])
+    pieces: list[Buffer] = [_LENGTH.pack(len(header)), header, bytes(-(4 + len(header)) % _ALIGN)]
+    for part in parts:
+        data = part[3]
+        pieces.append(data)
+        if len(data) % _ALIGN:
+            pieces.append(bytes(-len(data) % _ALIGN))
+    return b"".join(pieces)
+
+
+def _data_of(array: Array, dtype: DType) -> Buffer:
+    if dtype is BYTES:
+        return pack_strings(array)
+    if array.dtype.byteorder == ">":
+        array = array.astype(dtype.numpy)
+    if array.size < 4096:
+        return array.tobytes()
+    # A view as plain bytes: memoryview knows no bfloat16.
+    flat: Any = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+    return memoryview(flat)
+
+
+def pack_strings(array: Array) -> bytes:
+    """The elements of a BYTES tensor in row-major order, each with its length before it."""
+    pieces: list[bytes] = []
+    for element in array.reshape(-1).tolist():
+        if isinstance(element, str):
+            element = element.encode()
+        if not isinstance(element, bytes):
+            raise InvalidInput(f"a BYTES tensor holds bytes or str, not {type(element).__name__}")
+        pieces += (_LENGTH.pack(len(element)), element)
+    return b"".join(pieces)
+
+
+def unpack(packed: Buffer) -> Tensors:
+    """The arrays of a packed set, in their order, as views on `packed` (BYTES tensors are copied).
+
+    Raises: InvalidInput for anything that `pack` would not have written.
+    """
+    header, offset = _header(packed)
+    tensors: Tensors = {}
+    for name, code, shape, length in header:
+        dtype = _BY_CODE.get(code)
+        if dtype is None:
+            raise InvalidInput(f"tensor {name!r}: there is no dtype with code {code}")
+        if offset + length > len(packed):
+            raise InvalidInput(f"tensor {name!r}: {length} bytes announced, {len(packed) - offset} there")
+        tensors[name] = view(name, dtype, shape, memoryview(packed)[offset : offset + length])
+        offset += length + (-length % _ALIGN)
+    if len(tensors) != len(header):
+        raise InvalidInput("two tensors have one name")
+    return tensors
+
+
+def view(name: str, dtype: DType, shape: list[int] | tuple[int, ...], data: Buffer) -> Array:
+    """An array of `shape` over `data`, which must have just the right size.
+
+    Raises: InvalidInput with the expected and the actual size.
+    """
+    count = math.prod(shape)
+    if dtype is BYTES:
+        return _strings(name, count, data).reshape(shape)
+    expected = count * dtype.numpy.itemsize
+    if expected != len(data):
+        raise InvalidInput(
+            f"tensor {name!r}: shape {list(shape)} of {dtype.name} takes {expected} bytes, got {len(data)}"
+        )
+    return np.frombuffer(data, dtype.numpy, count).reshape(shape)
+
+
+def _header(packed: Buffer) -> tuple[list[tuple[str, int, list[int], int]], int]:
+    if len(packed) < 4:
+        raise InvalidInput(f"packed tensors start with 4 bytes of length, got {len(packed)} bytes")
+    (length,) = _LENGTH.unpack_from(packed)
+    if length > HEADER_BYTES_MAX or 4 + length > len(packed):
+        raise InvalidInput(
+            f"packed tensors announce a header of {length} bytes and have {len(packed)} in all"
+        )
+    try:
+        header = msgpack.unpackb(memoryview(packed)[4 : 4 + length])
+    except (ValueError, msgpack.UnpackException) as error:
+        raise InvalidInput(f"the header of the packed tensors is not msgpack: {error}") from None
+    if not isinstance(header, list) or len(header) > TENSORS_MAX or not all(map(_is_entry, header)):
+        raise InvalidInput("the header of the packed tensors is not a list of [name, dtype, shape, length]")
+    return header, 4 + length + (-(4 + length) % _ALIGN)
+
+
+def _is_entry(entry: object) -> bool:
+    if not isinstance(entry, list) or len(entry) != 4:
+        return False
+    name, code, shape, length = entry
+    return (
+        isinstance(name, str)
+        and len(name) <= NAME_BYTES_MAX
+        and type(code) is int
+        and isinstance(shape, list)
+        and len(shape) <= RANK_MAX
+        and all(type(d) is int and 0 <= d < 1 << 40 for d in shape)
+        and type(length) is int
+        and length >= 0
+    )
+
+
+def _strings(name: str, count: int, data: Buffer) -> Array:
+    if count * 4 > len(data):  # before anything is allocated for a shape that lies
+        raise InvalidInput(f"tensor {name!r}: {count} strings do not fit in {len(data)} bytes")
+    out = np.empty(count, dtype=object)
+    offset = 0
+    for i in range(count):
+        if offset + 4 > len(data):
+            raise InvalidInput(f"tensor {name!r}: string {i} of {count} has no length")
+        (length,) = _LENGTH.unpack_from(data, offset)
+        offset += 4
+        if offset + length > len(data):
+            raise InvalidInput(f"tensor {name!r}: string {i} of {length} bytes goes past the end")
+        out[i] = bytes(data[offset : offset + length])
+        offset += length
+    if offset != len(data):
+        raise InvalidInput(f"tensor {name!r}: {len(data) - offset} bytes left over after {count} strings")
+    return out
