@@ -1,0 +1,69 @@
+"""What the scheduler hears, and what it asks its router to do.
+
+A peer is named by its ZeroMQ identity, as bytes. Callers and workers connect to two sockets, so their
+identities are two name spaces.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from headway.messages import Message
+
+
+class FromCaller(NamedTuple):
+    """A caller sent this."""
+
+    caller: bytes
+    message: Message
+
+
+class FromWorker(NamedTuple):
+    """A worker sent this."""
+
+    worker: bytes
+    message: Message
+
+
+class CallerGone(NamedTuple):
+    """A send to the caller found no route."""
+
+    caller: bytes
+
+
+class WorkerGone(NamedTuple):
+    """A send to the worker found no route, or somebody knows that its process ended."""
+
+    worker: bytes
+    reason: str
+
+
+class Refused(NamedTuple):
+    """Bytes arrived at the `callers` or the `workers` socket that are no message."""
+
+    side: str
+
+
+class ToCaller(NamedTuple):
+    """Send this to a caller."""
+
+    caller: bytes
+    message: Message
+
+
+class ToWorker(NamedTuple):
+    """Send this to a worker."""
+
+    worker: bytes
+    message: Message
+
+
+class Note(NamedTuple):
+    """Write this into the log: a decision, and the facts it was made on."""
+
+    event: str
+    facts: dict[str, Any]
+
+
+Event = FromCaller | FromWorker | CallerGone | WorkerGone | Refused
+Action = ToCaller | ToWorker | Note

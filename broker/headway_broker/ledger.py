@@ -1,0 +1,98 @@
+"""The open requests, and the one outcome that each gets.
+
+Knows: who asked for what, replies that wait to be sent, counters. Must not know: workers, batches, when.
+
+Invariant: a request is in its caller's table exactly as long as it is open; it is settled, refused or
+cancelled once; a caller without open requests has no table.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from headway.errors import ERROR_OF_CODE, HeadwayError
+from headway.messages import OK, BatchReply, Reply
+from headway_broker.catalog import Key
+from headway_broker.queues import OpenRequest
+from headway_broker.stats import OUTCOME_OK, ModelStats
+
+
+class Ledger:
+    """One broker's open requests, by caller. `unknown` counts refusals for models that are not there."""
+
+    def __init__(self, stats: dict[Key, ModelStats]) -> None:
+        self.stats = stats
+        self.unknown: Counter[str] = Counter()
+        self.callers: dict[bytes, dict[int, OpenRequest]] = {}
+        self.replies: dict[bytes, list[Reply]] = {}
+
+    def __iter__(self) -> Iterator[OpenRequest]:
+        return (request for opened in self.callers.values() for request in opened.values())
+
+    def find(self, caller: bytes, id: int) -> OpenRequest | None:
+        """The caller's open request of that id."""
+        opened = self.callers.get(caller)
+        return opened.get(id) if opened else None
+
+    def of(self, caller: bytes) -> list[OpenRequest]:
+        """Everything the caller has open."""
+        return list(self.callers.get(caller, {}).values())
+
+    def open(self, request: OpenRequest) -> None:
+        """Accept a request: from here on it is owed an outcome."""
+        self.callers.setdefault(request.caller, {})[request.id] = request
+
+    def refuse(self, caller: bytes, id: int, key: Key, error: HeadwayError) -> None:
+        """Answer a request that was never opened."""
+        outcomes = self.stats[key].outcomes if key in self.stats else self.unknown
+        outcomes[type(error).__name__] += 1
+        self._reply(caller, id, reply_of(error))
+
+    def settle(self, request: OpenRequest, reply: BatchReply, now: float) -> None:
+        """Answer with what the worker said."""
+        outcome = OUTCOME_OK if reply.code == OK else name_of(reply.code)
+        self.stats[request.key].answered(outcome, request, now)
+        self._reply(request.caller, request.id, reply)
+        self._close(request)
+
+    def fail(self, request: OpenRequest, error: HeadwayError, now: float) -> None:
+        """Answer with an error of the broker's own."""
+        self.settle(request, reply_of(error), now)
+
+    def cancel(self, request: OpenRequest) -> None:
+        """Nobody waits for it: no answer."""
+        self.stats[request.key].outcomes["Cancelled"] += 1
+        self._close(request)
+
+    def forget(self, caller: bytes) -> None:
+        """The caller is gone: replies that wait for it are dropped."""
+        self.replies.pop(caller, None)
+
+    def take_replies(self) -> dict[bytes, list[Reply]]:
+        """What is to be sent, by caller."""
+        replies, self.replies = self.replies, {}
+        return replies
+
+    def _reply(self, caller: bytes, id: int, reply: BatchReply) -> None:
+        self.replies.setdefault(caller, []).append(Reply(id, *reply))
+
+    def _close(self, request: OpenRequest) -> None:
+        request.open = False
+        request.tensors = b""
+        opened = self.callers[request.caller]
+        del opened[request.id]
+        if not opened:
+            del self.callers[request.caller]
+
+
+def reply_of(error: HeadwayError) -> BatchReply:
+    """An error as it travels."""
+    meta = {"retry_after_ms": int(error.retry_after_s * 1000)} if error.retry_after_s else {}
+    return BatchReply(error.code, str(error), meta)
+
+
+def name_of(code: int) -> str:
+    """The outcome's name in the counters."""
+    known = ERROR_OF_CODE.get(code)
+    return known.__name__ if known else f"code {code}"

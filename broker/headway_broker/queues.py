@@ -1,0 +1,135 @@
+"""The requests that wait for one model version.
+
+Knows: order, bounds (count and bytes), deadlines. Must not know: workers, batches in flight, replies.
+
+Invariants: `rows` and `bytes` are the sums over what waits; `earliest` is never after the deadline of
+anything that waits (it may be before: taking a request does not recompute it, `expire` does).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from headway.errors import QueueFull
+from headway.models import ModelSpec
+from headway_broker.catalog import Key
+
+BATCH_BYTES_MAX = 32 << 20
+
+
+@dataclass(slots=True, eq=False)
+class OpenRequest:
+    """A request that has no outcome yet. `deadline` and `arrived` are monotonic seconds; `tries` counts
+    the batches it was sent in; `rows` is what it takes of a batch (1 for a single example)."""
+
+    caller: bytes
+    id: int
+    key: Key
+    arrived: float
+    deadline: float
+    rows: int
+    batched_rows: int
+    options: dict[str, Any]
+    tensors: bytes
+    tries: int = 0
+    sent: float = 0.0
+    open: bool = True
+
+
+class Queue:
+    """First in, first out; requests that come back from a lost worker go first, each alone."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        self.rows = 0
+        self.bytes = 0
+        self.earliest = math.inf
+        # OrderedDict and not dict: popping the first of a plain dict scans over all that went before.
+        self._waiting: OrderedDict[int, OpenRequest] = OrderedDict()
+        self._returned: OrderedDict[int, OpenRequest] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._returned)
+
+    def __iter__(self) -> Any:
+        yield from self._returned.values()
+        yield from self._waiting.values()
+
+    @property
+    def rows_together(self) -> int:
+        """How many rows wait that may share a batch."""
+        return self.rows - sum(request.rows for request in self._returned.values())
+
+    @property
+    def oldest(self) -> float:
+        """When the longest waiting of those that may share a batch arrived."""
+        return next(iter(self._waiting.values())).arrived if self._waiting else math.inf
+
+    @property
+    def head(self) -> float:
+        """When whatever goes next arrived."""
+        return next(iter(self._returned.values())).arrived if self._returned else self.oldest
+
+    def add(self, request: OpenRequest) -> None:
+        """Append. Raises: QueueFull naming the bound."""
+        if len(self) >= self.spec.queue_size_max:
+            raise QueueFull(f"the queue of {self.spec.name!r} holds its {self.spec.queue_size_max} requests")
+        size = len(request.tensors)
+        if self.bytes + size > self.spec.queue_bytes_max and len(self):
+            raise QueueFull(f"the queue of {self.spec.name!r} holds its {self.spec.queue_bytes_max} bytes")
+        self._waiting[id(request)] = request
+        self._count(request, 1)
+
+    def put_back(self, request: OpenRequest) -> None:
+        """Return a request from a lost worker to the head, to be sent alone. Bounds do not apply: it was
+        accepted once."""
+        self._returned[id(request)] = request
+        self._count(request, 1)
+
+    def take(self, rows_max: int) -> list[OpenRequest]:
+        """The next requests that fit together into `rows_max` rows, and into one message."""
+        taken: list[OpenRequest] = []
+        rows = size = 0
+        while self._waiting:
+            request = next(iter(self._waiting.values()))
+            rows += request.rows
+            size += len(request.tensors)
+            if taken and (rows > rows_max or size > BATCH_BYTES_MAX):
+                break
+            self._waiting.popitem(last=False)
+            self._count(request, -1)
+            taken.append(request)
+        return taken
+
+    def take_returned(self) -> OpenRequest | None:
+        """The next request that must go alone."""
+        if not self._returned:
+            return None
+        _, request = self._returned.popitem(last=False)
+        self._count(request, -1)
+        return request
+
+    def remove(self, request: OpenRequest) -> None:
+        """Take out a request that nobody waits for, if it is here."""
+        for waiting in (self._waiting, self._returned):
+            if waiting.pop(id(request), None) is not None:
+                self._count(request, -1)
+
+    def expire(self, now: float) -> list[OpenRequest]:
+        """Take out what is past its deadline."""
+        if now < self.earliest:
+            return []
+        late = [request for request in self if request.deadline <= now]
+        for request in late:
+            self.remove(request)
+        self.earliest = min((request.deadline for request in self), default=math.inf)
+        return late
+
+    def _count(self, request: OpenRequest, sign: int) -> None:
+        self.rows += sign * request.rows
+        self.bytes += sign * len(request.tensors)
+        if sign > 0 and request.deadline < self.earliest:
+            self.earliest = request.deadline

@@ -1,0 +1,185 @@
+"""The broker's one loop: two sockets, a clock, and the scheduler that they feed.
+
+Knows: ZeroMQ, time, the log. Must not know: why anything is sent.
+
+Each turn drains both sockets (bounded, so that one flood cannot starve the other), gives every message
+to the scheduler, wakes it once, and sends what it says. Nothing blocks: a peer that is gone is reported
+to the scheduler, and for one whose pipe is full the message is kept and tried again, up to a bound.
+
+One broker per run directory: it holds a lock beside its sockets, because a second bind on an `ipc` path
+succeeds and silently takes the path away.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import signal
+import time
+from collections import deque
+from pathlib import Path
+from types import FrameType
+
+import zmq
+
+from headway import link, logs
+from headway.errors import LocalProtocolError, RemoteProtocolError
+from headway.messages import Message
+from headway.settings import BrokerSettings
+from headway.wire import decode, encode
+from headway_broker.events import (
+    Action,
+    CallerGone,
+    Event,
+    FromCaller,
+    FromWorker,
+    Note,
+    Refused,
+    ToCaller,
+    ToWorker,
+    WorkerGone,
+)
+from headway_broker.scheduler import Scheduler
+
+DRAIN_MAX = 1000
+BACKLOG_MAX = 1000
+RETRY_MS = 10
+
+_log = logs.get("headway.broker")
+
+
+class BrokerLocked(Exception):
+    """Another broker holds the run directory."""
+
+
+class Router:
+    """Runs one scheduler. `open` takes lock and sockets, `run` runs until `stop`, `close` gives them back."""
+
+    def __init__(self, settings: BrokerSettings, scheduler: Scheduler) -> None:
+        self._settings = settings
+        self._scheduler = scheduler
+        self._stopping = False
+        self._backlog: deque[tuple[zmq.Socket[bytes], bytes, bytes]] = deque()
+
+    def open(self) -> None:
+        """Raises: BrokerLocked; OSError when the run directory cannot be made or bound."""
+        run_dir = self._settings.run_dir
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = _lock(run_dir / "broker.lock")
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._callers = link.router(self._context, self._settings.callers_address)
+        self._workers = link.router(self._context, self._settings.workers_address)
+        self._wakeup, self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        signal.set_wakeup_fd(self._alarm)  # a signal ends the poll at once
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        poller = zmq.Poller()
+        for source in (self._callers, self._workers, self._wakeup):
+            poller.register(source, zmq.POLLIN)
+        while not self._stopping:
+            self._turn(poller)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self._callers.close()
+        self._workers.close()
+        self._context.term()
+        for address in (self._settings.callers_address, self._settings.workers_address):
+            Path(address.removeprefix("ipc://")).unlink(missing_ok=True)
+        (self._settings.run_dir / "broker.lock").unlink(missing_ok=True)
+        os.close(self._lock)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _turn(self, poller: zmq.Poller) -> None:
+        wait_ms = link.wait_ms(self._scheduler.next_wake(), time.monotonic())
+        if self._backlog:
+            wait_ms = RETRY_MS if wait_ms is None else min(wait_ms, RETRY_MS)
+        ready = dict(poller.poll(wait_ms))
+        now = time.monotonic()
+        if self._backlog:
+            self._send_backlog(now)
+        if self._workers in ready:  # first: results free credit for the requests that follow
+            self._drain(self._workers, FromWorker, "workers", now)
+        if self._callers in ready:
+            self._drain(self._callers, FromCaller, "callers", now)
+        for action in self._scheduler.wake(now):
+            self._do(action, now)
+
+    def _drain(
+        self, socket: zmq.Socket[bytes], event: type[FromCaller] | type[FromWorker], side: str, now: float
+    ) -> None:
+        for _ in range(DRAIN_MAX):
+            try:
+                identity, *frames = socket.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            try:
+                if len(frames) != 1:
+                    raise RemoteProtocolError(f"a message is one frame, not {len(frames)}")
+                self._scheduler.handle(event(identity, decode(frames[0])), now)
+            except RemoteProtocolError as error:
+                self._scheduler.handle(Refused(side), now)
+                _log.warning("message refused", side=side, peer=identity.hex()[:16], reason=str(error))
+
+    def _do(self, action: Action, now: float) -> None:
+        match action:
+            case ToCaller(caller, message):
+                self._send(self._callers, caller, message, now)
+            case ToWorker(worker, message):
+                self._send(self._workers, worker, message, now)
+            case Note(event, facts):
+                _log.info(event, **facts)
+
+    def _send(self, socket: zmq.Socket[bytes], peer: bytes, message: Message, now: float) -> None:
+        try:
+            frame = encode(message)
+        except LocalProtocolError as error:
+            _log.error("message not sent", peer=peer.hex()[:16], reason=str(error))
+            return
+        if not self._send_frame(socket, peer, frame, now):
+            self._backlog.append((socket, peer, frame))
+            if len(self._backlog) > BACKLOG_MAX:
+                self._gone(*self._backlog.popleft()[:2], now, "it does not read what it is sent")
+
+    def _send_frame(self, socket: zmq.Socket[bytes], peer: bytes, frame: bytes, now: float) -> bool:
+        """False when the peer's pipe is full."""
+        try:
+            socket.send_multipart((peer, frame), zmq.DONTWAIT)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._gone(socket, peer, now, "its connection is gone")
+        return True
+
+    def _send_backlog(self, now: float) -> None:
+        for _ in range(len(self._backlog)):
+            socket, peer, frame = self._backlog.popleft()
+            if not self._send_frame(socket, peer, frame, now):
+                self._backlog.append((socket, peer, frame))
+
+    def _gone(self, socket: zmq.Socket[bytes], peer: bytes, now: float, reason: str) -> None:
+        gone: Event = CallerGone(peer) if socket is self._callers else WorkerGone(peer, reason)
+        self._scheduler.handle(gone, now)
+
+
+def fresh_nonce() -> bytes:
+    """What tells this start of the broker from every other."""
+    return secrets.token_bytes(8)
+
+
+def _lock(path: Path) -> int:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise BrokerLocked(f"another broker runs in {path.parent}") from None
+    return lock

@@ -1,0 +1,427 @@
+"""The broker's mind: which request rides in which batch to which worker, and what becomes of each.
+
+Speaks the three verbs of the design:
+
+    handle(event, now) -> actions     something happened
+    wake(now)          -> actions     time has passed; everything there is to send, coalesced
+    next_wake()        -> float|None  call `wake` no later than this (-inf: at once)
+
+Knows: catalog (what should be), roster (what is), queues, batching, placement. Must not know: sockets,
+clocks, bytes, what is inside tensors.
+
+How it works. `handle` notes what happened: requests join their queue, results settle requests, free
+credit marks queues as worth a look. It sends nothing. `wake` then forms batches and hands out all that
+was collected, one message for each peer. A router that drains its sockets into `handle` before it calls
+`wake` once thereby coalesces on every hop and lets batches grow until the last moment, with no delay.
+
+    caller ── Requests ──► queue ── ripe and a worker has credit ──► flight ── Results ──► Replies
+                             ▲                                         │
+                             └───── worker lost: to the head, alone ◄──┘
+
+A worker has credit for two batches. An idle one gets a batch as soon as it is ripe; a busy one gets a
+full batch ahead. A request whose worker was lost goes back once, and then travels alone and to an idle
+worker, so that what kills workers kills two at most and takes nobody with it.
+
+Deadlines, leases and silences are looked at every TICK_S, not by a timer each: at 100,000 requests a
+second a timer each would hold millions of them. Only batch delays have exact timers.
+
+Invariants (proved by `check`): an open request is in one queue or in one flight, and in its caller's
+table; one that is not open is in no queue and no table; a request has one outcome; the roster's holds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from headway.errors import (
+    DeadlineExceeded,
+    HeadwayError,
+    InternalError,
+    NotReady,
+    QueueFull,
+    RemoteProtocolError,
+    TooLarge,
+    WorkerLost,
+)
+from headway.messages import (
+    Alive,
+    Answer,
+    Batch,
+    Batches,
+    BatchReply,
+    Bye,
+    Cancels,
+    Copy,
+    CopyState,
+    Dismiss,
+    Heartbeat,
+    Join,
+    Leave,
+    Load,
+    Message,
+    Ping,
+    Query,
+    Replies,
+    Reply,
+    Request,
+    Requests,
+    Result,
+    Results,
+    Unload,
+    Welcome,
+)
+from headway.parts import parts
+from headway_broker.batching import BatchPolicy, FillOrDelay
+from headway_broker.catalog import Catalog, Key
+from headway_broker.dispatch import Dispatch
+from headway_broker.events import (
+    Action,
+    CallerGone,
+    Event,
+    FromCaller,
+    FromWorker,
+    Note,
+    Refused,
+    ToCaller,
+    ToWorker,
+    WorkerGone,
+)
+from headway_broker.invariants import check
+from headway_broker.ledger import Ledger
+from headway_broker.placement import Seat, plan
+from headway_broker.queues import OpenRequest, Queue
+from headway_broker.report import Report
+from headway_broker.roster import Flight, Roster, Worker
+from headway_broker.stats import ModelStats
+
+TICK_S = 0.1
+PROBE_S = 1.0
+TRIES_MAX = 2
+RETRY_AFTER_S = (0.1, 60.0)
+
+
+@dataclass(frozen=True)
+class BrokerTimes:
+    """When a worker counts as lost, in seconds."""
+
+    heartbeat_s: float = 0.5
+    silence_s: float = 3.0
+    load_timeout_s: float = 600.0
+
+
+class Scheduler:
+    """One broker. `nonce` is fresh for every start, so that peers notice a restart."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        nonce: bytes,
+        times: BrokerTimes | None = None,
+        policy: BatchPolicy | None = None,
+    ) -> None:
+        self.catalog = catalog
+        self.roster = Roster()
+        self.queues = {spec.key: Queue(spec) for spec in catalog}
+        self.stats = {key: ModelStats() for key in self.queues}
+        self.ledger = Ledger(self.stats)
+        self.report = Report(catalog, self.roster, self.queues, self.ledger)
+        self._dispatch = Dispatch(self.queues, self.stats, self.roster, policy or FillOrDelay())
+        self._times = times or BrokerTimes()
+        self._nonce = nonce
+        self._tick_at = -math.inf
+        self._beat_at = -math.inf
+        self._probe_at = -math.inf
+        self._outbox: list[Action] = []
+
+    # ---- the three verbs ----
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Note what happened. Raises: RemoteProtocolError for a message from the wrong side."""
+        match event:
+            case FromCaller(caller, message):
+                self._from_caller(caller, message, now)
+            case FromWorker(identity, message):
+                self._from_worker(identity, message, now)
+            case CallerGone(caller):
+                self._caller_left(caller)
+            case WorkerGone(identity, reason):
+                worker = self.roster.get(identity)
+                if worker:
+                    self._lose(worker, reason, now)
+            case Refused(side):
+                self.report.refused[side] += 1
+        return []
+
+    def wake(self, now: float) -> list[Action]:
+        """Look at the time if it is time to, form batches, and hand out what is to be sent."""
+        if now >= self._tick_at:
+            self._tick(now)
+        self._dispatch.run(now)
+        actions, self._outbox = self._outbox, []
+        for who, batches in self._dispatch.take_batches().items():
+            actions += [ToWorker(who, Batches(part)) for part in parts(batches, _batch_size)]
+        for who, replies in self.ledger.take_replies().items():
+            actions += [ToCaller(who, Replies(part)) for part in parts(replies, _reply_size)]
+        return actions
+
+    def next_wake(self) -> float | None:
+        """None: nobody is here, sleep until an event."""
+        if self._outbox or self.ledger.replies:
+            return -math.inf
+        if not self.ledger.callers and not len(self.roster):
+            return None
+        return min(self._tick_at, self._dispatch.next_wake())
+
+    # ---- callers ----
+
+    def _from_caller(self, caller: bytes, message: Message, now: float) -> None:
+        match message:
+            case Requests(requests=requests):
+                for request in requests:
+                    self._accept(caller, request, now)
+            case Cancels(ids=ids):
+                self._cancel([r for id in ids if (r := self.ledger.find(caller, id))])
+            case Ping():
+                self._outbox.append(ToCaller(caller, Heartbeat(self._nonce)))
+            case Query(id=id, what=what):
+                self._outbox.append(ToCaller(caller, Answer(id, self.report.answer(what))))
+            case Bye():
+                self._caller_left(caller)
+            case _:
+                raise RemoteProtocolError(f"a caller sends no {type(message).__name__}")
+
+    def _accept(self, caller: bytes, request: Request, now: float) -> None:
+        """Queue a request, or refuse it. One that is open already was sent again: it keeps its place."""
+        if self.ledger.find(caller, request.id):
+            return
+        try:
+            key = self.catalog.resolve(request.model, request.version)
+        except HeadwayError as error:
+            self.ledger.refuse(caller, request.id, (request.model, request.version), error)
+            return
+        try:
+            self.ledger.open(self._enqueue(caller, key, request, now))
+            self._dispatch.look_at(key)
+        except HeadwayError as error:
+            self.ledger.refuse(caller, request.id, key, error)
+
+    def _enqueue(self, caller: bytes, key: Key, request: Request, now: float) -> OpenRequest:
+        queue = self.queues[key]
+        spec = queue.spec
+        if request.rows > spec.batch_size_max:
+            raise TooLarge(
+                f"{request.rows} rows, and batch_size_max of {spec.name!r} is {spec.batch_size_max}"
+            )
+        if request.attempt and not spec.idempotent:
+            raise WorkerLost("sent before the broker was restarted, and the model is not idempotent")
+        if not request.timeout_ms:
+            raise DeadlineExceeded("the request's time ran out before it reached the broker")
+        if not self.roster.idle(key) and (reason := self.report.unservable(key)):
+            raise NotReady(reason)
+        accepted = OpenRequest(
+            caller,
+            request.id,
+            key,
+            now,
+            now + request.timeout_ms / 1000,
+            request.rows or 1,
+            request.rows,
+            request.options,
+            request.tensors,
+        )
+        try:
+            queue.add(accepted)
+        except QueueFull as error:
+            error.retry_after_s = self._retry_after(key)
+            raise
+        return accepted
+
+    def _retry_after(self, key: Key) -> float:
+        """How long the queue takes to run empty, at the pace of its last batches."""
+        queue, workers = self.queues[key], self.roster.hosts(key)
+        batches = queue.rows / queue.spec.batch_size_max / max(len(workers), 1)
+        least, most = RETRY_AFTER_S
+        return min(max(batches * self.stats[key].batch_s, least), most)
+
+    def _cancel(self, requests: list[OpenRequest]) -> None:
+        for request in requests:
+            self.queues[request.key].remove(request)
+            self.ledger.cancel(request)
+
+    def _caller_left(self, caller: bytes) -> None:
+        self._cancel(self.ledger.of(caller))
+        self.ledger.forget(caller)
+
+    # ---- workers ----
+
+    def _from_worker(self, identity: bytes, message: Message, now: float) -> None:
+        worker = self.roster.get(identity)
+        if isinstance(message, Join):
+            self._join(identity, message, now)
+        elif worker is None:
+            self._outbox.append(ToWorker(identity, Dismiss("not on the roster: join again", 0)))
+        else:
+            worker.heard = now
+            self._from_known(worker, message, now)
+
+    def _from_known(self, worker: Worker, message: Message, now: float) -> None:
+        match message:
+            case Results(results=results):
+                for result in results:
+                    self._done(worker, result, now)
+                self._release(worker)
+            case Alive():
+                pass
+            case CopyState(copy=copy):
+                self.roster.set_copy(worker, copy, now)
+                self._note("copy", worker, model=copy.model, version=copy.version, state=copy.state)
+                self._replan(now)
+                self._dispatch.look_for(worker)
+            case Leave(reason=reason):
+                self.roster.leave(worker)
+                self._note("worker leaves", worker, reason=reason)
+                self._replan(now)
+                self._release(worker)
+            case _:
+                raise RemoteProtocolError(f"a worker sends no {type(message).__name__}")
+
+    def _join(self, identity: bytes, join: Join, now: float) -> None:
+        worker = self.roster.get(identity)
+        if worker is None:
+            worker = Worker(identity, join, now)
+            self.roster.add(worker)
+            self._note("worker joined", worker, host=join.host, pid=join.pid, device=join.device)
+        for copy in join.copies:
+            self.roster.set_copy(worker, copy, now)
+        welcome = Welcome(self._nonce, int(self._times.heartbeat_s * 1000))
+        self._outbox.append(ToWorker(identity, welcome))
+        self._replan(now)
+        self._dispatch.look_for(worker)
+
+    def _done(self, worker: Worker, result: Result, now: float) -> None:
+        """Settle what a batch's result, or a part of it, answers. (A batch taken back is not known.)"""
+        flight = worker.batches.get(result.batch)
+        if flight is None:
+            return
+        version = {"version": flight.key[1]}
+        answered = flight.requests[result.first : result.first + len(result.replies)]
+        for request, reply in zip(answered, result.replies, strict=False):
+            if request.open:
+                meta = {**reply.meta, **version} if reply.meta else version
+                self.ledger.settle(request, BatchReply(reply.code, reply.content, meta), now)
+        if result.done:
+            self.roster.finish(worker, result.batch, now)
+            self.stats[flight.key].batch_done(result.compute_us / 1e6, len(flight.requests))
+            for request in (r for r in flight.requests if r.open):
+                self.ledger.fail(request, InternalError("the worker sent no reply to this request"), now)
+
+    def _release(self, worker: Worker) -> None:
+        """The worker has credit again; one that wants to leave may go when nothing of it is open."""
+        if not worker.leaving:
+            self._dispatch.look_for(worker)
+        elif not worker.batches:
+            self.roster.remove(worker)
+            self._outbox.append(ToWorker(worker.identity, Dismiss("you asked to leave", 1)))
+
+    def _lose(self, worker: Worker, reason: str, now: float, final: bool = False) -> None:
+        """Take the worker off the roster; its requests go back, each at most once more."""
+        self.roster.remove(worker)
+        self._dispatch.forget(worker)
+        self._note("worker lost", worker, reason=reason, batches=len(worker.batches))
+        self._outbox.append(ToWorker(worker.identity, Dismiss(reason, int(final))))
+        for flight in worker.batches.values():
+            for request in flight.requests:
+                if request.open:
+                    self._try_again(request, reason, now)
+            self._dispatch.look_at(flight.key)
+        worker.batches.clear()
+        self._replan(now)
+
+    def _try_again(self, request: OpenRequest, reason: str, now: float) -> None:
+        queue = self.queues[request.key]
+        if not queue.spec.idempotent:
+            self.ledger.fail(
+                request, WorkerLost(f"its worker was lost ({reason}), and the model is not idempotent"), now
+            )
+        elif request.tries >= TRIES_MAX:
+            self.ledger.fail(
+                request, WorkerLost(f"{request.tries} workers were lost with it (the last: {reason})"), now
+            )
+        else:
+            queue.put_back(request)
+
+    def _replan(self, now: float) -> None:
+        seats = [
+            Seat(w.identity, w.about.device, {key: copy.state for key, copy in w.copies.items()})
+            for w in self.roster
+            if not w.leaving
+        ]
+        self.report.plan = plan(self.catalog, seats)
+        for order in self.report.plan.orders:
+            self._order(self.roster.workers[order.worker], order.key, order.spec is not None, now)
+
+    def _order(self, worker: Worker, key: Key, load: bool, now: float) -> None:
+        if load:
+            message: Message = Load(*key, self.catalog.specs[key].folder)
+            self.roster.set_copy(worker, Copy(*key, "loading", "", {}), now)
+        else:
+            message = Unload(*key)
+            self.roster.set_copy(worker, Copy(*key, "gone", "", {}), now)
+        self._outbox.append(ToWorker(worker.identity, message))
+
+    # ---- time ----
+
+    def _tick(self, now: float) -> None:
+        self._tick_at = now + TICK_S
+        for queue in self.queues.values():
+            if len(queue):
+                for request in queue.expire(now):
+                    self.ledger.fail(
+                        request, DeadlineExceeded("the request's time ran out in the queue"), now
+                    )
+        for worker in list(self.roster):
+            self._watch(worker, now)
+        if now >= self._beat_at:
+            self._beat_at = now + self._times.heartbeat_s
+            beat = Heartbeat(self._nonce)
+            self._outbox += [ToWorker(worker.identity, beat) for worker in self.roster]
+        if now >= self._probe_at:  # a caller that died finds no route, and what it had queued is dropped
+            self._probe_at = now + PROBE_S
+            self._outbox += [ToCaller(caller, Heartbeat(self._nonce)) for caller in self.ledger.callers]
+
+    def _watch(self, worker: Worker, now: float) -> None:
+        for flight in worker.batches.values():
+            if now >= flight.earliest:
+                self._expire(flight, now)
+        first = worker.first
+        if first and now >= first.lease_until:
+            self._lose(worker, f"batch not done in {first.lease_s:g} s", now, final=True)
+        elif worker.loading:
+            since = min(copy.since for copy in worker.copies.values() if copy.state == "loading")
+            if now >= since + self._times.load_timeout_s:
+                self._lose(worker, f"model not loaded in {self._times.load_timeout_s:g} s", now, final=True)
+        elif not first and now >= worker.heard + self._times.silence_s:
+            self._lose(worker, f"silent for {self._times.silence_s:g} s", now)
+
+    def _expire(self, flight: Flight, now: float) -> None:
+        """Answer those in a running batch whose time is over; what the worker says of them is dropped."""
+        for request in flight.requests:
+            if request.open and request.deadline <= now:
+                self.ledger.fail(request, DeadlineExceeded("the request's time ran out in its batch"), now)
+        flight.earliest = min((r.deadline for r in flight.requests if r.open), default=math.inf)
+
+    def _note(self, event: str, worker: Worker, **facts: object) -> None:
+        self._outbox.append(Note(event, {"worker": worker.name, **facts}))
+
+    def check(self) -> None:
+        """Raise AssertionError if an invariant of the header does not hold. For tests: it is slow."""
+        check(self.ledger, self.queues, self.roster)
+
+
+def _batch_size(batch: Batch) -> int:
+    return sum(len(request.tensors) for request in batch.requests)
+
+
+def _reply_size(reply: Reply) -> int:
+    return len(reply.content)

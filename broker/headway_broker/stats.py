@@ -1,0 +1,49 @@
+"""Counters and histograms of one model version, kept by the broker because it alone sees every request.
+
+Knows: counting. Must not know: Prometheus, who asks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from headway.histogram import ROWS, SECONDS, Histogram
+from headway_broker.queues import OpenRequest
+
+OUTCOME_OK = "ok"
+_WEIGHT = 0.2  # of the newest batch in the moving average
+
+
+class ModelStats:
+    """`batch_s` is a moving average: how long a batch of this model keeps a worker lately, in seconds."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.queue_s = Histogram(SECONDS)
+        self.compute_s = Histogram(SECONDS)
+        self.total_s = Histogram(SECONDS)
+        self.batch_rows = Histogram(ROWS)
+        self.batch_s = 0.0
+
+    def batch_sent(self, requests: list[OpenRequest], now: float) -> None:
+        self.batch_rows.observe(sum(request.rows for request in requests))
+        for request in requests:
+            self.queue_s.observe(now - request.arrived)
+
+    def batch_done(self, compute_s: float, requests: int) -> None:
+        self.compute_s.observe(compute_s, requests)
+        self.batch_s += (compute_s - self.batch_s) * (_WEIGHT if self.batch_s else 1.0)
+
+    def answered(self, outcome: str, request: OpenRequest, now: float) -> None:
+        self.outcomes[outcome] += 1
+        self.total_s.observe(now - request.arrived)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "outcomes": dict(self.outcomes),
+            "queue_s": self.queue_s.facts(),
+            "compute_s": self.compute_s.facts(),
+            "total_s": self.total_s.facts(),
+            "batch_rows": self.batch_rows.facts(),
+        }
