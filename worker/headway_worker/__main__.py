@@ -1,0 +1,37 @@
+"""The door of a worker: `headway-worker`, or `python -m headway_worker`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+
+import click
+
+from headway import logs
+from headway.cli.options import settings_options
+from headway.settings import WorkerSettings
+from headway_worker import device
+from headway_worker.loop import Loop
+from headway_worker.runner import Runner
+from headway_worker.session import About, Session
+
+_log = logs.get("headway.worker")
+
+
+@click.command()
+@settings_options(WorkerSettings)
+def main(settings: WorkerSettings) -> None:
+    """Run models for the broker, on one device."""
+    chosen = device.parse(settings.device)
+    device.set_threads(settings.threads)
+    name = settings.name or f"worker-{os.getpid()}"
+    about = About(name, socket.gethostname(), os.getpid(), str(chosen))
+    loop = Loop(Session(about, drain_s=settings.drain_s), settings.workers_address, name)
+    _log.info("worker starts", name=name, device=str(chosen))
+    sys.exit(loop.run(Runner(chosen, loop.report, time.monotonic)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""The worker's mind, pure: its place on the broker's roster, and what it owes.
+
+Speaks the three verbs of the design: `handle(event, now)`, `wake(now)`, `next_wake()`.
+
+Knows: whether it is on the roster, its copies, the batches it holds. Must not know: sockets, clocks,
+torch, threads; it gives orders to a runner and gets reports back.
+
+How it works. The worker says `Join` until it is welcomed. It is thrown off the roster by a broker that
+was started anew (which knows nobody) or that lost patience, and then joins again with the copies it has,
+so that nothing is loaded twice. Orders go to the runner in the order in which they came. Reports are
+collected, and leave in one message in the next `wake`.
+
+Invariants: every batch is answered once, in the order in which they came (`open` holds those that are
+not); a copy is in `copies` from its order to load until it is gone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from headway.errors import RemoteProtocolError, TooLarge
+from headway.messages import (
+    MESSAGE_BYTES_MAX,
+    Alive,
+    Batches,
+    BatchReply,
+    Copy,
+    CopyState,
+    Dismiss,
+    Heartbeat,
+    Join,
+    Leave,
+    Load,
+    Message,
+    Result,
+    Results,
+    Unload,
+    Welcome,
+)
+from headway.parts import parts
+from headway_worker.orders import Order, Run
+
+REPLY_BYTES_MAX = MESSAGE_BYTES_MAX - 65536
+RETRY_S = 0.02
+
+
+@dataclass(frozen=True)
+class About:
+    """What the worker says of itself when it joins."""
+
+    name: str
+    host: str
+    pid: int
+    device: str
+
+
+class Drain(NamedTuple):
+    """Finish what was begun, take nothing new, and exit."""
+
+    reason: str
+
+
+class Unsent(NamedTuple):
+    """The socket would not take this message now."""
+
+    message: Message
+
+
+class Send(NamedTuple):
+    """Send this to the broker; hand it back as `Unsent` if that would block."""
+
+    message: Message
+
+
+class Leaving(NamedTuple):
+    """The process shall end. `stuck`: its batch outlived its lease, and the runner cannot be waited for."""
+
+    reason: str
+    stuck: bool
+
+
+Event = Message | Result | Copy | Drain | Unsent
+Action = Send | Run | Load | Unload | Leaving
+
+
+class Session:
+    """One worker's side of its connection to the broker."""
+
+    def __init__(self, about: About, join_s: float = 0.5, drain_s: float = 30.0) -> None:
+        self.copies: dict[tuple[str, str], Copy] = {}
+        self.open: dict[int, None] = {}  # batches not answered, in order
+        self._about = about
+        self._join_s = join_s
+        self._drain_s = drain_s
+        self._joined = False
+        self._broker = b""
+        self._beat_s = join_s
+        self._beat_at = -math.inf
+        self._leave_by = math.inf
+        self._results: list[Result] = []
+        self._outbox: list[Message] = []
+        self._blocked_until = -math.inf
+
+    @property
+    def draining(self) -> bool:
+        return self._leave_by < math.inf
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Note what happened. Raises: RemoteProtocolError for a message that workers do not get."""
+        match event:
+            case Result():
+                self.open.pop(event.batch, None)
+                self._results += _in_parts(event)
+            case Copy():
+                self._note_copy(event)
+            case Batches(batches=batches):
+                self.open.update((batch.id, None) for batch in batches)
+                return [Run(batch, now) for batch in batches]
+            case Load() | Unload():
+                return [self._order(event)]
+            case Welcome() | Heartbeat():
+                self._meet(event, now)
+            case Dismiss():
+                return self._dismissed(event, now)
+            case Unsent(message):
+                self._take_back(message, now)
+            case Drain(reason):
+                return self._drain(reason, now)
+            case _:
+                raise RemoteProtocolError(f"a worker gets no {type(event).__name__}")
+        return []
+
+    def wake(self, now: float) -> list[Action]:
+        """Everything there is to send; the end, if the time to drain is over."""
+        if now >= self._leave_by:
+            return [Leaving("the time to drain is over", stuck=bool(self.open))]
+        if now < self._blocked_until:
+            return []
+        if now >= self._beat_at:
+            self._beat_at = now + (self._beat_s if self._joined else self._join_s)
+            self._outbox.append(Alive() if self._joined else self._join())
+        messages, self._outbox = self._outbox, []
+        results, self._results = self._results, []
+        messages += [Results(part) for part in parts(results, _size)]
+        return [Send(message) for message in messages]
+
+    def next_wake(self) -> float:
+        """Call `wake` no later than this; -inf for at once."""
+        if self._outbox or self._results:
+            return self._blocked_until
+        return min(max(self._beat_at, self._blocked_until), self._leave_by)
+
+    def check(self) -> None:
+        """Raise AssertionError if an invariant does not hold."""
+        assert all(key == (copy.model, copy.version) for key, copy in self.copies.items())
+        waiting = {result.batch for result in self._results}
+        assert not waiting & set(self.open), "a batch is answered and still open"
+
+    def _join(self) -> Join:
+        about = self._about
+        return Join(about.name, about.host, about.pid, about.device, list(self.copies.values()))
+
+    def _note_copy(self, copy: Copy) -> None:
+        key = (copy.model, copy.version)
+        if copy.state == "gone":
+            self.copies.pop(key, None)
+        else:
+            self.copies[key] = copy
+        if self._joined:  # else the next Join says it
+            self._outbox.append(CopyState(copy))
+
+    def _order(self, order: Load | Unload) -> Order:
+        if isinstance(order, Load):
+            key = (order.model, order.version)
+            self.copies[key] = Copy(*key, "loading", "", {})
+        return order
+
+    def _meet(self, message: Welcome | Heartbeat, now: float) -> None:
+        if isinstance(message, Welcome):
+            self._joined = True
+            self._broker = message.broker
+            self._beat_s = message.heartbeat_ms / 1000 / 2  # twice as often as it must be
+            self._beat_at = now + self._beat_s
+        elif self._joined and message.broker != self._broker:
+            self._rejoin()
+
+    def _rejoin(self) -> None:
+        """What was collected for the old broker means nothing to the new one."""
+        self._joined = False
+        self._beat_at = -math.inf
+        self._results.clear()
+        self._outbox.clear()
+
+    def _dismissed(self, message: Dismiss, now: float) -> list[Action]:
+        if message.final:
+            return [Leaving(message.reason, stuck=not self.draining)]
+        if self.draining:
+            return [Leaving("off the roster while draining", stuck=bool(self.open))]
+        self._rejoin()
+        return []
+
+    def _drain(self, reason: str, now: float) -> list[Action]:
+        if not self._joined:
+            return [Leaving(reason, stuck=bool(self.open))]
+        if not self.draining:
+            self._leave_by = now + self._drain_s
+            self._outbox.append(Leave(reason))
+        return []
+
+    def _take_back(self, message: Message, now: float) -> None:
+        """No connection: keep what must not be lost, forget heartbeats (the next is due soon)."""
+        self._blocked_until = now + RETRY_S
+        if isinstance(message, Results):
+            self._results = message.results + self._results
+        elif not isinstance(message, (Alive, Join)):
+            self._outbox.append(message)
+        self._beat_at = min(self._beat_at, now + self._join_s)
+
+
+def _in_parts(result: Result) -> list[Result]:
+    """A result as one or more, each small enough for a message."""
+    replies = [_bounded(reply) for reply in result.replies]
+    made: list[Result] = []
+    for part in parts(replies, _reply_size):
+        first = made[-1].first + len(made[-1].replies) if made else 0
+        made.append(Result(result.batch, result.compute_us, part, first, 0))
+    last = made.pop() if made else result
+    return [*made, last._replace(done=1)]
+
+
+def _bounded(reply: BatchReply) -> BatchReply:
+    if len(reply.content) <= REPLY_BYTES_MAX:
+        return reply
+    size = f"a reply of {len(reply.content)} bytes is over the limit of {REPLY_BYTES_MAX}"
+    return BatchReply(TooLarge.code, size, {})
+
+
+def _reply_size(reply: BatchReply) -> int:
+    return len(reply.content)
+
+
+def _size(result: Result) -> int:
+    return sum(map(_reply_size, result.replies))
