@@ -111,8 +111,7 @@ class Session:
         """Note what happened. Raises: RemoteProtocolError for a message that workers do not get."""
         match event:
             case Result():
-                self.open.pop(event.batch, None)
-                self._results += _in_parts(event)
+                self._note_result(event)
             case Copy():
                 self._note_copy(event)
             case Batches(batches=batches):
@@ -162,6 +161,11 @@ class Session:
         about = self._about
         return Join(about.name, about.host, about.pid, about.device, list(self.copies.values()))
 
+    def _note_result(self, result: Result) -> None:
+        if result.batch in self.open:  # else it was another broker's, who does not wait for it
+            del self.open[result.batch]
+            self._results += _in_parts(result)
+
     def _note_copy(self, copy: Copy) -> None:
         key = (copy.model, copy.version)
         if copy.state == "gone":
@@ -190,6 +194,7 @@ class Session:
         """What was collected for the old broker means nothing to the new one."""
         self._joined = False
         self._beat_at = -math.inf
+        self.open.clear()
         self._results.clear()
         self._outbox.clear()
 

@@ -1,0 +1,241 @@
+"""The runner: orders in, reports out, and nothing that a model does ends it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from headway.errors import InternalError, NotReady
+from headway.messages import Batch, Copy, Load, Result, Unload
+from headway_worker.orders import Report, Run
+from headway_worker.runner import DETAIL_CHARS_MAX, Runner
+from tests.worker.bench import DOUBLE, Bench, X, Y, floats, request, tensor
+
+
+def states(bench: Bench) -> list[str]:
+    return [report.state for report in bench.reports if isinstance(report, Copy)]
+
+
+def test_a_load_reports_loading_and_then_ready_with_facts(bench: Bench) -> None:
+    facts = bench.serve().facts
+    assert states(bench) == ["loading", "ready"]
+    assert facts["inputs"] == [["x", "float32", [2]]]
+    assert facts["outputs"] == [["y", "float32", [2]]]
+    assert facts["warmup"] == {"1": 0.0}
+    assert facts["load_ms"] == 0.0  # the clock stands
+    assert facts["backend"]["name"] == "python"
+
+
+def test_warm_up_runs_a_batch_of_one_and_a_full_one(bench: Bench) -> None:
+    model = """
+class Model:
+    seen = []
+    def infer(self, x):
+        self.seen.append(len(x))
+        return x * 0 + len(self.seen)
+"""
+    facts = bench.serve("batch_size_max = 4\n" + X + Y, model=model).facts
+    assert list(facts["warmup"]) == ["1", "4"]
+    assert bench.outputs(request(x=floats(0, 0)))[0]["y"].tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "fact"),
+    [
+        ("", "skipped: no inputs are declared"),
+        (tensor("inputs", "x", shape=(-1,)), "skipped: no warmup_shape for x"),
+    ],
+)
+def test_warm_up_is_skipped_with_the_reason_where_there_is_no_example(
+    bench: Bench, inputs: str, fact: str
+) -> None:
+    assert bench.serve(inputs, model=DOUBLE).facts["warmup"] == fact
+
+
+def test_warm_up_shape_stands_in_for_an_open_shape(bench: Bench) -> None:
+    copy = bench.serve(tensor("inputs", "x", shape=(-1,), more="warmup_shape = [5]"), model=DOUBLE)
+    assert copy.facts["warmup"] == {"1": 0.0}
+    assert copy.facts["outputs"] == [["output_0", "float32", [5]]]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "reason"),
+    [
+        (
+            tensor("outputs", "y", shape=(3,)),
+            "output 'y' must have shape [3], got [2] after the batch dimension",
+        ),
+        (tensor("outputs", "y", dtype="int64"), "output 'y' must be int64, got float32"),
+        (Y + tensor("outputs", "z"), "the model returned 1 outputs, not y, z"),
+    ],
+)
+def test_a_load_fails_when_warm_up_finds_other_outputs_than_declared(
+    bench: Bench, outputs: str, reason: str
+) -> None:
+    bench.write(X + outputs, model=DOUBLE)
+    copy = bench.load()
+    assert (copy.state, reason in copy.detail) == ("failed", True)
+
+
+def test_a_load_fails_when_an_output_has_no_batch_dimension(bench: Bench) -> None:
+    bench.write("batch_size_max = 4\n" + X, model=DOUBLE.replace("x * 2", "x.sum(0)"))
+    assert (
+        "output 'output_0' must have a leading 1 for a batch of 1 rows, got shape [2]" in bench.load().detail
+    )
+
+
+def test_a_load_fails_when_a_declared_output_is_missing(bench: Bench) -> None:
+    bench.write(model=DOUBLE.replace("x * 2", "{'other': x}"))
+    assert "output 'y' is declared, and the model did not return it" in bench.load().detail
+
+
+@pytest.mark.parametrize("error", ["RuntimeError('no weights')", "SystemExit(3)", "KeyboardInterrupt()"])
+def test_a_failing_load_is_reported_with_its_traceback_and_the_runner_goes_on(
+    bench: Bench, error: str
+) -> None:
+    bench.write(model=f"class Model:\n    def load(self, folder, device):\n        raise {error}\n")
+    copy = bench.load()
+    assert copy.state == "failed"
+    assert "model.py" in copy.detail
+    assert f"raise {error}" in copy.detail
+    bench.write_version("2", X + Y, model=DOUBLE)
+    assert bench.load("2").state == "ready"
+
+
+def test_a_traceback_that_is_too_long_keeps_its_end(bench: Bench) -> None:
+    bench.write(model="raise ValueError('a' * 100_000 + '\\ud800 the end')\n")
+    copy = bench.load()
+    assert len(copy.detail) == DETAIL_CHARS_MAX
+    assert copy.detail.endswith("the end\n")
+    copy.detail.encode()
+
+
+def test_an_unknown_backend_fails_naming_the_known_ones(bench: Bench) -> None:
+    bench.write(backend="keras")
+    assert "backend: 'keras' is not known; known are" in bench.load().detail
+    assert "exported" in bench.load().detail
+
+
+def test_a_broken_model_toml_fails_naming_the_key(bench: Bench) -> None:
+    bench.write("batch_dealy_ms = 1\n")
+    assert "batch_dealy_ms is not known" in bench.load().detail
+
+
+def test_a_folder_that_is_not_there_fails(bench: Bench) -> None:
+    assert "No such file" in bench.load().detail
+
+
+def test_a_model_that_wants_another_device_fails(bench: Bench) -> None:
+    bench.write('device = "cuda"\n' + X, model=DOUBLE)
+    assert "device: the model wants cuda, this worker runs on cpu" in bench.load().detail
+
+
+def test_a_folder_of_another_name_serves_under_the_brokers_name(bench: Bench) -> None:
+    folder = bench.write(model=DOUBLE)
+    other = bench.store / "other" / "9"
+    other.parent.mkdir()
+    folder.rename(other)
+    assert bench.load(folder=other).state == "ready"
+    assert bench.outputs(request(x=floats(1, 2)))[0]["y"].tolist() == [2, 4]
+
+
+def test_an_unload_frees_the_copy_and_its_modules(bench: Bench) -> None:
+    model = """
+from . import helper
+class Model:
+    def infer(self, x): return x
+    def close(self): helper.note(__file__)
+"""
+    helper = "from pathlib import Path\ndef note(file): Path(file).with_name('closed').touch()\n"
+    before = set(sys.modules)
+    bench.serve(model=model, helper=helper)
+    assert any(name.endswith(".helper") for name in set(sys.modules) - before)
+    assert bench.unload().state == "gone"
+    assert not [name for name in set(sys.modules) - before if name.startswith("headway_model_")]
+    assert (bench.store / "m" / "1" / "closed").exists()
+    assert bench.ask(request(x=floats(1, 2))).code == NotReady.code
+
+
+def test_a_model_that_will_not_close_is_gone_all_the_same(bench: Bench) -> None:
+    bench.serve(model=DOUBLE + "    def close(self): raise RuntimeError('no')\n")
+    assert bench.unload().state == "gone"
+
+
+def test_an_unload_of_what_is_not_there_is_gone(bench: Bench) -> None:
+    assert bench.unload() == Copy("m", "1", "gone", "", {})
+
+
+def test_a_second_load_reads_the_files_again(bench: Bench) -> None:
+    bench.serve()
+    bench.serve(model=DOUBLE.replace("* 2", "* 1000"))
+    assert bench.outputs(request(x=floats(1, 2)))[0]["y"].tolist() == [1000, 2000]
+
+
+def test_two_versions_are_served_side_by_side_with_their_own_helpers(bench: Bench) -> None:
+    model = "from .helper import FACTOR\n" + DOUBLE.replace("* 2", "* FACTOR")
+    for version, factor in (("1", 3), ("2", 5)):
+        bench.write_version(version, X + Y, model=model, helper=f"FACTOR = {factor}\n")
+        assert bench.load(version).state == "ready"
+    assert bench.outputs(request(x=floats(1, 1)), version="1")[0]["y"].tolist() == [3, 3]
+    assert bench.outputs(request(x=floats(1, 1)), version="2")[0]["y"].tolist() == [5, 5]
+
+
+def test_a_batch_for_a_model_that_is_not_loaded_is_not_ready(bench: Bench) -> None:
+    replies = bench.run(request(x=floats(1)), request(x=floats(1)))
+    assert [reply.code for reply in replies] == [NotReady.code] * 2
+    assert replies[0].content == "model m version 1 is not loaded here"
+
+
+def test_a_defect_of_ours_answers_the_batch_as_such(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.serve()
+    nonsense = request(x=floats(1, 2))._replace(timeout_ms=None)  # the wire would not let it pass
+    assert bench.ask(nonsense).code == InternalError.code
+    assert "TypeError" in caplog.text
+    assert bench.runner.running is None
+
+
+def test_running_says_which_batch_and_since_when_only_while_it_runs(bench: Bench) -> None:
+    bench.serve()
+    seen = []
+    bench.runner._clock = lambda: (seen.append(bench.runner.running), 42.0)[1]
+    bench.result(request(x=floats(1, 2)), received=42.0)
+    assert seen[0] is None
+    assert set(seen[1:]) == {(7, 42.0)}
+    assert bench.runner.running is None
+
+
+def test_a_thread_obeys_in_order_until_it_is_stopped(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    folder = bench.write(model=DOUBLE)
+    reports: list[Report] = []
+    done = threading.Event()
+
+    def report(what: Report) -> None:
+        reports.append(what)
+        if isinstance(what, Copy) and what.state == "gone":
+            done.set()
+
+    runner = Runner(torch.device("cpu"), report, lambda: 0.0)
+    thread = threading.Thread(target=runner.run)
+    runner.put(Load("m", "1", str(folder)))
+    runner.put(Run(Batch(1, "m", "1", 1000, [request(x=floats(1, 2))]), 0.0))
+    runner.put(Unload("m", "1"))
+    thread.start()
+    assert done.wait(30)
+    runner.stop()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert [type(r) for r in reports] == [Copy, Copy, Result, Copy]
+
+
+def test_what_waits_when_the_runner_is_stopped_is_left() -> None:
+    reports: list[Report] = []
+    runner = Runner(torch.device("cpu"), reports.append, lambda: 0.0)
+    runner.put(Unload("m", "1"))
+    runner.stop()
+    runner.run()
+    assert reports == []

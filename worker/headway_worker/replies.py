@@ -1,0 +1,75 @@
+"""Outcomes of requests as they go over the wire.
+
+Knows: error codes, what a postprocess may return, JSON.
+Must not know: torch, the model, when anything runs.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from headway.body import Body
+from headway.errors import HeadwayError, InvalidInput, ModelError
+from headway.messages import OK, BatchReply
+from headway.tensors import Tensors, pack
+
+ERROR_CHARS_MAX = 8000
+
+
+def message_of(error: BaseException) -> str:
+    """The exception's own message, or its type where it has none; cut to what is worth sending."""
+    try:
+        message = str(error)
+    except Exception:  # an exception class of the model's that cannot even be printed
+        message = ""
+    return printable(message[:ERROR_CHARS_MAX]) or type(error).__name__
+
+
+def error_text(error: BaseException) -> str:
+    """A Headway error's own message; of any other exception its type and message."""
+    kind, message = type(error).__name__, message_of(error)
+    return message if isinstance(error, HeadwayError) or message == kind else f"{kind}: {message}"
+
+
+def printable(text: str) -> str:
+    """The text without lone surrogates, which cannot travel."""
+    return text.encode(errors="replace").decode()
+
+
+def error_reply(error: BaseException) -> BatchReply:
+    """A Headway error keeps its code; everything else is the model's fault."""
+    code = error.code if isinstance(error, HeadwayError) else 0
+    return BatchReply(code or ModelError.code, error_text(error), {})
+
+
+def tensors_reply(outputs: Tensors) -> BatchReply:
+    """Packed outputs. Raises: ModelError naming an output with elements that do not travel."""
+    try:
+        return BatchReply(OK, pack(outputs), {})
+    except InvalidInput as error:
+        raise ModelError(f"outputs: {error}") from None
+
+
+def body_reply(answer: Any) -> BatchReply:
+    """What a `postprocess` returned: bytes, str, a `Body` (its data and type; it has no parts), or
+    anything that JSON can say, with tensors and arrays in it as nested lists and bytes as UTF-8.
+
+    NaN and the infinities are written as Python's json does (`NaN`, `Infinity`).
+    Raises: TypeError or ValueError for what JSON cannot say.
+    """
+    if isinstance(answer, bytes | bytearray | memoryview):
+        answer = Body(answer)
+    elif isinstance(answer, str):
+        answer = Body(answer.encode(), "text/plain; charset=utf-8")
+    elif not isinstance(answer, Body):
+        answer = Body(json.dumps(answer, default=_listed).encode(), "application/json")
+    return BatchReply(OK, bytes(answer.data), {"content_type": answer.content_type})
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if callable(getattr(value, "tolist", None)):  # tensors, numpy's arrays and scalars
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} is not JSON")
