@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from zlib import crc32
 
 from headway.messages import Batch, BatchRequest
 from headway_broker.batching import BatchPolicy, Waiting
@@ -24,13 +25,20 @@ class Dispatch:
     """Forms batches; `take_batches` hands them out by worker."""
 
     def __init__(
-        self, queues: dict[Key, Queue], stats: dict[Key, ModelStats], roster: Roster, policy: BatchPolicy
+        self,
+        queues: dict[Key, Queue],
+        stats: dict[Key, ModelStats],
+        roster: Roster,
+        policy: BatchPolicy,
+        nonce: bytes,
     ) -> None:
         self._queues = queues
         self._stats = stats
         self._roster = roster
         self._policy = policy
-        self._count = 0
+        # A worker outlives its broker, and its results for the old one may reach the new one: ids of two
+        # starts must not meet.
+        self._last_id = crc32(nonce) << 31
         self._look: dict[Key, None] = {}  # in the order in which they were marked
         self._ripe: list[tuple[float, Key]] = []  # heap
         self._ripe_keys: dict[Key, float] = {}  # the heap's valid entry for each key
@@ -111,15 +119,15 @@ class Dispatch:
     def _send(
         self, worker: Worker, key: Key, requests: list[OpenRequest], now: float, alone: bool = False
     ) -> None:
-        self._count += 1
+        self._last_id += 1
         lease_s = self._queues[key].spec.response_timeout_s
         earliest = min(request.deadline for request in requests)
-        self._roster.start(worker, Flight(self._count, key, requests, lease_s, earliest, alone), now)
+        self._roster.start(worker, Flight(self._last_id, key, requests, lease_s, earliest, alone), now)
         self._stats[key].batch_sent(requests, now)
         riders = []
         for request in requests:
             request.tries += 1
             left_ms = max(int((request.deadline - now) * 1000), 0)
             riders.append(BatchRequest(left_ms, request.batched_rows, request.options, request.tensors))
-        batch = Batch(self._count, *key, int(lease_s * 1000), riders)
+        batch = Batch(self._last_id, *key, int(lease_s * 1000), riders)
         self.batches.setdefault(worker.identity, []).append(batch)

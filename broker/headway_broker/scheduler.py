@@ -126,7 +126,7 @@ class Scheduler:
         self.stats = {key: ModelStats() for key in self.queues}
         self.ledger = Ledger(self.stats)
         self.report = Report(catalog, self.roster, self.queues, self.ledger)
-        self._dispatch = Dispatch(self.queues, self.stats, self.roster, policy or FillOrDelay())
+        self._dispatch = Dispatch(self.queues, self.stats, self.roster, policy or FillOrDelay(), nonce)
         self._times = times or BrokerTimes()
         self._nonce = nonce
         self._tick_at = -math.inf

@@ -132,14 +132,14 @@ class Client:
         asked = ask_tensors(model, inputs, version, batched)
         return self._submit(asked, timeout_s, lambda o: tensors_of(reply_of(o)))
 
-    def models(self) -> list[dict[str, Any]]:
+    def models(self, timeout_s: float = QUERY_TIMEOUT_S) -> list[dict[str, Any]]:
         """Every version of every model, with its state; see PROTOCOL.md, `models`."""
-        models: list[dict[str, Any]] = self._query("models")["models"]
+        models: list[dict[str, Any]] = self._query("models", timeout_s)["models"]
         return models
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self, timeout_s: float = QUERY_TIMEOUT_S) -> dict[str, Any]:
         """The broker's counters and histograms; see PROTOCOL.md, `stats`."""
-        return self._query("stats")
+        return self._query("stats", timeout_s)
 
     def close(self) -> None:
         """Withdraw what is open (its futures raise BrokerUnreachable) and leave."""
@@ -150,8 +150,8 @@ class Client:
         self._thread.join()
         os.close(self._signal)
 
-    def _query(self, what: str) -> dict[str, Any]:
-        call = query_of(next(self._ids), what, time.monotonic() + QUERY_TIMEOUT_S)
+    def _query(self, what: str, timeout_s: float) -> dict[str, Any]:
+        call = query_of(next(self._ids), what, time.monotonic() + timeout_s)
         answer: dict[str, Any] = self._wait(self._start(call, _answer_of))
         return answer
 

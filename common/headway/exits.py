@@ -21,6 +21,9 @@ class Exit(IntEnum):
     USAGE = 2
     """The command line is wrong; click's code. Starting the same again is of no use."""
 
+    ADDRESS_BUSY = 69
+    """Somebody else listens on the gateway's address; they may leave."""
+
     STUCK = 70
     """A worker whose batch outlived its lease and that the broker dismissed: start another in its place."""
 

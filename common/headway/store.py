@@ -56,7 +56,7 @@ def read_version(folder: Path) -> ModelSpec:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not TOML: {error}") from None
     try:
-        spec = parse_model(table, folder.parent.name, folder.name, str(folder.resolve()))
+        spec = parse_model(table, folder.parent.name, folder.name, str(folder.absolute()))
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from None
     _check_files(spec, folder)

@@ -90,10 +90,10 @@ class StubClient(_Stub):
             future.set_exception(error)
         return future
 
-    def models(self) -> list[dict[str, Any]]:
+    def models(self, timeout_s: float = 0) -> list[dict[str, Any]]:
         return self._states()
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self, timeout_s: float = 0) -> dict[str, Any]:
         return {"models": [], "uptime_s": time.monotonic()}
 
     def close(self) -> None:

@@ -1,0 +1,138 @@
+"""`headway up`: broker, workers and gateway on this machine, for as long as the terminal is open.
+
+Knows: which processes there are and which options they take. Must not know: what is in them: they are
+started by name, and their packages are not imported here.
+
+Settings that are no option here reach the processes as ever, by environment and file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from headway import __version__
+from headway.cli.options import config_option, end, setting_option, settings_errors
+from headway.cli.rundir import check_http, check_run_dir, check_store, run_dir_of
+from headway.cli.supervisor import Command, Supervisor
+from headway.cli.watch import Watch, url
+from headway.exits import Exit
+from headway.settings import BrokerSettings, GatewaySettings, Shared, WorkerSettings, read
+
+GATEWAY_STOP_S, WORKER_STOP_S, BROKER_STOP_S = 5.0, 3.0, 2.0
+NEEDED = {"torch": "worker", "falcon": "gateway", "gunicorn": "gateway"}  # module: extra it comes with
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What to start. `devices` go round among the workers; `threads` 0: the cores shared out evenly."""
+
+    broker: BrokerSettings
+    gateway: GatewaySettings
+    devices: Sequence[str]
+    workers: int
+    threads: int
+    config: Path | None
+
+    @property
+    def threads_each(self) -> int:
+        return self.threads or max(len(os.sched_getaffinity(0)) // self.workers, 1)
+
+    def ranks(self) -> list[list[Command]]:
+        """The processes in the order they are started."""
+        return [
+            [self._command("broker", "headway_broker", BROKER_STOP_S, model_store=self.broker.model_store)],
+            [self._worker(i) for i in range(self.workers)],
+            [self._gateway()],
+        ]
+
+    def _worker(self, i: int) -> Command:
+        device = self.devices[i % len(self.devices)]
+        options = {"name": f"w{i}", "device": device, "threads": self.threads_each}
+        return self._command(f"w{i}", "headway_worker", WORKER_STOP_S, **options)
+
+    def _gateway(self) -> Command:
+        options = {"http": self.gateway.http, "processes": self.gateway.processes}
+        return self._command("gateway", "headway_gateway", GATEWAY_STOP_S, **options)
+
+    def _command(self, called: str, module: str, stop_s: float, /, **options: object) -> Command:
+        shared = {key: getattr(self.broker, key) for key in ("run_dir", "log_level", "log_format")}
+        config = {"config": self.config} if self.config else {}
+        return Command(called, [sys.executable, "-m", module, *_arguments(shared | config | options)], stop_s)
+
+
+@click.command()
+@setting_option(BrokerSettings, "model_store")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="worker processes")
+@setting_option(WorkerSettings, "device", help="auto, cpu, cuda or cuda:N; several, with commas, go round")
+@setting_option(WorkerSettings, "threads", help="CPU threads for each worker; 0: cores / workers")
+@setting_option(GatewaySettings, "http")
+@setting_option(GatewaySettings, "processes", flag="--gateway-processes")
+@setting_option(Shared, "run_dir")
+@setting_option(Shared, "log_level")
+@setting_option(Shared, "log_format")
+@config_option
+def command(
+    model_store: Path | None,
+    workers: int,
+    device: str | None,
+    threads: int | None,
+    http: str | None,
+    processes: int | None,
+    config: Path | None,
+    **shared: object,
+) -> None:
+    """Serve the models of a folder: starts a broker, workers and a gateway, and keeps them running.
+
+    Ctrl-C stops all of it.
+    """
+    with settings_errors():
+        broker = read(BrokerSettings, {"model_store": model_store, **shared}, config)
+        gateway = read(GatewaySettings, {"http": http, "processes": processes, **shared}, config)
+        worker = read(WorkerSettings, {"device": device, "threads": threads, **shared}, config)
+        _check_installed()
+        stack = Stack(broker, gateway, worker.device.split(","), workers, worker.threads, config)
+        sys.exit(int(run(stack)))
+
+
+def run(stack: Stack) -> Exit:
+    """Check, start, keep, stop. Raises: SettingsError before anything is started."""
+    check_store(stack.broker.model_store)
+    check_run_dir(stack.broker)
+    host, port = check_http(stack.gateway.http)
+    address = stack.broker.callers_address
+    watch = Watch(address, host, port, stack.workers, say)
+    supervisor = Supervisor(stack.ranks(), say, on_stop=watch.close_soon)
+    with supervisor, run_dir_of(stack.broker), watch:
+        _introduce(stack, url(host, port))
+        return supervisor.run()
+
+
+def say(line: str) -> None:
+    """One line on stdout, at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _introduce(stack: Stack, http: str) -> None:
+    count, threads, devices = stack.workers, stack.threads_each, ",".join(stack.devices)
+    say(f"headway {__version__}, models of {stack.broker.model_store}")
+    say(f"  http     {http}")
+    say(f"  direct   {stack.broker.callers_address}")
+    say(f"  workers  {count}, device {devices}, {threads} CPU thread{'s' * (threads > 1)} each")
+
+
+def _arguments(options: dict[str, object]) -> list[str]:
+    return [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
+
+
+def _check_installed() -> None:
+    for module, extra in NEEDED.items():
+        if find_spec(module) is None:
+            end(Exit.CONFIG, f"{module} is not installed: pip install 'headway[{extra}]'")

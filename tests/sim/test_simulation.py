@@ -1,0 +1,189 @@
+"""The contract of the design, in a false world, over many seeds."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from headway.models import ModelSpec
+from headway_broker.scheduler import BrokerTimes
+from tests.sim.world import Nature, World
+
+SEEDS = range(120)
+LOAD_S = 6.0
+TIMEOUTS_S = (0.2, 2.0, 6.0)
+
+
+def spec(name: str, **keys: object) -> ModelSpec:
+    return ModelSpec(name, "1", "/models", "python", **keys)  # type: ignore[arg-type]
+
+
+def models(rng: random.Random) -> list[ModelSpec]:
+    return [
+        spec(
+            f"m{i}",
+            copies=rng.randint(1, 3),
+            batch_size_max=rng.choice((1, 4, 16)),
+            batch_delay_ms=rng.choice((0.0, 0.0, 5.0)),
+            queue_size_max=rng.choice((8, 200)),
+            response_timeout_s=rng.choice((0.5, 3.0)),
+            idempotent=i != 2,
+        )
+        for i in range(3)
+    ]
+
+
+def rough_world(seed: int) -> World:
+    rng = random.Random(seed)
+    nature = Nature(
+        latency_s=(0.0001, rng.choice((0.001, 0.05))),
+        batch_s=(0.001, rng.choice((0.01, 0.2))),
+        restart_s=(0.1, rng.choice((0.5, 3.0))),
+    )
+    world = World(seed, models(rng), nature, BrokerTimes(heartbeat_s=0.2, silence_s=1.0, load_timeout_s=5.0))
+    world.add_workers(rng.randint(1, 4))
+    world.add_callers(rng.randint(1, 4))
+    return world
+
+
+def make_load(world: World, rate: float) -> None:
+    """Requests at random times; one in twenty is given up, one in two hundred kills its worker."""
+    rng, id, time = world.random, 0, 0.0
+    while (time := time + rng.expovariate(rate)) < LOAD_S:
+        id += 1
+        caller, kind = rng.choice(world.callers), rng.random()
+        tensors = b"%s %d" % (b"poison" if kind < 0.005 else b"request", id)
+        ask = (id, rng.choice(world.specs).name, rng.choice(TIMEOUTS_S), tensors)
+        world.clock.at(time, lambda caller=caller, ask=ask: caller.ask(*ask))
+        if kind > 0.95:
+            given_up = time + rng.uniform(0, 0.3)
+            world.clock.at(given_up, lambda caller=caller, id=id: caller.abandon(id))
+
+
+def make_faults(world: World) -> None:
+    """Anybody may be killed at any time; workers may hang, or be told to go."""
+    rng = world.random
+    faults = [world.crash] * 3 + [lambda w: w.hang(), world.drain]
+    for _ in range(rng.randint(0, 12)):
+        worker, fault = rng.choice(world.workers), rng.choice(faults)
+        world.clock.at(rng.uniform(0, LOAD_S), lambda worker=worker, fault=fault: fault(worker))
+    for _ in range(rng.choice((0, 0, 1, 2))):
+        world.clock.at(rng.uniform(0, LOAD_S), lambda: world.crash(world.broker))
+    for _ in range(rng.choice((0, 1, 2))):
+        caller = rng.choice(world.callers)
+        world.clock.at(rng.uniform(0, LOAD_S), lambda caller=caller: world.crash(caller))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_request_gets_one_outcome_in_time_whatever_dies(seed: int) -> None:
+    world = rough_world(seed)
+    make_load(world, rate=random.Random(seed + 1).choice((10, 60)))
+    make_faults(world)
+    world.start()
+    world.settle_down(LOAD_S + max(TIMEOUTS_S) + 5.0)
+    lives = world.broker.life  # a caller sends again what a broker's death left open
+    for tensors, runs in world.judge.runs.items():
+        assert runs <= 2 * lives, f"{tensors!r} ran {runs} times under {lives} brokers"
+
+
+def calm_world(workers: int = 2, **keys: object) -> World:
+    world = World(1, [spec("m", copies=workers, **keys)], times=BrokerTimes(silence_s=1.0))
+    world.add_workers(workers)
+    world.add_callers(1)
+    world.start()
+    world.clock.run(2.0)
+    return world
+
+
+def ask_steadily(world: World, rate: float, seconds: float) -> None:
+    count = int(rate * seconds)
+    for id in range(1, count + 1):
+        time = world.now + id / rate
+        world.clock.at(time, lambda id=id: world.callers[0].ask(id, "m", 10.0, b"request %d" % id))
+
+
+def test_one_crash_of_one_worker_costs_latency_and_no_error() -> None:
+    world = calm_world(batch_size_max=8)
+    ask_steadily(world, rate=200, seconds=10)
+    world.clock.at(5.0, lambda: world.crash(world.workers[0]))
+    world.settle_down(30.0)
+    assert len(world.judge.outcomes) == 2000
+    assert not world.judge.errors
+
+
+def test_a_crash_of_the_only_worker_costs_latency_and_no_error() -> None:
+    world = calm_world(workers=1, batch_size_max=8)
+    ask_steadily(world, rate=50, seconds=10)
+    world.clock.at(5.0, lambda: world.crash(world.workers[0]))
+    world.settle_down(30.0)
+    assert len(world.judge.outcomes) == 500
+    assert not world.judge.errors
+
+
+def test_a_crash_of_the_broker_costs_latency_and_no_error() -> None:
+    world = calm_world(batch_size_max=8)
+    ask_steadily(world, rate=200, seconds=10)
+    world.clock.at(5.0, lambda: world.crash(world.broker))
+    world.settle_down(30.0)
+    assert len(world.judge.outcomes) == 2000
+    assert not world.judge.errors
+
+
+def test_a_worker_told_to_go_costs_nothing() -> None:
+    world = calm_world(batch_size_max=8)
+    ask_steadily(world, rate=200, seconds=10)
+    world.clock.at(5.0, lambda: world.drain(world.workers[0]))
+    world.settle_down(30.0)
+    assert not world.judge.errors
+    assert set(world.judge.runs.values()) == {1}
+
+
+def test_a_poisoned_request_takes_two_workers_and_nobody_elses_request() -> None:
+    world = calm_world(workers=3, batch_size_max=8)
+    ask_steadily(world, rate=200, seconds=10)
+    world.clock.at(5.0, lambda: world.callers[0].ask(99_999, "m", 20.0, b"poison"))
+    world.settle_down(40.0)
+    assert world.judge.errors == {"WorkerLost": 1}
+    assert world.judge.runs[b"poison"] == 2
+
+
+def test_a_model_that_is_not_idempotent_is_never_run_twice() -> None:
+    world = calm_world(batch_size_max=8, idempotent=False)
+    ask_steadily(world, rate=200, seconds=10)
+    world.clock.at(5.0, lambda: world.crash(world.workers[0]))
+    world.clock.at(7.0, lambda: world.crash(world.broker))
+    world.settle_down(30.0)
+    assert set(world.judge.runs.values()) == {1}
+    assert set(world.judge.errors) <= {"WorkerLost"}
+
+
+def test_overload_is_answered_at_once_and_not_queued() -> None:
+    world = calm_world(workers=1, batch_size_max=1, queue_size_max=20)
+    world.nature.batch_s = (0.1, 0.1)
+    start = world.now
+    for id in range(1, 201):
+        world.callers[0].ask(id, "m", 10.0, b"request %d" % id)
+    world.clock.run(start + 0.05)
+    assert world.judge.errors == {"QueueFull": 180}
+    world.settle_down(30.0)
+    assert len(world.judge.outcomes) == 200
+
+
+def test_a_worker_that_hangs_is_lost_when_its_lease_ends() -> None:
+    world = calm_world(workers=1, response_timeout_s=1.0)
+    world.workers[0].hang()
+    world.callers[0].ask(1, "m", 10.0, b"request 1")
+    world.settle_down(30.0)
+    assert not world.judge.errors, "the lease ended, the worker was restarted, the request was run again"
+    assert world.workers[0].life == 2
+
+
+def test_batches_fill_under_load_without_any_delay() -> None:
+    world = calm_world(workers=1, batch_size_max=32)
+    world.nature.batch_s = (0.05, 0.05)
+    ask_steadily(world, rate=600, seconds=5)
+    world.settle_down(30.0)
+    rows = world.broker.scheduler.stats[("m", "1")].batch_rows
+    mean = 3000 / sum(rows.counts)
+    assert mean > 24, f"a batch held {mean:.1f} of 32"

@@ -1,0 +1,365 @@
+"""A false world for the real scheduler, real sessions and real calls: virtual time, false sockets, faults.
+
+Every node runs the turn that the real loops run: hand all that has arrived to `handle`, call `wake` once,
+do the actions, sleep until `next_wake`. Messages are encoded and decoded on their way. Between two nodes
+they keep their order and take a random time; a message to a node that dies is lost with it.
+
+After every turn the node's own invariants are checked; `Judge` holds what callers are promised.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from headway.calls import Abandon, Call, Calls, Settle
+from headway.calls import Send as CallerSend
+from headway.calls import Unsent as CallerUnsent
+from headway.errors import HeadwayError
+from headway.messages import OK, BatchReply, Copy, Load, Message, Reply, Result, Unload
+from headway.models import ModelSpec
+from headway.wire import decode, encode
+from headway_broker.catalog import Catalog
+from headway_broker.events import CallerGone, FromCaller, FromWorker, Note, ToCaller, ToWorker, WorkerGone
+from headway_broker.scheduler import BrokerTimes, Scheduler
+from headway_worker.orders import Run
+from headway_worker.session import About, Drain, Leaving, Send, Session, Unsent
+
+GRACE_S = 1.0  # the contract: an outcome within the deadline and a second
+
+
+class Clock:
+    """Virtual time and what is to happen in it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._order = itertools.count()
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+
+    def at(self, time: float, event: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (max(time, self.now), next(self._order), event))
+
+    def run(self, until: float) -> None:
+        while self._events and self._events[0][0] <= until:
+            self.now, _, event = heapq.heappop(self._events)
+            event()
+        self.now = until
+
+
+class Judge:
+    """What every caller is promised, checked as it happens."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[Any, Any] = {}
+        self.deadlines: dict[Any, float] = {}
+        self.abandoned: set[Any] = set()
+        self.runs: Counter[bytes] = Counter()  # executions, by the request's own tensors
+        self.errors: Counter[str] = Counter()
+
+    def asked(self, who: Any, deadline: float) -> None:
+        self.deadlines[who] = deadline
+
+    def settled(self, who: Any, tensors: bytes, outcome: Reply | HeadwayError, now: float) -> None:
+        assert who not in self.outcomes, f"{who} was answered twice"
+        assert who not in self.abandoned, f"{who} was answered after it was abandoned"
+        assert now <= self.deadlines[who] + GRACE_S, f"{who} was answered {now - self.deadlines[who]} s late"
+        self.outcomes[who] = outcome
+        if isinstance(outcome, HeadwayError):
+            self.errors[type(outcome).__name__] += 1
+        else:
+            assert outcome.code == OK and outcome.content == answer_to(tensors), f"{who} got another's answer"
+
+    def unanswered(self) -> set[Any]:
+        return set(self.deadlines) - set(self.outcomes) - self.abandoned
+
+
+def answer_to(tensors: bytes) -> bytes:
+    """What the false models compute."""
+    return b"answer to " + tensors
+
+
+class Node:
+    """A process: an inbox, turns, and a life that can end. `life` tells one start from the next."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.alive = False
+        self.life = 0
+        self.inbox: list[Any] = []
+        self._turn_at = math.inf
+
+    def start(self) -> None:
+        self.alive = True
+        self.life += 1
+        self.inbox = []
+        self._turn_at = math.inf
+        self.wake_at(self.world.now)
+
+    def kill(self) -> None:
+        self.alive = False
+
+    def deliver(self, event: Any) -> None:
+        self.inbox.append(event)
+        self.wake_at(self.world.now)
+
+    def wake_at(self, time: float | None) -> None:
+        if time is None or time >= self._turn_at:
+            return
+        self._turn_at = max(time, self.world.now)
+        self.world.clock.at(self._turn_at, self._maybe_turn(self.life, self._turn_at))
+
+    def _maybe_turn(self, life: int, at: float) -> Callable[[], None]:
+        def event() -> None:
+            if self.alive and self.life == life and self._turn_at == at:
+                self._turn_at = math.inf
+                self.turn()
+
+        return event
+
+    def turn(self) -> None:
+        raise NotImplementedError
+
+
+class BrokerNode(Node):
+    """The real scheduler; its store and its times are the world's."""
+
+    def start(self) -> None:
+        nonce = b"broker-%d" % (self.life + 1)
+        self.scheduler = Scheduler(Catalog(self.world.specs), nonce, self.world.times)
+        super().start()
+
+    def turn(self) -> None:
+        events, self.inbox = self.inbox, []
+        for event in events:
+            self.scheduler.handle(event, self.world.now)
+        for action in self.scheduler.wake(self.world.now):
+            self.do(action)
+        self.scheduler.check()
+        self.wake_at(self.scheduler.next_wake())
+
+    def do(self, action: ToCaller | ToWorker | Note) -> None:
+        if isinstance(action, Note):
+            return
+        peer = action.caller if isinstance(action, ToCaller) else action.worker
+        node = self.world.reachable(peer)
+        if node is None:
+            gone = CallerGone(peer) if isinstance(action, ToCaller) else WorkerGone(peer, "no route")
+            self.scheduler.handle(gone, self.world.now)
+        else:
+            self.world.carry(self, node, action.message, lambda message: message)
+
+
+class WorkerNode(Node):
+    """The real session and a false runner that takes its time, or dies of what it is given."""
+
+    def start(self) -> None:
+        self.session = Session(About(self.name, "host", 1, "cpu"), drain_s=5.0)
+        self.busy = False
+        self.orders: list[Any] = []
+        self.hung = False
+        super().start()
+
+    @property
+    def identity(self) -> bytes:
+        return f"{self.name}.{self.life}".encode()
+
+    def turn(self) -> None:
+        events, self.inbox = self.inbox, []
+        for event in events:
+            for action in self.session.handle(event, self.world.now):
+                self.do(action)
+        for action in self.session.wake(self.world.now):
+            self.do(action)
+        self.session.check()
+        if self.alive:
+            self.wake_at(self.session.next_wake())
+
+    def do(self, action: Any) -> None:
+        match action:
+            case Run() | Load() | Unload():
+                self.orders.append(action)
+                self.next_order()
+            case Send(message):
+                if not self.world.to_broker(self, self.identity, message, FromWorker):
+                    self.session.handle(Unsent(message), self.world.now)
+            case Leaving():
+                self.world.restart_later(self)
+
+    def next_order(self) -> None:
+        if self.busy or self.hung or not self.orders:
+            return
+        self.busy = True
+        order, life = self.orders.pop(0), self.life
+        if isinstance(order, Run):
+            for request in order.batch.requests:
+                self.world.judge.runs[request.tensors] += 1
+        took = self.world.duration(order)
+        self.world.clock.at(self.world.now + took, lambda: self.finished(order, took, life))
+
+    def finished(self, order: Any, took: float, life: int) -> None:
+        if not self.alive or self.life != life or self.hung:
+            return
+        self.busy = False
+        if isinstance(order, Run):
+            if any(b"poison" in request.tensors for request in order.batch.requests):
+                self.world.crash(self)
+                return
+            replies = [self.reply(request) for request in order.batch.requests]
+            self.deliver(Result(order.batch.id, int(took * 1e6), replies))
+        else:
+            state = "ready" if isinstance(order, Load) else "gone"
+            self.deliver(Copy(order.model, order.version, state, "", {}))
+        self.next_order()
+
+    def reply(self, request: Any) -> BatchReply:
+        return BatchReply(OK, answer_to(request.tensors), {})
+
+    def hang(self) -> None:
+        self.hung = True
+
+
+class CallerNode(Node):
+    """The real calls, and somebody who makes them."""
+
+    def start(self) -> None:
+        self.calls = Calls()
+        self.open: dict[int, Call] = {}
+        super().start()
+
+    @property
+    def identity(self) -> bytes:
+        return f"{self.name}.{self.life}".encode()
+
+    def ask(self, id: int, model: str, timeout_s: float, tensors: bytes, rows: int = 0) -> None:
+        if not self.alive:
+            return
+        call = Call(id, self.world.now + timeout_s, model, "", rows, {}, tensors)
+        self.open[id] = call
+        self.world.judge.asked((self.identity, id), call.deadline)
+        self.deliver(call)
+
+    def abandon(self, id: int) -> None:
+        if self.alive and self.open.pop(id, None):
+            self.world.judge.abandoned.add((self.identity, id))
+            self.deliver(Abandon(id))
+
+    def kill(self) -> None:
+        super().kill()
+        self.world.judge.abandoned.update((self.identity, id) for id in self.open)
+        self.open = {}
+
+    def turn(self) -> None:
+        events, self.inbox = self.inbox, []
+        for event in events:
+            self.do_all(self.calls.handle(event, self.world.now))
+        self.do_all(self.calls.wake(self.world.now))
+        self.wake_at(self.calls.next_wake())
+
+    def do_all(self, actions: Iterable[Any]) -> None:
+        for action in actions:
+            match action:
+                case Settle(id, outcome):
+                    call = self.open.pop(id, None)
+                    if call:
+                        self.world.judge.settled((self.identity, id), call.tensors, outcome, self.world.now)
+                case CallerSend(message):
+                    if not self.world.to_broker(self, self.identity, message, FromCaller):
+                        self.calls.handle(CallerUnsent(message), self.world.now)
+
+
+@dataclass
+class Nature:
+    """How rough a world is; seconds and probabilities."""
+
+    latency_s: tuple[float, float] = (0.0001, 0.002)
+    batch_s: tuple[float, float] = (0.002, 0.02)
+    load_s: tuple[float, float] = (0.05, 0.5)
+    restart_s: tuple[float, float] = (0.2, 1.5)
+
+
+@dataclass
+class World:
+    """Everything there is."""
+
+    seed: int
+    specs: list[ModelSpec]
+    nature: Nature = field(default_factory=Nature)
+    times: BrokerTimes = field(default_factory=BrokerTimes)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.clock = Clock()
+        self.judge = Judge()
+        self.broker = BrokerNode(self, "broker")
+        self.workers: list[WorkerNode] = []
+        self.callers: list[CallerNode] = []
+        self._arrives: dict[tuple[str, str], float] = defaultdict(float)
+
+    @property
+    def now(self) -> float:
+        return self.clock.now
+
+    def add_workers(self, count: int) -> None:
+        self.workers += [WorkerNode(self, f"w{len(self.workers) + i}") for i in range(count)]
+
+    def add_callers(self, count: int) -> None:
+        self.callers += [CallerNode(self, f"c{len(self.callers) + i}") for i in range(count)]
+
+    def start(self) -> None:
+        for node in (self.broker, *self.workers, *self.callers):
+            node.start()
+
+    def between(self, span: tuple[float, float]) -> float:
+        return self.random.uniform(*span)
+
+    def duration(self, order: Any) -> float:
+        return self.between(self.nature.batch_s if isinstance(order, Run) else self.nature.load_s)
+
+    def reachable(self, identity: bytes) -> Node | None:
+        nodes = (n for n in (*self.workers, *self.callers) if n.alive and n.identity == identity)
+        return next(nodes, None)
+
+    def to_broker(self, node: Node, identity: bytes, message: Message, event: Any) -> bool:
+        """False when nobody listens."""
+        if not self.broker.alive:
+            return False
+        self.carry(node, self.broker, message, lambda carried: event(identity, carried))
+        return True
+
+    def carry(self, sender: Node, to: Node, message: Message, wrap: Callable[[Message], Any]) -> None:
+        frame, life, route = encode(message), to.life, (sender.name, to.name)
+        arrives = max(self.now + self.between(self.nature.latency_s), self._arrives[route])
+        self._arrives[route] = arrives
+
+        def arrive() -> None:
+            if to.alive and to.life == life:
+                to.deliver(wrap(decode(frame)))
+
+        self.clock.at(arrives, arrive)
+
+    def crash(self, node: Node) -> None:
+        """Kill -9; somebody starts it again."""
+        if node.alive:
+            self.restart_later(node)
+
+    def restart_later(self, node: Node) -> None:
+        node.kill()
+        self.clock.at(self.now + self.between(self.nature.restart_s), lambda: node.alive or node.start())
+
+    def drain(self, worker: WorkerNode) -> None:
+        if worker.alive:
+            worker.deliver(Drain("told to"))
+
+    def settle_down(self, until: float) -> None:
+        """Let everything end, and check that nothing is left."""
+        self.clock.run(until)
+        assert not self.judge.unanswered(), f"never answered: {sorted(self.judge.unanswered())[:5]}"
+        assert not list(self.broker.scheduler.ledger), "the broker holds a request that nobody waits for"
+        assert all(len(caller.calls) == 0 for caller in self.callers if caller.alive)
