@@ -68,7 +68,7 @@ class Many:
 Id = Annotated[int, Uint((1 << 63) - 1)]
 Count = Annotated[int, Uint(BATCH_ROWS_MAX)]
 TimeoutMs = Annotated[int, Uint(TIMEOUT_MS_MAX)]
-Micros = Annotated[int, Uint((1 << 63) - 1)]
+Micros = Annotated[int, Uint((1 << 53) - 1)]
 Flag = Annotated[int, Uint(1)]
 Code = Annotated[int, Uint(255)]
 Name = Annotated[str, Text(128)]
