@@ -1,0 +1,6 @@
+"""Sixteen floats, doubled."""
+
+
+class Model:
+    def infer(self, x):
+        return {"y": x * 2}
