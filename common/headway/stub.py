@@ -10,7 +10,6 @@ the real way, so a dtype that does not travel fails here too. `calls` lists what
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -94,7 +93,7 @@ class StubClient(_Stub):
         return self._states()
 
     def stats(self, timeout_s: float = 0) -> dict[str, Any]:
-        return {"models": [], "uptime_s": time.monotonic()}
+        return {"models": []}
 
     def close(self) -> None:
         """Nothing to leave."""

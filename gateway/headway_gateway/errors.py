@@ -1,0 +1,125 @@
+"""Errors as HTTP: one table from an error's class to a status, and one body per dialect.
+
+Under `/v2` (Open Inference Protocol) a body is `{"error": "..."}`, everywhere else
+`{"code": 404, "type": "ModelNotFoundException", "message": "..."}`, whose `type` is the name TorchServe
+has for it where it has one: clients match on it.
+
+Knows: statuses, both bodies, `Retry-After`. Must not know: which route failed, or why.
+What is not in the table, and whatever is no `HeadwayError`, answers 500 "internal error"; its traceback
+goes to the log and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from typing import Any, NamedTuple
+
+import falcon
+import falcon.asgi
+
+from headway.errors import (
+    BrokerUnreachable,
+    Cancelled,
+    DeadlineExceeded,
+    HeadwayError,
+    InternalError,
+    InvalidInput,
+    ModelError,
+    NotReady,
+    QueueFull,
+    TooLarge,
+    UnknownModel,
+    WorkerLost,
+)
+
+_log = logging.getLogger("headway.gateway")
+CLIENT_GONE = 499  # nobody reads it; it is for the counters
+
+
+class Row(NamedTuple):
+    """How a class of errors looks outside. `retry`: say when to come again."""
+
+    status: int
+    type: str
+    retry: bool = False
+
+
+# WorkerLost says nothing of coming again: the request took two workers down.
+TABLE: dict[type[HeadwayError], Row] = {
+    InvalidInput: Row(400, "BadRequestException"),
+    UnknownModel: Row(404, "ModelNotFoundException"),
+    TooLarge: Row(413, "RequestTooLargeException"),
+    Cancelled: Row(CLIENT_GONE, "CancelledException"),
+    QueueFull: Row(503, "ServiceUnavailableException", retry=True),
+    NotReady: Row(503, "ServiceUnavailableException", retry=True),
+    BrokerUnreachable: Row(503, "ServiceUnavailableException", retry=True),
+    WorkerLost: Row(503, "ServiceUnavailableException"),
+    DeadlineExceeded: Row(504, "RequestTimeoutException"),
+    ModelError: Row(500, "InternalServerException"),
+    InternalError: Row(500, "InternalServerException"),
+}
+
+# What Falcon itself refuses: the type, and the text where Falcon's own would not help.
+_HTTP: dict[int, tuple[str, str]] = {
+    404: ("ResourceNotFoundException", "Requested resource is not found, please refer to API document."),
+    405: ("MethodNotAllowedException", "Requested method is not allowed, please refer to API document."),
+    413: ("RequestTooLargeException", ""),
+    501: ("NotImplementedException", ""),
+}
+
+
+def add_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
+    """Answer every exception of `app` in the dialect of its path."""
+    app.add_error_handler(falcon.HTTPError, _on_http_error)
+    app.add_error_handler(HeadwayError, _on_headway_error)
+    app.add_error_handler(Exception, _on_exception)
+
+
+def dialect_of(path: str) -> str:
+    """`oip` for the Open Inference Protocol, else `predictions`."""
+    return "oip" if path.startswith("/v2/") or path == "/v2" else "predictions"
+
+
+def row_of(error: HeadwayError) -> Row | None:
+    """The row of the error's class, or of the nearest class above it."""
+    return next((TABLE[cls] for cls in type(error).__mro__ if cls in TABLE), None)
+
+
+def retry_after(error: HeadwayError) -> str:
+    """Whole seconds, at least 1."""
+    return str(max(1, math.ceil(error.retry_after_s or 1)))
+
+
+async def _on_headway_error(req: Any, resp: Any, error: HeadwayError, params: Any) -> None:
+    row = row_of(error)
+    if row is None:
+        await _on_exception(req, resp, error, params)
+        return
+    if row.retry:
+        resp.set_header("Retry-After", retry_after(error))
+    _answer(req, resp, row.status, row.type, str(error))
+
+
+async def _on_http_error(req: Any, resp: Any, error: falcon.HTTPError, params: Any) -> None:
+    type, text = _HTTP.get(error.status_code, ("BadRequestException", ""))
+    if error.headers:
+        resp.set_headers(error.headers)
+    _answer(req, resp, error.status_code, type, text or error.description or error.title or "")
+
+
+async def _on_exception(req: Any, resp: Any, error: Exception, params: Any) -> None:
+    facts = {"method": req.method, "path": req.path}
+    _log.error("unexpected error", exc_info=error, extra={"facts": facts})
+    _answer(req, resp, 500, "InternalServerException", "internal error")
+
+
+def _answer(req: Any, resp: Any, status: int, type: str, message: str) -> None:
+    resp.status = status
+    resp.content_type = falcon.MEDIA_JSON
+    if dialect_of(req.path) == "oip":
+        resp.data = json.dumps({"error": message}).encode()
+    else:  # indented, and with a newline at the end, as TorchServe's
+        body = {"code": status, "type": type, "message": message}
+        resp.data = (json.dumps(body, indent=2) + "\n").encode()

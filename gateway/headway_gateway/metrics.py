@@ -1,0 +1,178 @@
+"""Prometheus: what this gateway counts, what the broker counts, and `GET /metrics` that shows both.
+
+The gateway's own numbers are summed over its processes through files in a folder that
+`PROMETHEUS_MULTIPROC_DIR` names (see `server`); without it they are this process's own. The broker's
+numbers are asked for at each scrape, so they exist once however many gateways show them.
+
+Knows: prometheus_client, the fields of the broker's `stats`. Must not know: dialects, requests.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from time import perf_counter
+from typing import Any
+
+import falcon.asgi
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.utils import floatToGoString
+
+from headway.errors import HeadwayError
+from headway.histogram import SECONDS
+from headway_gateway.errors import dialect_of
+from headway_gateway.models import ask_broker
+from headway_gateway.request import Request
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+MODEL = ("model", "version")
+STAGES = ("queue", "compute", "total")
+
+
+class HttpMetrics:
+    """Counts every request of the app: Falcon middleware. PERF: children are looked up once, since
+    `labels()` costs more than the count."""
+
+    def __init__(self) -> None:
+        self._own = CollectorRegistry()
+        self._requests = Counter(
+            "headway_http_requests", "HTTP requests", ["dialect", "status"], registry=self._own
+        )
+        self._seconds = Histogram(
+            "headway_http_request_seconds",
+            "Time from an HTTP request's headers to its answer",
+            ["dialect"],
+            buckets=SECONDS,
+            registry=self._own,
+        )
+        self._children: dict[tuple[str, int], tuple[Any, Any]] = {}
+
+    async def process_response(
+        self, req: Request, resp: falcon.asgi.Response, resource: object, req_succeeded: bool
+    ) -> None:
+        key = (dialect_of(req.path), resp.status_code)
+        count, seconds = self._children.get(key) or self._label(key)
+        count.inc()
+        seconds.observe(perf_counter() - req.started)
+
+    def collect(self) -> Iterable[Metric]:
+        """The families of all processes of this gateway."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return self._own.collect()
+        return MultiProcessCollector(CollectorRegistry()).collect()
+
+    def _label(self, key: tuple[str, int]) -> tuple[Any, Any]:
+        dialect, status = key
+        children = self._requests.labels(dialect, str(status)), self._seconds.labels(dialect)
+        self._children[key] = children
+        return children
+
+
+class Metrics:
+    """The route."""
+
+    def __init__(self, client: Any, http: HttpMetrics) -> None:
+        self._client = client
+        self._http = http
+
+    def add_routes(self, app: falcon.asgi.App[Any, Any]) -> None:
+        app.add_route("/metrics", self)
+
+    async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
+        try:
+            stats = await ask_broker(self._client.stats())
+        except HeadwayError:
+            stats = None
+        resp.content_type = CONTENT_TYPE
+        resp.data = generate_latest(_Scrape([*self._http.collect(), *broker_families(stats)]))
+
+
+class _Scrape(CollectorRegistry):
+    """Families that are there already, as the registry that the exposition wants."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        super().__init__()
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._families
+
+
+def broker_families(stats: dict[str, Any] | None) -> list[Metric]:
+    """The broker's numbers; None stands for a broker that is away."""
+    up = GaugeMetricFamily("headway_broker_up", "1 while the broker answers", value=float(stats is not None))
+    if stats is None:
+        return [up]
+    models = stats.get("models", [])
+    counts = [_requests(models, stats.get("refused_requests", {})), *_gauges(models)]
+    return [up, *_broker(stats), *_workers(stats.get("workers", [])), *counts, *_histograms(models)]
+
+
+def _broker(stats: dict[str, Any]) -> list[Metric]:
+    refused = CounterMetricFamily(
+        "headway_refused_messages", "Messages that break the protocol", labels=["side"]
+    )
+    for side, count in stats.get("refused_messages", {}).items():
+        refused.add_metric([side], count)
+    callers = stats.get("callers", 0)
+    return [GaugeMetricFamily("headway_callers", "Callers with open requests", value=callers), refused]
+
+
+def _workers(workers: list[dict[str, Any]]) -> list[Metric]:
+    count = GaugeMetricFamily("headway_workers", "Workers by state", labels=["state"])
+    states = [str(worker["state"]) for worker in workers]
+    for state in sorted(set(states)):
+        count.add_metric([state], states.count(state))
+    return [count]
+
+
+def _requests(models: list[dict[str, Any]], refused: dict[str, int]) -> Metric:
+    """`refused` are those for models that are not there: without labels, as callers could invent many."""
+    requests = CounterMetricFamily(
+        "headway_requests", "Requests that have their outcome", labels=[*MODEL, "outcome"]
+    )
+    for model in models:
+        for outcome, count in model["outcomes"].items():
+            requests.add_metric([model["name"], model["version"], outcome], count)
+    for outcome, count in refused.items():
+        requests.add_metric(["", "", outcome], count)
+    return requests
+
+
+def _gauges(models: list[dict[str, Any]]) -> list[Metric]:
+    depth = GaugeMetricFamily("headway_queue_requests", "Requests that wait", labels=MODEL)
+    size = GaugeMetricFamily("headway_queue_bytes", "Bytes of requests that wait", labels=MODEL)
+    ready = GaugeMetricFamily("headway_copies_ready", "Copies that take requests", labels=MODEL)
+    for model in models:
+        labels = [model["name"], model["version"]]
+        depth.add_metric(labels, model["queue"])
+        size.add_metric(labels, model["queue_bytes"])
+        ready.add_metric(labels, model["ready"])
+    return [depth, size, ready]
+
+
+def _histograms(models: list[dict[str, Any]]) -> list[Metric]:
+    seconds = HistogramMetricFamily(
+        "headway_request_seconds", "Time of a request in a stage", labels=[*MODEL, "stage"]
+    )
+    rows = HistogramMetricFamily("headway_batch_rows", "Rows of a batch", labels=MODEL)
+    for model in models:
+        labels = [model["name"], model["version"]]
+        for stage in STAGES:
+            _add(seconds, [*labels, stage], model[f"{stage}_s"])
+        _add(rows, labels, model["batch_rows"])
+    return [seconds, rows]
+
+
+def _add(family: HistogramMetricFamily, labels: list[str], histogram: dict[str, Any]) -> None:
+    bounds = [*map(floatToGoString, histogram["bounds"]), "+Inf"]
+    buckets = list(zip(bounds, accumulate(histogram["counts"]), strict=True))
+    family.add_metric(labels, buckets, histogram["sum"])

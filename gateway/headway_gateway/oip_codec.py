@@ -1,0 +1,257 @@
+"""The Open Inference Protocol's inference bodies, to packed tensors and back.
+
+A request is a JSON object and, after it, the bytes of its binary tensors in the order of its inputs; the
+header `Inference-Header-Content-Length` says where the JSON ends. A reply has the same form.
+
+Knows: the JSON objects, the protocol's defaults. Must not know: HTTP, how the elements of a tensor are
+written (that is `oip_data`), which inputs a model takes (the worker checks that).
+
+Everything that is wrong with a request raises InvalidInput that names the input or key, malformed JSON
+included (some servers answer 500 there).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from headway.errors import InvalidInput, TooLarge
+from headway.messages import BATCH_ROWS_MAX
+from headway.outgoing import REQUEST_BYTES_MAX
+from headway.tensors import (
+    BY_OIP,
+    NAME_BYTES_MAX,
+    RANK_MAX,
+    TENSORS_MAX,
+    Buffer,
+    DType,
+    Tensors,
+    dtype_of,
+    pack_raw,
+    view,
+)
+from headway_gateway.oip_data import from_json, to_bytes, to_json
+
+Part = tuple[str, DType, tuple[int, ...], Buffer]
+DIMENSION_MAX = 1 << 40
+_to_text = json.JSONEncoder(separators=(",", ":")).encode  # NaN stays the bare literal that clients read
+# Known to the protocol and without meaning here; whatever else is named goes to the model.
+_RESERVED = ("timeout", "priority", "binary_data_output", "headers")
+_SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
+_NOT_SUPPORTED = ("classification", "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """A request as the protocol says it. `outputs` maps the wanted names to their own `binary_data`, or
+    to None where they have none; an empty map wants all. `timeout_s` is None where none was said."""
+
+    rows: int
+    packed: bytes
+    id: str = ""
+    outputs: Mapping[str, bool | None] = field(default_factory=dict)
+    binary: bool = False
+    timeout_s: float | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def decode(body: bytes, json_bytes: int | None) -> InferRequest:
+    """A request; `json_bytes` is where its JSON ends, None where it has nothing else.
+
+    Raises: InvalidInput naming the input; TooLarge.
+    """
+    split = len(body) if json_bytes is None else json_bytes
+    asked = _object(memoryview(body)[:split])
+    parameters = _parameters(asked.get("parameters"), "parameters")
+    id = asked.get("id", "")
+    if not isinstance(id, str):
+        raise InvalidInput("id must be a string")
+    parts = _inputs(asked.get("inputs"), _Tail(body, split))
+    return InferRequest(
+        rows=_rows(parts),
+        packed=_packed(parts),
+        id=id,
+        outputs=_outputs(asked.get("outputs")),
+        binary=_flag("parameters", parameters, "binary_data_output") or False,
+        timeout_s=_timeout_s(parameters),
+        parameters=_for_the_model(parameters),
+    )
+
+
+def encode(request: InferRequest, model: str, version: str, tensors: Tensors) -> tuple[bytes, int | None]:
+    """The reply's body, and where its JSON ends if anything follows it.
+
+    Raises: InvalidInput for an output that the model has not, or that cannot be sent as asked.
+    """
+    entries: list[dict[str, Any]] = []
+    tail: list[Buffer] = []
+    for name, array in _chosen(request, tensors).items():
+        entry: dict[str, Any] = {"name": name, "datatype": dtype_of(array).oip, "shape": list(array.shape)}
+        own = request.outputs.get(name)
+        if request.binary if own is None else own:
+            tail.append(to_bytes(array))
+            entry["parameters"] = {"binary_data_size": len(tail[-1])}
+        else:
+            entry["data"] = to_json(name, array)
+        entries.append(entry)
+    head = {"id": request.id} if request.id else {}
+    said = {**head, "model_name": model, "model_version": version, "outputs": entries}
+    text = _to_text(said).encode()
+    return (b"".join([text, *tail]), len(text)) if any(tail) else (text, None)
+
+
+# ---- requests ----
+
+
+class _Tail:
+    """What follows the JSON: binary tensors back to back."""
+
+    def __init__(self, body: bytes, start: int) -> None:
+        self._body = memoryview(body)
+        self._offset = start
+
+    def take(self, name: str, size: Any) -> memoryview:
+        left = len(self._body) - self._offset
+        if type(size) is not int or not 0 <= size <= left:
+            raise InvalidInput(
+                f"input {name!r}: binary_data_size is {size!r}, and {left} bytes follow the JSON for it"
+            )
+        self._offset += size
+        return self._body[self._offset - size : self._offset]
+
+    def check_end(self) -> None:
+        left = len(self._body) - self._offset
+        if left:
+            raise InvalidInput(f"{left} bytes are left over after the last binary tensor")
+
+
+def _object(text: memoryview) -> dict[str, Any]:
+    try:
+        asked = json.loads(str(text, "utf-8"))
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else error
+        raise InvalidInput(f"the request is not JSON: {reason}") from None
+    if not isinstance(asked, dict):
+        raise InvalidInput("the request must be a JSON object")
+    return asked
+
+
+def _inputs(entries: Any, tail: _Tail) -> list[Part]:
+    if not isinstance(entries, list) or not 0 < len(entries) <= TENSORS_MAX:
+        raise InvalidInput(f"inputs must be a list of 1 to {TENSORS_MAX} tensors")
+    parts = [_input(i, entry, tail) for i, entry in enumerate(entries)]
+    if len({part[0] for part in parts}) != len(parts):
+        raise InvalidInput("two inputs have one name")
+    tail.check_end()
+    return parts
+
+
+def _input(index: int, entry: Any, tail: _Tail) -> Part:
+    name = _name(f"inputs[{index}]", entry)
+    where = f"input {name!r}"
+    dtype = BY_OIP.get(str(entry.get("datatype")))
+    if dtype is None:
+        raise InvalidInput(f"{where}: datatype {entry.get('datatype')!r} is not one of {', '.join(BY_OIP)}")
+    shape = _shape(where, entry.get("shape"))
+    parameters = _parameters(entry.get("parameters"), where)
+    if ("data" in entry) == ("binary_data_size" in parameters):
+        raise InvalidInput(f"{where}: exactly one of data and parameters.binary_data_size is needed")
+    if "data" in entry:
+        return name, dtype, shape, from_json(where, dtype, shape, entry["data"])
+    data = tail.take(name, parameters["binary_data_size"])
+    view(name, dtype, shape, data)  # its size, and the lengths of its strings
+    return name, dtype, shape, data
+
+
+def _name(where: str, entry: Any) -> str:
+    name = entry.get("name") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or not 0 < len(name) <= NAME_BYTES_MAX:
+        raise InvalidInput(f"{where} must be an object with a name of 1 to {NAME_BYTES_MAX} characters")
+    return name
+
+
+def _shape(where: str, shape: Any) -> tuple[int, ...]:
+    if not isinstance(shape, list) or not 0 < len(shape) <= RANK_MAX:
+        raise InvalidInput(f"{where}: shape must be a list of 1 to {RANK_MAX} sizes, the batch size first")
+    if any(type(size) is not int or not 0 <= size < DIMENSION_MAX for size in shape):
+        raise InvalidInput(f"{where}: shape {shape} must hold sizes from 0 on")
+    return tuple(shape)
+
+
+def _rows(parts: list[Part]) -> int:
+    sizes = {part[0]: part[2][0] for part in parts}
+    rows = next(iter(sizes.values()))
+    if any(size != rows for size in sizes.values()):
+        raise InvalidInput(f"the first dimension of all inputs must be one batch size, not {sizes}")
+    if not 0 < rows <= BATCH_ROWS_MAX:
+        raise InvalidInput(f"input {parts[0][0]!r}: a batch size is from 1 to {BATCH_ROWS_MAX}, not {rows}")
+    return rows
+
+
+def _packed(parts: list[Part]) -> bytes:
+    packed = pack_raw(parts)
+    if len(packed) > REQUEST_BYTES_MAX:
+        raise TooLarge(f"tensors of {len(packed)} bytes are over the limit of {REQUEST_BYTES_MAX}")
+    return packed
+
+
+def _outputs(entries: Any) -> dict[str, bool | None]:
+    if entries is None:
+        return {}
+    if not isinstance(entries, list):
+        raise InvalidInput("outputs must be a list")
+    outputs: dict[str, bool | None] = {}
+    for i, entry in enumerate(entries):
+        name = _name(f"outputs[{i}]", entry)
+        if name in outputs:
+            raise InvalidInput(f"output {name!r} is asked for twice")
+        where = f"output {name!r}"
+        outputs[name] = _flag(where, _parameters(entry.get("parameters"), where), "binary_data")
+    return outputs
+
+
+def _parameters(found: Any, where: str) -> dict[str, Any]:
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise InvalidInput(f"{where}: parameters must be an object")
+    for key, value in found.items():
+        if key in _NOT_SUPPORTED or key in _SEQUENCE or key.startswith("triton_"):
+            raise InvalidInput(f"{where}: parameter {key!r} is not supported")
+        if not isinstance(value, (bool, int, float, str)) and key != "headers":
+            raise InvalidInput(f"{where}: parameter {key!r} must be true, false, a number or a string")
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+            raise InvalidInput(f"{where}: parameter {key!r} does not fit into 64 bits")
+    return found
+
+
+def _flag(where: str, parameters: dict[str, Any], key: str) -> bool | None:
+    value = parameters.get(key)
+    if value is not None and type(value) is not bool:
+        raise InvalidInput(f"{where}: {key} must be true or false, not {value!r}")
+    return value
+
+
+def _timeout_s(parameters: dict[str, Any]) -> float | None:
+    timeout_us = parameters.get("timeout", 0)
+    if type(timeout_us) is not int or timeout_us < 0:
+        raise InvalidInput(f"parameters: timeout must be microseconds from 0 on, not {timeout_us!r}")
+    return timeout_us / 1e6 or None
+
+
+def _for_the_model(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in parameters.items() if key not in _RESERVED}
+
+
+# ---- replies ----
+
+
+def _chosen(request: InferRequest, tensors: Tensors) -> Tensors:
+    for name in request.outputs:
+        if name not in tensors:
+            raise InvalidInput(f"output {name!r} is not one of {', '.join(tensors)}")
+    if not request.outputs:
+        return tensors
+    return {name: array for name, array in tensors.items() if name in request.outputs}

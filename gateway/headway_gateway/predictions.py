@@ -1,0 +1,106 @@
+"""The plain dialect: `GET /ping` and `POST /predictions/{model}[/{version}]`.
+
+A prediction's body goes to the model's `preprocess` as it is, of whatever media type; the parts of a
+multipart form go there by name. Its answer is what `postprocess` made.
+
+Knows: paths, media types, multipart forms. Must not know: tensors, the broker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import falcon
+import falcon.asgi
+from falcon.media import MultipartFormHandler
+from falcon.media.multipart import MultipartParseOptions
+
+from headway.body import Body
+from headway.errors import HeadwayError, InvalidInput
+from headway.outgoing import ask_body
+from headway.settings import GatewaySettings
+from headway.tensors import NAME_BYTES_MAX
+from headway_gateway.models import ask_broker
+from headway_gateway.request import Request, check_names
+
+PARTS_MAX = 64
+BINARY = "application/octet-stream"
+
+
+class Predictions:
+    """The routes of this dialect."""
+
+    def __init__(self, client: Any, settings: GatewaySettings) -> None:
+        self._client = client
+        self._settings = settings
+        self._forms = _form_reader(settings.body_bytes_max)
+
+    def add_routes(self, app: falcon.asgi.App[Any, Any]) -> None:
+        app.add_route("/ping", self, suffix="ping")
+        app.add_route("/predictions/{model}", self)
+        app.add_route("/predictions/{model}/{version}", self)
+
+    async def on_get_ping(self, req: Request, resp: falcon.asgi.Response) -> None:
+        """Whether this server can take requests at all; how single models do is `/models`."""
+        try:
+            await ask_broker(self._client.models())
+        except HeadwayError:
+            resp.status = 500
+        resp.media = {"status": "Healthy" if resp.status_code == 200 else "Unhealthy"}
+
+    async def on_post(self, req: Request, resp: falcon.asgi.Response, model: str, version: str = "") -> None:
+        check_names(model, version)
+        timeout_s = req.timeout_s(self._settings) or self._settings.request_timeout_s
+        body = await self._body(req)
+        reply = self._client.reply(ask_body(model, body, version), timeout_s)
+        answer = await req.while_connected(reply)
+        resp.content_type = _media_type(answer.meta.get("content_type"))
+        resp.data = answer.content
+
+    on_put = on_post  # `curl -T`, as TorchServe's documentation has it
+
+    async def _body(self, req: Request) -> Body:
+        data = await req.body(self._settings.body_bytes_max)
+        content_type = req.content_type or BINARY
+        if not content_type.lower().startswith("multipart/form-data"):
+            return Body(data, content_type)
+        stream: Any = _chunks(data)
+        form = await self._forms.deserialize_async(stream, content_type, len(data))
+        return Body(b"", content_type, await _parts(form))
+
+
+async def _chunks(data: bytes) -> AsyncIterator[bytes]:
+    """Bytes as the stream that Falcon's reader of forms takes."""
+    yield data
+
+
+def _form_reader(bytes_max: int) -> MultipartFormHandler:
+    options = MultipartParseOptions()
+    options.max_body_part_count = PARTS_MAX
+    options.max_body_part_buffer_size = bytes_max
+    return MultipartFormHandler(options)
+
+
+async def _parts(form: Any) -> dict[str, Body]:
+    """The parts by name; of two with one name the last counts. Raises: InvalidInput, falcon.HTTPError."""
+    parts: dict[str, Body] = {}
+    try:
+        async for part in form:
+            parts[_part_name(part.name)] = Body(await part.get_data(), part.content_type)
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"a part of the form has a header that is not text: {error}") from None
+    if not parts:
+        raise InvalidInput("the form has no parts")
+    return parts
+
+
+def _part_name(name: str | None) -> str:
+    if not name or len(name) > NAME_BYTES_MAX:
+        raise InvalidInput(f"each part of a form needs a name of at most {NAME_BYTES_MAX} characters")
+    return name
+
+
+def _media_type(said: Any) -> str:
+    """What the model says, unless that cannot stand in a header."""
+    return said if isinstance(said, str) and said and said.isascii() and said.isprintable() else BINARY

@@ -1,0 +1,156 @@
+"""The HTTP request as the dialects see it: its body within limits, its timeout, and whether its client
+is still there.
+
+Knows: ASGI's events and the headers that every dialect shares. Must not know: models, dialects, errors
+as HTTP.
+
+Falcon's own stream is not used: it ends at a lost connection as if the body ended there, and a body half
+received must not be run. Its media parsers are not used either: the protocol's clients send no
+Content-Type, or a wrong one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Awaitable
+from time import perf_counter
+from typing import Any, TypeVar
+
+import falcon
+import falcon.asgi
+
+from headway.errors import Cancelled, InvalidInput, TooLarge, UnknownModel
+from headway.messages import Name
+from headway.settings import GatewaySettings
+
+T = TypeVar("T")
+TIMEOUT_HEADER = "Headway-Timeout-Ms"
+WATCH_AFTER_S = 0.05  # most requests are over by then, and watching costs a task
+_NAME_LENGTH_MAX: int = Name.__metadata__[0].max  # type: ignore[attr-defined]
+_WINDOW_BITS = {"gzip": 31, "deflate": 15}  # deflate is the zlib format, not raw DEFLATE
+
+
+class Request(falcon.asgi.Request):
+    """Falcon's request, which also keeps what ASGI gave: the first event and the way to further ones."""
+
+    def __init__(
+        self, scope: dict[str, Any], receive: Any, first_event: Any = None, options: Any = None
+    ) -> None:
+        self.started = perf_counter()
+        self.receive = receive
+        self.first_event: dict[str, Any] = first_event or {}
+        if not scope["query_string"].isascii():  # Falcon would fail where no error handler reaches
+            scope["query_string"] = b""
+        super().__init__(scope, receive, first_event, options)
+
+    async def body(self, bytes_max: int) -> bytes:
+        """The whole body, unpacked if it came compressed.
+
+        Raises: TooLarge, before a byte is read where Content-Length says so; InvalidInput; Cancelled
+        when the client went before its end.
+        """
+        body = await self._body(bytes_max)
+        encoding = self.get_header("Content-Encoding")
+        return body if encoding in (None, "identity") else inflated(body, encoding or "", bytes_max)
+
+    async def _body(self, bytes_max: int) -> bytes:
+        length = self.content_length
+        _check_size(length or 0, bytes_max)
+        event = self.first_event
+        chunks, size = [event.get("body", b"")], len(event.get("body", b""))
+        while event.get("more_body"):
+            event = await self.receive()
+            if event["type"] == "http.disconnect":
+                raise Cancelled("the client left before the end of its body")
+            chunks.append(event.get("body", b""))
+            size += len(chunks[-1])
+            _check_size(size, bytes_max)
+        if length is not None and length != size:
+            raise InvalidInput(f"Content-Length says {length} bytes, the body has {size}")
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def timeout_s(self, settings: GatewaySettings) -> float | None:
+        """What the client's header says, None if it has none. Raises: InvalidInput."""
+        text = self.get_header(TIMEOUT_HEADER)
+        if text is None:
+            return None
+        most_ms = int(settings.request_timeout_s_max * 1000)
+        if not text.isascii() or not text.isdigit() or len(text) > 12 or not 1 <= int(text) <= most_ms:
+            raise InvalidInput(f"{TIMEOUT_HEADER} is an integer from 1 to {most_ms}, not {text[:40]!r}")
+        return int(text) / 1000
+
+    async def while_connected(self, answer: Awaitable[T]) -> T:
+        """The answer. A client that leaves meanwhile cancels it. Raises: Cancelled, and what it raises."""
+        watch = _Watch(self.receive)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if watch.gone and watch.task.uncancel() == 0:
+                raise Cancelled("the client left") from None
+            raise
+        finally:
+            watch.stop()
+
+
+class _Watch:
+    """Cancels the task that made it once ASGI reports that the client is gone."""
+
+    __slots__ = ("_receive", "_timer", "_watcher", "gone", "task")
+
+    def __init__(self, receive: Any) -> None:
+        self.gone = False
+        task = asyncio.current_task()
+        assert task is not None
+        self.task = task
+        self._receive = receive
+        self._watcher: asyncio.Task[None] | None = None
+        self._timer = task.get_loop().call_later(WATCH_AFTER_S, self._start)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        if self._watcher:
+            self._watcher.cancel()
+
+    def _start(self) -> None:
+        self._watcher = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        self.task.cancel()
+
+
+def check_names(model: str, version: str) -> None:
+    """Raises: UnknownModel for names that no model can have and the wire would not carry."""
+    if len(model) > _NAME_LENGTH_MAX or len(version) > _NAME_LENGTH_MAX:
+        raise UnknownModel(
+            f"there is no model {model[:40]!r}... (names end at {_NAME_LENGTH_MAX} characters)"
+        )
+
+
+def inflated(body: bytes, encoding: str, bytes_max: int) -> bytes:
+    """The body without its compression; never more than `bytes_max` is unpacked.
+
+    Raises: InvalidInput, TooLarge, falcon.HTTPNotImplemented for another encoding.
+    """
+    if encoding not in _WINDOW_BITS:
+        headers = {"Accept-Encoding": "gzip, deflate"}
+        raise falcon.HTTPNotImplemented(
+            description=f"Content-Encoding {encoding!r} is not supported", headers=headers
+        )
+    unpacker = zlib.decompressobj(_WINDOW_BITS[encoding])
+    try:
+        plain = unpacker.decompress(body, bytes_max + 1)
+    except zlib.error as error:
+        raise InvalidInput(f"the body is not {encoding}: {error}") from None
+    _check_size(len(plain), bytes_max)
+    if not unpacker.eof or unpacker.unused_data:
+        raise InvalidInput(f"the body is not one whole {encoding} stream")
+    return plain
+
+
+def _check_size(size: int, bytes_max: int) -> None:
+    if size > bytes_max:
+        raise TooLarge(f"a body of {size} bytes is over the limit of {bytes_max}")

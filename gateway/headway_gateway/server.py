@@ -1,0 +1,167 @@
+"""The gateway's processes: gunicorn, told everything in code.
+
+Knows: gunicorn and uvicorn, the listening socket, the folder where processes share their counters.
+Must not know: routes, the broker.
+
+The address is bound here and handed to gunicorn, which would try a busy one five times and print the
+errors of each. gunicorn's control socket stays off: whoever may signal the process has all it offers.
+No `max_requests`: with this worker class it drops connections.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger as GunicornLogger
+from gunicorn.util import is_ipv6, parse_address
+from uvicorn_worker import UvicornWorker
+
+from headway import logs
+from headway.errors import SettingsError
+from headway.exits import Exit
+from headway.settings import GatewaySettings
+
+_log = logs.get("headway.gateway")
+GRACEFUL_TIMEOUT_S = 10  # what is in flight may end; then it is cut
+SILENCE_S = 30  # a process whose event loop stands still for so long is killed and replaced
+NOTIFY_S = 1
+MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def serve(settings: GatewaySettings) -> int:
+    """Run until told to stop; returns the exit code. Raises: SettingsError for an impossible address."""
+    settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        listener = bind(settings.http)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise SettingsError(f"http: cannot listen on {settings.http}: {error.strerror}") from None
+        _log.error("another program listens on the address", http=settings.http)
+        return Exit.LOCKED
+    share_metrics(settings, listener)
+    try:
+        Gateway(settings, listener).run()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else Exit.FAILED
+    return Exit.OK
+
+
+def bind(http: str) -> socket.socket:
+    """A socket bound to `http`, HOST:PORT. Raises: OSError, SettingsError."""
+    try:
+        address: Any = parse_address(http)
+    except RuntimeError as error:
+        raise SettingsError(f"http: {error}") from None
+    if not isinstance(address, tuple) or not 0 <= address[1] < 1 << 16:
+        raise SettingsError(f"http: {http!r} is not HOST:PORT")
+    listener = socket.socket(socket.AF_INET6 if is_ipv6(address[0]) else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def share_metrics(settings: GatewaySettings, listener: socket.socket) -> None:
+    """Prepare the folder that the processes count in, and forget what an earlier run counted.
+
+    prometheus_client reads the variable when it is imported: nothing in this process may do so before.
+    """
+    port = listener.getsockname()[1]
+    folder = Path(settings.metrics_dir) if settings.metrics_dir else settings.run_dir / f"metrics-{port}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for old in folder.glob("*.db"):
+        old.unlink(missing_ok=True)
+    os.environ[MULTIPROC_DIR] = str(folder)
+
+
+class Worker(UvicornWorker):
+    """The worker class without what a server behind its own port does not need. It ends when gunicorn's
+    arbiter is gone: an orphan would keep the address for ever."""
+
+    CONFIG_KWARGS = {  # noqa: RUF012 (the base class has it so)
+        "loop": "uvloop",
+        "http": "httptools",
+        "ws": "none",
+        "lifespan": "on",
+        "proxy_headers": False,
+        "server_header": False,
+        "timeout_notify": NOTIFY_S,
+    }
+
+    async def callback_notify(self) -> None:
+        self.notify()
+        if os.getppid() != self.ppid:
+            _log.error("gunicorn's arbiter is gone; draining", pid=os.getpid())
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Log(GunicornLogger):
+    """gunicorn's log lines, and so uvicorn's, through the handler that all others go through."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.handlers[:] = logging.getLogger().handlers
+
+
+class Gateway(BaseApplication):
+    """gunicorn's view of us."""
+
+    def __init__(self, settings: GatewaySettings, listener: socket.socket) -> None:
+        self._settings = settings
+        self._name = "{}:{}".format(*listener.getsockname())
+        self._fd = listener.detach()
+        super().__init__()
+
+    def load_config(self) -> None:
+        for key, value in self._options().items():
+            if key in self.cfg.settings:  # an older gunicorn has no control socket to turn off
+                self.cfg.set(key, value)
+
+    def load(self) -> Any:
+        """The app; called in each worker process. Imported here: see `share_metrics`."""
+        from headway.aio import AsyncClient
+        from headway_gateway.app import create_app
+
+        return create_app(AsyncClient(self._settings.callers_address), self._settings)
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "bind": f"fd://{self._fd}",
+            "workers": self._settings.processes,
+            "worker_class": Worker,
+            "preload_app": False,
+            "timeout": SILENCE_S,
+            "graceful_timeout": GRACEFUL_TIMEOUT_S,
+            "worker_tmp_dir": str(self._settings.run_dir),
+            # At "info" both tell every step of their lives, and a socket closed twice at each end.
+            "loglevel": "warning" if self._settings.log_level == "info" else self._settings.log_level,
+            "logger_class": Log,
+            "accesslog": None,
+            "control_socket_disable": True,
+            "child_exit": _on_child_exit,
+            "when_ready": self._on_ready,
+            "on_exit": self._on_exit,
+        }
+
+    def _on_ready(self, arbiter: Any) -> None:
+        _log.info("listening", http=self._name, processes=self._settings.processes)
+
+    def _on_exit(self, arbiter: Any) -> None:
+        _log.info("stopped", http=self._name)
+
+
+def _on_child_exit(arbiter: Any, worker: Any) -> None:
+    from prometheus_client.multiprocess import mark_process_dead  # see `share_metrics`
+
+    mark_process_dead(worker.pid)

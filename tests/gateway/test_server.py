@@ -1,0 +1,167 @@
+"""headway_gateway.server: real gunicorn processes, with a stub where the broker would be."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from headway.errors import SettingsError
+from headway.exits import Exit
+from headway_gateway.server import bind
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import asyncio, sys
+from pathlib import Path
+import headway.aio
+from headway import logs
+from headway.settings import GatewaySettings
+from headway.stub import AsyncStubClient
+from headway_gateway.server import serve
+
+class Stub(AsyncStubClient):
+    def __init__(self, address):
+        super().__init__({"echo": lambda body: body, "slow": lambda body: body})
+    async def reply(self, asked, timeout_s=None):
+        if asked.model == "slow":
+            Path(sys.argv[2], "in-flight").touch()
+            await asyncio.sleep(0.5)
+        return await super().reply(asked)
+
+headway.aio.AsyncClient = Stub
+logs.setup("info", "text")
+settings = GatewaySettings(run_dir=Path(sys.argv[2]), http=sys.argv[1], processes=int(sys.argv[3]))
+sys.exit(serve(settings))
+"""
+
+
+class Gateway:
+    """A gateway's processes."""
+
+    def __init__(self, run_dir: Path, http: str = "127.0.0.1:0", processes: int = 1) -> None:
+        paths = [str(ROOT / "common"), str(ROOT / "gateway")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, http, str(run_dir), str(processes)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self.log = ""
+        self.port = 0
+
+    def wait(self) -> int:
+        """Its exit code; what it logged is then in `log`."""
+        self.log += self.process.communicate(timeout=20)[1]
+        return self.process.returncode
+
+    def wait_for(self, text: str) -> str:
+        """The first line of the log that has `text`."""
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self.log += line
+            if text in line:
+                return line
+        raise AssertionError(f"it ended without saying {text!r}: {self.log}")
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator:
+    started: list[Gateway] = []
+
+    def start(processes: int = 1) -> Gateway:
+        gateway = Gateway(tmp_path, processes=processes)
+        started.append(gateway)
+        gateway.port = int(re.search(r"http=\S*:(\d+)", gateway.wait_for("listening")).group(1))
+        return gateway
+
+    yield start
+    for gateway in started:
+        if gateway.process.poll() is None:
+            gateway.process.kill()
+        gateway.process.wait()
+
+
+def test_it_serves_counts_over_all_processes_and_ends_when_told(run, tmp_path):
+    gateway = run(processes=2)
+    for _ in range(20):  # each on a connection of its own, so that both processes have some
+        assert httpx.post(gateway.url("/predictions/echo"), content=b"hi").content == b"hi"
+    answer = httpx.get(gateway.url("/metrics"))
+    assert 'headway_http_requests_total{dialect="predictions",status="200"} 20.0' in answer.text
+    assert "server" not in answer.headers
+    folder = tmp_path / f"metrics-{gateway.port}"
+    assert list(folder.glob("counter_*.db"))
+    gateway.process.terminate()
+    assert gateway.wait() == 0
+    assert len(gateway.log.splitlines()) == 2, gateway.log  # listening, stopped; no access log
+    assert not list(tmp_path.glob("*.ctl"))
+
+
+def test_a_request_in_flight_is_answered_before_the_end(run, tmp_path):
+    gateway = run()
+    answers: list[httpx.Response] = []
+
+    def ask() -> None:
+        answers.append(httpx.post(gateway.url("/predictions/slow"), content=b"hi"))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    while not (tmp_path / "in-flight").exists():
+        time.sleep(0.01)
+    gateway.process.terminate()
+    asking.join()
+    assert (answers[0].status_code, answers[0].content) == (200, b"hi")
+    assert gateway.wait() == 0
+
+
+def test_a_worker_process_that_lost_its_arbiter_ends(run):
+    gateway = run()
+    assert httpx.get(gateway.url("/v2/health/live")).status_code == 200
+    gateway.process.send_signal(signal.SIGKILL)
+    gateway.wait_for("arbiter is gone")
+    gateway.wait()  # until the last process has closed the log
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", gateway.port))
+
+
+def test_a_busy_address_ends_with_one_line_and_its_exit_code(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        http = f"127.0.0.1:{taken.getsockname()[1]}"
+        gateway = Gateway(tmp_path, http)
+        assert gateway.wait() == Exit.LOCKED
+    assert len(gateway.log.splitlines()) == 1
+    assert "another program listens" in gateway.log and http in gateway.log
+
+
+@pytest.mark.parametrize("http", ["127.0.0.1:port", "127.0.0.1:70000", "unix:/tmp/x", "fd://3"])
+def test_an_address_that_is_none_is_a_wrong_setting(http):
+    with pytest.raises(SettingsError, match="http"):
+        bind(http)
+
+
+def test_what_an_earlier_run_counted_is_forgotten(tmp_path, settings, monkeypatch):
+    from headway_gateway.server import share_metrics
+
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    with bind("127.0.0.1:0") as listener:
+        folder = tmp_path / f"metrics-{listener.getsockname()[1]}"
+        folder.mkdir()
+        (folder / "counter_1.db").touch()
+        share_metrics(settings, listener)
+    assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(folder)
+    assert list(folder.iterdir()) == []
