@@ -3,8 +3,8 @@
 Knows: the command line of `headway`, and two URLs. Must not know: anything inside Headway.
 
 Whatever happens, what was started is stopped: `headway up` leads a process group of its own, which
-Ctrl-C in the terminal does not reach; it is told to stop, and whoever of the group is then left is
-killed.
+Ctrl-C in the terminal does not reach; it is told to stop its processes and itself. Should it be killed,
+they end with it.
 """
 
 from __future__ import annotations
@@ -139,12 +139,13 @@ def ask_over_http(address: str, photograph: Path) -> None:
 
 
 def show(answer: object) -> None:
-    """Image classifiers answer {label: probability}; anything else is shown as it is."""
-    if not isinstance(answer, dict) or not all(isinstance(p, float) for p in answer.values()):
-        print(json.dumps(answer, indent=2))
-        return
-    for label, probability in sorted(answer.items(), key=lambda pair: -pair[1])[:5]:
-        print(f"  {probability:7.2%}  {label}")
+    """The example answers {"top": [{"label", "probability", ...}, ...]}; anything else is shown as it is."""
+    match answer:
+        case {"top": [{"label": str(), "probability": float()}, *_] as top}:
+            for guess in top:
+                print(f"  {guess['probability']:7.2%}  {guess['label']}")
+        case _:
+            print(json.dumps(answer, indent=2))
 
 
 def ask_directly(photograph: Path) -> None:

@@ -11,8 +11,8 @@ from headway_broker.scheduler import BrokerTimes
 from tests.sim.world import Nature, World
 
 SEEDS = range(120)
-LOAD_S = 6.0
-TIMEOUTS_S = (0.2, 2.0, 6.0)
+LOAD_S = 3.0
+TIMEOUTS_S = (0.2, 2.0, 4.0)
 
 
 def spec(name: str, **keys: object) -> ModelSpec:
@@ -41,7 +41,7 @@ def rough_world(seed: int) -> World:
         batch_s=(0.001, rng.choice((0.01, 0.2))),
         restart_s=(0.1, rng.choice((0.5, 3.0))),
     )
-    world = World(seed, models(rng), nature, BrokerTimes(heartbeat_s=0.2, silence_s=1.0, load_timeout_s=5.0))
+    world = World(seed, models(rng), nature, BrokerTimes(heartbeat_s=0.4, silence_s=1.0, load_timeout_s=5.0))
     world.add_workers(rng.randint(1, 4))
     world.add_callers(rng.randint(1, 4))
     return world
@@ -55,10 +55,10 @@ def make_load(world: World, rate: float) -> None:
         caller, kind = rng.choice(world.callers), rng.random()
         tensors = b"%s %d" % (b"poison" if kind < 0.005 else b"request", id)
         ask = (id, rng.choice(world.specs).name, rng.choice(TIMEOUTS_S), tensors)
-        world.clock.at(time, lambda caller=caller, ask=ask: caller.ask(*ask))
+        world.plan(time, lambda caller=caller, ask=ask: caller.ask(*ask))
         if kind > 0.95:
             given_up = time + rng.uniform(0, 0.3)
-            world.clock.at(given_up, lambda caller=caller, id=id: caller.abandon(id))
+            world.plan(given_up, lambda caller=caller, id=id: caller.abandon(id))
 
 
 def make_faults(world: World) -> None:
@@ -67,12 +67,12 @@ def make_faults(world: World) -> None:
     faults = [world.crash] * 3 + [lambda w: w.hang(), world.drain]
     for _ in range(rng.randint(0, 12)):
         worker, fault = rng.choice(world.workers), rng.choice(faults)
-        world.clock.at(rng.uniform(0, LOAD_S), lambda worker=worker, fault=fault: fault(worker))
+        world.plan(rng.uniform(0, LOAD_S), lambda worker=worker, fault=fault: fault(worker))
     for _ in range(rng.choice((0, 0, 1, 2))):
-        world.clock.at(rng.uniform(0, LOAD_S), lambda: world.crash(world.broker))
+        world.plan(rng.uniform(0, LOAD_S), lambda: world.crash(world.broker))
     for _ in range(rng.choice((0, 1, 2))):
         caller = rng.choice(world.callers)
-        world.clock.at(rng.uniform(0, LOAD_S), lambda caller=caller: world.crash(caller))
+        world.plan(rng.uniform(0, LOAD_S), lambda caller=caller: world.crash(caller))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -100,40 +100,40 @@ def ask_steadily(world: World, rate: float, seconds: float) -> None:
     count = int(rate * seconds)
     for id in range(1, count + 1):
         time = world.now + id / rate
-        world.clock.at(time, lambda id=id: world.callers[0].ask(id, "m", 10.0, b"request %d" % id))
+        world.plan(time, lambda id=id: world.callers[0].ask(id, "m", 10.0, b"request %d" % id))
 
 
 def test_one_crash_of_one_worker_costs_latency_and_no_error() -> None:
     world = calm_world(batch_size_max=8)
-    ask_steadily(world, rate=200, seconds=10)
-    world.clock.at(5.0, lambda: world.crash(world.workers[0]))
+    ask_steadily(world, rate=200, seconds=4)
+    world.plan(4.0, lambda: world.crash(world.workers[0]))
     world.settle_down(30.0)
-    assert len(world.judge.outcomes) == 2000
+    assert len(world.judge.outcomes) == 800
     assert not world.judge.errors
 
 
 def test_a_crash_of_the_only_worker_costs_latency_and_no_error() -> None:
     world = calm_world(workers=1, batch_size_max=8)
-    ask_steadily(world, rate=50, seconds=10)
-    world.clock.at(5.0, lambda: world.crash(world.workers[0]))
+    ask_steadily(world, rate=50, seconds=4)
+    world.plan(4.0, lambda: world.crash(world.workers[0]))
     world.settle_down(30.0)
-    assert len(world.judge.outcomes) == 500
+    assert len(world.judge.outcomes) == 200
     assert not world.judge.errors
 
 
 def test_a_crash_of_the_broker_costs_latency_and_no_error() -> None:
     world = calm_world(batch_size_max=8)
-    ask_steadily(world, rate=200, seconds=10)
-    world.clock.at(5.0, lambda: world.crash(world.broker))
+    ask_steadily(world, rate=200, seconds=4)
+    world.plan(4.0, lambda: world.crash(world.broker))
     world.settle_down(30.0)
-    assert len(world.judge.outcomes) == 2000
+    assert len(world.judge.outcomes) == 800
     assert not world.judge.errors
 
 
 def test_a_worker_told_to_go_costs_nothing() -> None:
     world = calm_world(batch_size_max=8)
-    ask_steadily(world, rate=200, seconds=10)
-    world.clock.at(5.0, lambda: world.drain(world.workers[0]))
+    ask_steadily(world, rate=200, seconds=4)
+    world.plan(4.0, lambda: world.drain(world.workers[0]))
     world.settle_down(30.0)
     assert not world.judge.errors
     assert set(world.judge.runs.values()) == {1}
@@ -141,8 +141,8 @@ def test_a_worker_told_to_go_costs_nothing() -> None:
 
 def test_a_poisoned_request_takes_two_workers_and_nobody_elses_request() -> None:
     world = calm_world(workers=3, batch_size_max=8)
-    ask_steadily(world, rate=200, seconds=10)
-    world.clock.at(5.0, lambda: world.callers[0].ask(99_999, "m", 20.0, b"poison"))
+    ask_steadily(world, rate=200, seconds=4)
+    world.plan(4.0, lambda: world.callers[0].ask(99_999, "m", 20.0, b"poison"))
     world.settle_down(40.0)
     assert world.judge.errors == {"WorkerLost": 1}
     assert world.judge.runs[b"poison"] == 2
@@ -150,9 +150,9 @@ def test_a_poisoned_request_takes_two_workers_and_nobody_elses_request() -> None
 
 def test_a_model_that_is_not_idempotent_is_never_run_twice() -> None:
     world = calm_world(batch_size_max=8, idempotent=False)
-    ask_steadily(world, rate=200, seconds=10)
-    world.clock.at(5.0, lambda: world.crash(world.workers[0]))
-    world.clock.at(7.0, lambda: world.crash(world.broker))
+    ask_steadily(world, rate=200, seconds=4)
+    world.plan(4.0, lambda: world.crash(world.workers[0]))
+    world.plan(5.0, lambda: world.crash(world.broker))
     world.settle_down(30.0)
     assert set(world.judge.runs.values()) == {1}
     assert set(world.judge.errors) <= {"WorkerLost"}
@@ -182,8 +182,18 @@ def test_a_worker_that_hangs_is_lost_when_its_lease_ends() -> None:
 def test_batches_fill_under_load_without_any_delay() -> None:
     world = calm_world(workers=1, batch_size_max=32)
     world.nature.batch_s = (0.05, 0.05)
-    ask_steadily(world, rate=600, seconds=5)
+    ask_steadily(world, rate=600, seconds=3)
     world.settle_down(30.0)
     rows = world.broker.scheduler.stats[("m", "1")].batch_rows
-    mean = 3000 / sum(rows.counts)
+    mean = 1800 / sum(rows.counts)
     assert mean > 24, f"a batch held {mean:.1f} of 32"
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.001, 0.002, 0.003, 0.005, 0.05])
+def test_a_broker_that_dies_at_a_callers_first_request_costs_no_error(after_s: float) -> None:
+    world = calm_world()
+    world.callers[0].ask(1, "m", 5.0, b"request 1")
+    world.clock.at(world.now + after_s, lambda: world.crash(world.broker))
+    world.settle_down(30.0)
+    assert len(world.judge.outcomes) == 1
+    assert not world.judge.errors

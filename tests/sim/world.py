@@ -300,11 +300,17 @@ class World:
         self.broker = BrokerNode(self, "broker")
         self.workers: list[WorkerNode] = []
         self.callers: list[CallerNode] = []
+        self.planned = 0.0  # when the last of what the test plans happens
         self._arrives: dict[tuple[str, str], float] = defaultdict(float)
 
     @property
     def now(self) -> float:
         return self.clock.now
+
+    def plan(self, time: float, event: Callable[[], None]) -> None:
+        """What the test wants to happen."""
+        self.planned = max(self.planned, time)
+        self.clock.at(time, event)
 
     def add_workers(self, count: int) -> None:
         self.workers += [WorkerNode(self, f"w{len(self.workers) + i}") for i in range(count)]
@@ -358,8 +364,15 @@ class World:
             worker.deliver(Drain("told to"))
 
     def settle_down(self, until: float) -> None:
-        """Let everything end, and check that nothing is left."""
-        self.clock.run(until)
+        """Let everything planned happen and end, by `until` at the latest; check that nothing is left."""
+        self.clock.run(min(self.planned, until))
+        while self.now < until and self.unsettled():
+            self.clock.run(min(self.now + 0.25, until))
         assert not self.judge.unanswered(), f"never answered: {sorted(self.judge.unanswered())[:5]}"
         assert not list(self.broker.scheduler.ledger), "the broker holds a request that nobody waits for"
-        assert all(len(caller.calls) == 0 for caller in self.callers if caller.alive)
+        assert not self.unsettled(), "a caller still waits"
+
+    def unsettled(self) -> bool:
+        """Whether anybody waits for anything."""
+        calls = any(len(caller.calls) for caller in self.callers if caller.alive)
+        return calls or bool(self.broker.scheduler.ledger.callers) or bool(self.judge.unanswered())

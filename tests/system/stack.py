@@ -1,129 +1,106 @@
-"""The whole server as real processes, for the system tests.
-
-`Stack` runs `headway up` on a store made for the test; `find` tells the processes of a room apart.
-"""
+"""The whole server as real processes, for the system tests."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-
-import psutil
 
 from headway import Client
-from tests.system.ports import free_port
 
-READY_S = 60.0
-
-ECHO = '''
-import time
+HEADWAY = [sys.executable, "-m", "headway"]
+READY_TIMEOUT_S = 60.0  # two processes import torch
 
 
-class Model:
-    """Doubles x, and takes a while."""
-
-    def infer(self, x):
-        time.sleep(0.02)
-        return {"y": x * 2}
-'''
-
-ECHO_TOML = """
-backend = "python"
-batch_size_max = 8
-copies = 2
-queue_size_max = 5000
-response_timeout_s = 10
-
-[[inputs]]
-name = "x"
-dtype = "float32"
-shape = [1]
-
-[[outputs]]
-name = "y"
-dtype = "float32"
-shape = [1]
-"""
-
-
-def write_model(store: Path, name: str, toml: str, code: str) -> None:
+def add_model(store: Path, name: str, toml: str, code: str) -> None:
     folder = store / name / "1"
     folder.mkdir(parents=True)
     (folder / "model.py").write_text(code)
     (folder / "model.toml").write_text(toml)
 
 
-def wait_until(true: Callable[[], bool], seconds: float, what: str) -> None:
-    """Raises: AssertionError when it does not become true in time."""
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, f"{what}: not within {seconds} s"
-        time.sleep(0.05)
+class Up:
+    """One `headway up`. `said` is what it printed so far, its processes' logs included."""
 
-
-class Stack:
-    """A running server. As a context manager it is stopped, and checked to have left nothing."""
-
-    def __init__(self, store: Path, workers: int = 2) -> None:
-        # Not under tmp_path: an ipc path has at most 107 characters.
-        self.run_dir = Path(tempfile.mkdtemp(prefix="hw-")) / "run"
-        self.address = f"ipc://{self.run_dir}/broker.sock"
-        self.http = f"127.0.0.1:{free_port()}"
-        self.url = f"http://{self.http}"
-        where = ["--http", self.http, "--run-dir", str(self.run_dir), "--workers", str(workers)]
-        command = [sys.executable, "-m", "headway", "up", "--model-store", str(store), *where]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.output: list[str] = []
-
-    def __enter__(self) -> Stack:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            self.output.append(line)
-            if line.startswith("ready:"):
-                break
-        else:
-            raise AssertionError("the server ended:\n" + "".join(self.output))
-        self._drain()
-        return self
-
-    def _drain(self) -> None:
-        self._reader = threading.Thread(target=self.output.extend, args=(self.process.stdout,), daemon=True)
+    def __init__(self, folder: Path) -> None:
+        self.run_dir = folder / "run"
+        self.direct = f"ipc://{self.run_dir}/broker.sock"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.http = f"127.0.0.1:{free.getsockname()[1]}"
+        options = ["--model-store", folder / "models", "--workers", "2", "--device", "cpu"]
+        options += ["--http", self.http, "--run-dir", self.run_dir]
+        self.process = subprocess.Popen(
+            [*HEADWAY, "up", *map(str, options)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # `pids` finds its processes by their session
+        )
+        self.said: list[str] = []
+        self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        family = self.family()
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(20)
-        finally:
-            for process in family:
-                if process.is_running():
-                    process.kill()
-        self._reader.join(5)
-        if kind is None:
-            assert self.process.returncode == 0, "".join(self.output)
-            assert not self.run_dir.exists(), list(self.run_dir.iterdir())
-            assert not list(Path("/dev/shm").glob(f"*{self.run_dir.parent.name}*"))
-        os.rmdir(self.run_dir.parent)
+    def _read(self) -> None:
+        assert self.process.stdout
+        with self.process.stdout as lines:
+            for line in lines:
+                self.said.append(line.rstrip())
 
-    def family(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+    def hear(self, text: str, after: int = 0) -> int:
+        """Wait for a line with `text` in it; returns how many lines there are up to it."""
 
-    def find(self, room: str) -> list[psutil.Process]:
-        """The processes of `headway_broker`, `headway_worker` or `headway_gateway`, oldest first."""
-        found = [p for p in self.family() if room in " ".join(p.cmdline())]
-        return sorted(found, key=lambda process: process.create_time())
+        def heard() -> int:
+            return next((i for i, line in enumerate(self.said[after:], after + 1) if text in line), 0)
+
+        until(lambda: bool(heard()) or self.process.poll() is not None, READY_TIMEOUT_S)
+        assert heard(), "\n".join(self.said)
+        return heard()
+
+    def pids(self, word: str = "") -> list[int]:
+        """The living processes of this `up`, itself among them, with `word` in their command line."""
+        found = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+        return [pid for pid in found if session_of(pid) == self.process.pid and word in command_of(pid)]
 
     def ready_copies(self, model: str) -> int:
-        with Client(self.address, timeout_s=5.0) as client:
-            return sum(m["ready"] for m in client.models() if m["name"] == model)
+        with Client(self.direct, timeout_s=5.0) as client:
+            return sum(m["ready"] for m in client.models(timeout_s=20.0) if m["name"] == model)
+
+    def end(self, number: int) -> int:
+        self.process.send_signal(number)
+        code = self.process.wait(15)
+        self._reader.join()
+        return code
+
+    def close(self) -> None:
+        for pid in self.pids():
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        self._reader.join()
+
+
+def session_of(pid: int) -> int:
+    try:
+        state, _, _, session = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:4]
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 0 if state == "Z" else int(session)
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def until(true: Callable[[], bool], timeout_s: float = 15.0) -> None:
+    give_up = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)

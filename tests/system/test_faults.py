@@ -14,37 +14,67 @@ import numpy as np
 import pytest
 
 from headway import Client
-from tests.system.stack import ECHO, ECHO_TOML, Stack, wait_until, write_model
+from tests.system.stack import Up, add_model, until
 
 pytestmark = pytest.mark.system
 
 REQUESTS = 1500
 CONNECTIONS = 16
+READY_S = 30.0
+
+ECHO = """
+import time
+
+
+class Model:
+    def infer(self, x):
+        time.sleep(0.02)
+        return {"y": x * 2}
+"""
+
+ECHO_TOML = """
+backend = "python"
+batch_size_max = 8
+copies = 2
+queue_size_max = 5000
+response_timeout_s = 10
+
+[[inputs]]
+name = "x"
+dtype = "float32"
+shape = [1]
+"""
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    store = tmp_path_factory.mktemp("store")
-    write_model(store, "echo", ECHO_TOML, ECHO)
-    with Stack(store) as running:
-        wait_until(lambda: running.ready_copies("echo") == 2, 30, "two copies")
-        yield running
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    folder = tmp_path_factory.mktemp("up")
+    add_model(folder / "models", "echo", ECHO_TOML, ECHO)
+    up = Up(folder)
+    try:
+        up.hear("ready: http://")
+        yield up
+        assert up.end(signal.SIGINT) == 0
+        assert up.pids() == []
+    finally:
+        up.close()
 
 
-@pytest.fixture(autouse=True)
-def whole(stack: Stack) -> None:
+@pytest.fixture
+def up(running: Up) -> Up:
     """Every test begins with everything running."""
-    wait_until(lambda: stack.ready_copies("echo") == 2, 30, "two copies")
+    until(lambda: running.ready_copies("echo") == 2, READY_S)
+    return running
 
 
-def ok_counted(stack: Stack) -> int:
-    with Client(stack.address) as client:
+def ok_counted(up: Up) -> int:
+    with Client(up.direct) as client:
         return sum(model["outcomes"].get("ok", 0) for model in client.stats()["models"])
 
 
-def ask_directly(stack: Stack, kill: Callable[[], None]) -> list[float]:
+def ask_directly(up: Up, kill: Callable[[], None]) -> list[float]:
     """REQUESTS requests in flight together; a third in, somebody is killed."""
-    with Client(stack.address, timeout_s=30.0) as client:
+    with Client(up.direct, timeout_s=30.0) as client:
         futures = [client.submit("echo", {"x": np.float32([i])}) for i in range(REQUESTS // 3)]
         time.sleep(0.3)
         kill()
@@ -52,10 +82,10 @@ def ask_directly(stack: Stack, kill: Callable[[], None]) -> list[float]:
         return [float(future.result()["y"][0]) for future in futures]
 
 
-async def ask_over_http(stack: Stack, kill: Callable[[], None]) -> list[object]:
+async def ask_over_http(up: Up, kill: Callable[[], None]) -> list[object]:
     """The same over HTTP; an exception stands for its request's answer."""
     limits = httpx.Limits(max_connections=CONNECTIONS)
-    async with httpx.AsyncClient(base_url=stack.url, limits=limits, timeout=60.0) as client:
+    async with httpx.AsyncClient(base_url=f"http://{up.http}", limits=limits, timeout=60.0) as client:
         turn = asyncio.Semaphore(CONNECTIONS)
 
         async def ask(i: int) -> object:
@@ -69,54 +99,69 @@ async def ask_over_http(stack: Stack, kill: Callable[[], None]) -> list[object]:
         return list(await asyncio.gather(*map(ask, range(REQUESTS)), return_exceptions=True))
 
 
-def kill_one(stack: Stack, room: str) -> Callable[[], None]:
+def kill_one(up: Up, room: str) -> Callable[[], None]:
     def kill() -> None:
-        os.kill(stack.find(room)[-1].pid, signal.SIGKILL)
+        os.kill(max(up.pids(room)), signal.SIGKILL)
 
     return kill
 
 
-def test_a_worker_killed_under_direct_load_loses_no_request(stack: Stack) -> None:
-    before = ok_counted(stack)
-    answers = ask_directly(stack, kill_one(stack, "headway_worker"))
+def test_a_worker_killed_under_direct_load_loses_no_request(up: Up) -> None:
+    before = ok_counted(up)
+    answers = ask_directly(up, kill_one(up, "headway_worker"))
     assert answers == [2.0 * i for i in range(REQUESTS)]
-    assert ok_counted(stack) - before == REQUESTS, "the broker answered a request twice"
+    assert ok_counted(up) - before == REQUESTS, "the broker answered a request twice"
 
 
-def test_a_worker_killed_under_http_load_loses_no_request(stack: Stack) -> None:
-    before = ok_counted(stack)
-    answers = asyncio.run(ask_over_http(stack, kill_one(stack, "headway_worker")))
+def test_a_worker_killed_under_http_load_loses_no_request(up: Up) -> None:
+    before = ok_counted(up)
+    answers = asyncio.run(ask_over_http(up, kill_one(up, "headway_worker")))
     assert answers == [2.0 * i for i in range(REQUESTS)]
-    assert ok_counted(stack) - before == REQUESTS, "the broker answered a request twice"
+    assert ok_counted(up) - before == REQUESTS, "the broker answered a request twice"
 
 
-def test_a_broker_killed_under_direct_load_is_a_pause(stack: Stack) -> None:
-    assert ask_directly(stack, kill_one(stack, "headway_broker")) == [2.0 * i for i in range(REQUESTS)]
+def test_a_broker_killed_under_direct_load_is_a_pause(up: Up) -> None:
+    assert ask_directly(up, kill_one(up, "headway_broker")) == [2.0 * i for i in range(REQUESTS)]
 
 
-def test_a_broker_killed_under_http_load_is_a_pause(stack: Stack) -> None:
-    answers = asyncio.run(ask_over_http(stack, kill_one(stack, "headway_broker")))
+def test_a_broker_killed_under_http_load_is_a_pause(up: Up) -> None:
+    answers = asyncio.run(ask_over_http(up, kill_one(up, "headway_broker")))
     assert answers == [2.0 * i for i in range(REQUESTS)]
 
 
-def test_a_gateway_killed_under_load_closes_its_connections_and_comes_back(stack: Stack) -> None:
+def test_a_gateway_killed_under_load_closes_its_connections_and_comes_back(up: Up) -> None:
     """Nobody hangs: each request is answered, or its connection is closed; and the next ones are served."""
-    answers = asyncio.run(ask_over_http(stack, kill_one(stack, "headway_gateway")))
+    answers = asyncio.run(ask_over_http(up, kill_one(up, "headway_gateway")))
     cut = [answer for answer in answers if isinstance(answer, Exception)]
     kinds = Counter(type(error) for error in cut)
     assert set(kinds) <= {httpx.RemoteProtocolError, httpx.ReadError, httpx.ConnectError}, kinds
     assert all(answer == 2.0 * i for i, answer in enumerate(answers) if not isinstance(answer, Exception))
-    wait_until(lambda: _is_up(stack), 20, "the gateway answers again")
+    until(lambda: answers_ping(up), 20.0)
 
 
-def _is_up(stack: Stack) -> bool:
+def answers_ping(up: Up) -> bool:
     try:
-        return httpx.get(stack.url + "/ping", timeout=5.0).status_code == 200
+        return httpx.get(f"http://{up.http}/ping", timeout=5.0).status_code == 200
     except httpx.TransportError:
         return False
 
 
-def test_the_log_names_who_was_killed_and_by_what(stack: Stack) -> None:
-    kill_one(stack, "headway_worker")()
-    wait_until(lambda: "SIGKILL" in "".join(stack.output), 10, "the reason in the log")
-    wait_until(lambda: "worker lost" in "".join(stack.output), 10, "the broker's word in the log")
+def test_the_log_names_who_was_killed_and_by_what(up: Up) -> None:
+    heard = len(up.said)
+    kill_one(up, "headway_worker")()
+    up.hear("was killed by SIGKILL", heard)
+    up.hear("worker lost", heard)
+
+
+def test_metrics_tell_what_happened(up: Up) -> None:
+    with Client(up.direct) as client:
+        client.infer("echo", {"x": np.float32([1])})
+    text = httpx.get(f"http://{up.http}/metrics").text
+    for line in (
+        'headway_requests_total{model="echo",outcome="ok",version="1"}',
+        'headway_request_seconds_bucket{le="0.05",model="echo",stage="compute",version="1"}',
+        'headway_queue_requests{model="echo",version="1"} 0.0',
+        'headway_batch_rows_count{model="echo",version="1"}',
+        'headway_copies_ready{model="echo",version="1"} 2.0',
+    ):
+        assert line in text

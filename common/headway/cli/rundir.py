@@ -22,7 +22,10 @@ SOCKET_PATH_MAX = 107  # characters, the kernel's sockaddr_un less its end
 
 @contextmanager
 def run_dir_of(settings: Shared) -> Iterator[None]:
-    """Makes the run directory, ours alone, where there is none, and removes what it made.
+    """Makes the run directory, ours alone, where there is none, and removes it again if it made it.
+
+    In a directory that was there, sockets that nobody listens on any more are removed (a broker removes
+    its own, unless it was killed).
 
     Raises: SettingsError when it cannot be made, or is the default one and not ours alone.
     """
@@ -32,6 +35,8 @@ def run_dir_of(settings: Shared) -> Iterator[None]:
     finally:
         if made:
             shutil.rmtree(settings.run_dir, ignore_errors=True)
+        else:
+            _remove_dead_sockets(settings)
 
 
 def check_run_dir(settings: Shared) -> None:
@@ -69,15 +74,27 @@ def check_http(http: str) -> tuple[str, int]:
 
 
 def _make(folder: Path) -> bool:
+    if os.path.lexists(folder):
+        _check_ours(folder)
+        return False
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700)
-        return True
-    except FileExistsError:
-        _check_ours(folder)
-        return False
     except OSError as error:
         raise SettingsError(f"run_dir: cannot make {folder}: {error.strerror}") from None
+    return True
+
+
+def _remove_dead_sockets(settings: Shared) -> None:
+    for address in (settings.callers_address, settings.workers_address):
+        path = address.removeprefix("ipc://")
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(path)  # somebody else's broker, which answers here, keeps it
+            except ConnectionRefusedError:
+                Path(path).unlink(missing_ok=True)
+            except OSError:
+                continue
 
 
 def _check_ours(folder: Path) -> None:

@@ -71,6 +71,14 @@ class _Kept:
     def lives(self) -> bool:
         return self.child is not None and self.child.ended() is None
 
+    def terminate(self) -> None:
+        if self.child:
+            self.child.terminate()
+
+    def kill(self) -> None:
+        if self.child:
+            self.child.kill()
+
 
 class Supervisor:
     """`with` blocks the signals, for `run` and for whatever is to be tidied up after it."""
@@ -137,11 +145,9 @@ class Supervisor:
         self._on_stop()
         self._hurry_from = time.monotonic() + ECHO_S
         for rank in reversed(self._ranks):
-            living = [kept for kept in rank if kept.lives]
-            for kept in living:
-                assert kept.child
-                kept.child.terminate()
-            if not self._wait_for_end_of(living):
+            for kept in rank:
+                kept.terminate()
+            if not self._wait_for_end_of(rank):
                 return
 
     def _wait_for_end_of(self, rank: list[_Kept]) -> bool:
@@ -149,30 +155,28 @@ class Supervisor:
         until = time.monotonic() + max((kept.command.stop_s for kept in rank), default=0.0)
         while any(kept.lives for kept in rank):
             if time.monotonic() >= until:
-                self._say_killed(rank)
+                self._give_up_on(rank)
                 return True
             if self._wait(until) in STOPPING and time.monotonic() >= self._hurry_from:
                 self._say("killing what is left")
                 return False
         return True
 
-    def _say_killed(self, rank: list[_Kept]) -> None:
+    def _give_up_on(self, rank: list[_Kept]) -> None:
         for kept in rank:
-            if kept.lives and kept.child:
+            if kept.lives:
                 self._say(f"{kept.command.name} did not stop within {kept.command.stop_s:g} s: killing it")
-                kept.child.kill()
+                kept.kill()
 
     def _kill(self) -> None:
-        left = [kept for kept in self._all() if kept.lives]
-        for kept in left:
-            assert kept.child
-            kept.child.kill()
+        for kept in self._all():
+            kept.kill()
         until = time.monotonic() + UNKILLABLE_S
-        while any(kept.lives for kept in left) and time.monotonic() < until:
+        while any(kept.lives for kept in self._all()) and time.monotonic() < until:
             self._wait(until)
-        for kept in left:
-            if kept.lives and kept.child:
-                self._say(f"{kept.command.name} (process {kept.child.pid}) does not end even by SIGKILL")
+        for kept in self._all():
+            if kept.lives:
+                self._say(f"{kept.command.name} does not end even by SIGKILL")
 
     def _wait(self, until: float | None) -> int | None:
         """The signal that came before `until`, if one did."""

@@ -3,7 +3,8 @@
 Knows: which processes there are and which options they take. Must not know: what is in them: they are
 started by name, and their packages are not imported here.
 
-Settings that are no option here reach the processes as ever, by environment and file.
+Settings that are no option here reach the processes as ever, by environment and file (but for a worker's
+`drain_s`: to stop takes seconds here).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from headway.cli.watch import Watch, url
 from headway.exits import Exit
 from headway.settings import BrokerSettings, GatewaySettings, Shared, WorkerSettings, read
 
-GATEWAY_STOP_S, WORKER_STOP_S, BROKER_STOP_S = 5.0, 3.0, 2.0
+GATEWAY_STOP_S, WORKER_STOP_S, BROKER_STOP_S = 5.0, 3.0, 2.0  # then killed
+DRAIN_S = 2.0  # a worker ends by itself before it is killed, which others on its GPU might feel
 NEEDED = {"torch": "worker", "falcon": "gateway", "gunicorn": "gateway"}  # module: extra it comes with
 
 
@@ -54,7 +56,7 @@ class Stack:
 
     def _worker(self, i: int) -> Command:
         device = self.devices[i % len(self.devices)]
-        options = {"name": f"w{i}", "device": device, "threads": self.threads_each}
+        options = {"name": f"w{i}", "device": device, "threads": self.threads_each, "drain_s": DRAIN_S}
         return self._command(f"w{i}", "headway_worker", WORKER_STOP_S, **options)
 
     def _gateway(self) -> Command:
