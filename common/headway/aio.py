@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import secrets
+import select
 import time
+from collections.abc import Callable
 from typing import Any
 
 import zmq
@@ -29,7 +29,7 @@ import zmq
 from headway import link, logs
 from headway.body import Body
 from headway.calls import Abandon, Action, Call, Calls, Send, Settle, Unsent
-from headway.errors import BrokerUnreachable, HeadwayError, RemoteProtocolError
+from headway.errors import BrokerUnreachable, HeadwayError, InternalError, RemoteProtocolError
 from headway.messages import Reply
 from headway.outgoing import (
     DEFAULT_TIMEOUT_S,
@@ -39,6 +39,8 @@ from headway.outgoing import (
     ask_tensors,
     body_of,
     call_of,
+    deadline_of,
+    models_of,
     query_of,
     reply_of,
     tensors_of,
@@ -76,14 +78,15 @@ class AsyncClient:
         await self.close()
 
     async def open(self) -> None:
-        """Take the socket. Does not wait for the broker; requests do."""
+        """Take the socket. Does not wait for the broker; requests do.
+
+        Raises: SettingsError for an address that is none.
+        """
         self._loop = asyncio.get_running_loop()
-        self._context = zmq.Context()
-        identity = f"client-{os.getpid()}.".encode() + secrets.token_bytes(8)
-        self._socket = link.dealer(self._context, self.address, identity)
+        self._context, self._socket = link.caller(self.address)
         self._fd = self._socket.fileno()
-        self._loop.add_reader(self._fd, self._on_readable)
-        self._safety = self._loop.call_later(SAFETY_S, self._look_for_stall)
+        self._loop.add_reader(self._fd, self._safely, self._on_readable)
+        self._safety = self._loop.call_later(SAFETY_S, self._safely, self._look_for_stall)
 
     async def close(self) -> None:
         """Withdraw what is open (its awaiters get BrokerUnreachable) and leave."""
@@ -94,6 +97,7 @@ class AsyncClient:
         for handle in (self._turn, self._timer, self._safety):
             if handle:
                 handle.cancel()
+        self._turn = self._timer = self._safety = None
         self._socket.close()
         self._context.term()  # waits for the last message, at most link.LINGER_MS
         self._context = None
@@ -118,8 +122,7 @@ class AsyncClient:
 
     async def models(self) -> list[dict[str, Any]]:
         """As `Client.models`."""
-        models: list[dict[str, Any]] = (await self._query("models"))["models"]
-        return models
+        return models_of(await self._query("models"))
 
     async def stats(self) -> dict[str, Any]:
         """As `Client.stats`."""
@@ -128,7 +131,8 @@ class AsyncClient:
     async def reply(self, asked: Asked, timeout_s: float | None = None) -> Reply:
         """The raw reply, its content still packed: for those who pass it on. Raises as `infer`."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        return reply_of(await self._start(call_of(next(self._ids), asked, time.monotonic() + timeout_s)))
+        deadline = deadline_of(time.monotonic(), timeout_s)
+        return reply_of(await self._start(call_of(next(self._ids), asked, deadline)))
 
     async def _query(self, what: str) -> dict[str, Any]:
         answer = await self._start(query_of(next(self._ids), what, time.monotonic() + QUERY_TIMEOUT_S))
@@ -154,7 +158,17 @@ class AsyncClient:
 
     def _take_turn(self) -> None:
         if self._turn is None:
-            self._turn = self._loop.call_soon(self._on_turn)
+            self._turn = self._loop.call_soon(self._safely, self._on_turn)
+
+    def _safely(self, step: Callable[[], None]) -> None:
+        """Run it. A defect in it fails what is open, rather than leave it waiting for ever."""
+        try:
+            step()
+        except Exception as error:
+            _log.exception("defect in the client")
+            self._calls = Calls()
+            for id in list(self._futures):
+                self._settle(id, InternalError(f"a defect in the client: {error!r}"))
 
     def _on_turn(self) -> None:
         self._turn = None
@@ -182,7 +196,7 @@ class AsyncClient:
         ):
             if self._timer:
                 self._timer.cancel()
-            self._timer = self._loop.call_later(wake - now, self._on_timer)
+            self._timer = self._loop.call_later(wake - now, self._safely, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -233,7 +247,14 @@ class AsyncClient:
             future.set_result(outcome)
 
     def _look_for_stall(self) -> None:
-        if self._turn is None and self._drain():
+        self._safety = self._loop.call_later(SAFETY_S, self._safely, self._look_for_stall)
+        if self._turn is None and not _readable(self._fd) and self._drain():
             self.stalls += 1
             _log.warning("the socket's signal was lost", stalls=self.stalls)
-        self._safety = self._loop.call_later(SAFETY_S, self._look_for_stall)
+
+
+def _readable(fd: int) -> bool:
+    """Whether the event loop is about to be told of it."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))

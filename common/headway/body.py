@@ -32,18 +32,22 @@ class Body:
         """The data parsed as JSON. Raises: InvalidInput when it is not JSON."""
         try:
             return json.loads(bytes(self.data))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidInput(f"the body is not JSON: {error}") from None
 
     def text(self) -> str:
-        """The data as UTF-8."""
-        return bytes(self.data).decode()
+        """The data as UTF-8. Raises: InvalidInput when it is not."""
+        try:
+            return bytes(self.data).decode()
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"the body is not UTF-8: {error}") from None
 
 
 def pack_body(body: Body) -> tuple[bytes, dict[str, Any]]:
-    """The packed tensors and the options that carry a body."""
+    """The packed tensors and the options that carry a body. Raises: InvalidInput for names that cannot."""
     named = body.parts or {BODY: body}
-    packed = pack_raw([(name, _UINT8, (len(part.data),), part.data) for name, part in named.items()])
+    data = {name: _flat(part.data) for name, part in named.items()}
+    packed = pack_raw([(name, _UINT8, (len(flat),), flat) for name, flat in data.items()])
     return packed, {
         "form": BODY,
         "types": {name: part.content_type for name, part in named.items()},
@@ -66,6 +70,12 @@ def unpack_body(tensors: Tensors, options: dict[str, Any]) -> Body:
     parts = {name: Body(_bytes(name, array), str(types.get(name, ""))) for name, array in tensors.items()}
     first = next(iter(parts.values()))
     return first if list(parts) == [BODY] else Body(first.data, first.content_type, parts)
+
+
+def _flat(data: Buffer) -> Buffer:
+    if not isinstance(data, memoryview):
+        return data
+    return data.cast("B") if data.c_contiguous else data.tobytes()  # its len may count other than bytes
 
 
 def _bytes(name: str, array: Any) -> memoryview:

@@ -48,6 +48,8 @@ from headway.messages import (
 )
 from headway.parts import parts
 
+FRAMING_BYTES = 1200  # the most that a request takes beside options and tensors
+
 
 @dataclass(frozen=True)
 class CallTimes:
@@ -62,7 +64,10 @@ class CallTimes:
 
 @dataclass(slots=True)
 class Call:
-    """One open call: a request when `query` is empty, else a question to the broker."""
+    """One open call: a request when `query` is empty, else a question to the broker.
+
+    `options_bytes` is about what the options take in a message.
+    """
 
     id: int
     deadline: float
@@ -74,6 +79,7 @@ class Call:
     query: str = ""
     attempt: int = 0
     sent: bool = False
+    options_bytes: int = 0
 
 
 class Abandon(NamedTuple):
@@ -115,6 +121,7 @@ class Calls:
         self._cancels: list[int] = []
         self._broker = b""
         self._outage = False
+        self._blocked = False  # the latest send was refused, and nothing was heard since
         self._patient_until = -math.inf  # silence up to here is no outage
         self._ping_at = -math.inf
         self._blocked_until = -math.inf
@@ -166,14 +173,15 @@ class Calls:
 
     def leave(self) -> list[Action]:
         """What to send, and what to settle, when the caller closes."""
-        closed = BrokerUnreachable("the client was closed")
-        actions: list[Action] = [Settle(id, closed) for id in self._open]
+        actions: list[Action] = [Settle(id, BrokerUnreachable("the client was closed")) for id in self._open]
         self._open.clear()
         self._fresh.clear()
+        self._cancels.clear()
         return [*actions, Send(Bye())]
 
     def _hear(self, now: float) -> None:
         self._outage = False
+        self._blocked = False
         self._patient_until = now + self._times.unreachable_s
 
     def _start(self, call: Call, now: float) -> None:
@@ -192,7 +200,9 @@ class Calls:
         if reply.code == OK:
             return Settle(reply.id, reply)
         retry_after_ms = reply.meta.get("retry_after_ms")
-        after_s = retry_after_ms / 1000 if isinstance(retry_after_ms, int) else None
+        after_s = None
+        if type(retry_after_ms) is int and retry_after_ms >= 0:
+            after_s = retry_after_ms / 1000
         return Settle(reply.id, error_of(reply.code, str(reply.content), after_s))
 
     def _abandon(self, id: int) -> None:
@@ -201,7 +211,9 @@ class Calls:
             self._cancels.append(id)
 
     def _meet(self, broker: bytes) -> None:
-        if self._broker and broker != self._broker:
+        """The first broker counts as a new one too: what was sent before may have gone to one that died
+        before it could say who it was. (A broker drops what it knows already.)"""
+        if broker != self._broker:
             for call in self._open.values():
                 if call.sent:
                     call.sent = False
@@ -210,29 +222,34 @@ class Calls:
         self._broker = broker
 
     def _take_back(self, message: Message, now: float) -> None:
-        """No connection: keep requests and cancels for later, forget pings."""
+        """No connection: keep requests and questions for later, and ping as soon as there is one."""
+        self._blocked = True
         self._blocked_until = now + self._times.retry_s
+        if isinstance(message, Ping):
+            self._ping_at = self._blocked_until
         if isinstance(message, Requests):
             ids = [request.id for request in message.requests]
         elif isinstance(message, Query):
             ids = [message.id]
         else:
             return  # a broker that is not there has nothing to cancel
-        for call in (self._open[id] for id in ids if id in self._open):
-            call.sent = False
-            self._fresh.append(call)
+        for id in ids:
+            call = self._open.get(id)
+            if call and call.sent:
+                call.sent = False
+                self._fresh.append(call)
 
     def _unsent(self, now: float) -> list[Action]:
         fresh = [call for call in self._fresh if call.id in self._open]
         self._fresh = []
         actions: list[Action] = []
         if self._cancels:
-            actions.append(Send(Cancels(self._cancels)))
+            actions += [Send(Cancels(part)) for part in parts(self._cancels, lambda id: 0)]
             self._cancels = []
         for call in fresh:
             call.sent = True
-        requests = [_request(call, now) for call in fresh if not call.query]
-        actions += [Send(Requests(part)) for part in parts(requests, _size)]
+        for part in parts([call for call in fresh if not call.query], _size):
+            actions.append(Send(Requests([_request(call, now) for call in part])))
         return actions + [Send(Query(call.id, call.query)) for call in fresh if call.query]
 
     def _expire(self, now: float) -> list[Action]:
@@ -243,8 +260,10 @@ class Calls:
         return [Settle(call.id, self._late_error(call)) for call in late]
 
     def _late_error(self, call: Call) -> HeadwayError:
-        if not call.sent:
+        if not call.sent and self._blocked:
             return BrokerUnreachable("no broker could be reached in the time the request had")
+        if not call.sent:
+            return DeadlineExceeded("the request's time ran out before it was sent")
         return DeadlineExceeded("the request's time ran out and the broker did not answer")
 
     def _ping(self, now: float) -> list[Action]:
@@ -252,20 +271,19 @@ class Calls:
         if now < self._patient_until:
             return [Send(Ping())]
         self._outage = True
-        silent = BrokerUnreachable("the broker does not answer")
         lost = list(self._open)
         for id in lost:
             self._abandon(id)
         self._earliest = math.inf
-        return [Settle(id, silent) for id in lost]
+        return [Settle(id, BrokerUnreachable("the broker does not answer")) for id in lost]
 
 
-def _size(request: Request) -> int:
-    return len(request.tensors)
+def _size(call: Call) -> int:
+    return FRAMING_BYTES + call.options_bytes + len(call.tensors)
 
 
 def _request(call: Call, now: float) -> Request:
-    left_ms = min(max(int((call.deadline - now) * 1000), 0), TIMEOUT_MS_MAX)
+    left_ms = int(min(max((call.deadline - now) * 1000, 0.0), TIMEOUT_MS_MAX))
     return Request(
         call.id,
         call.model,

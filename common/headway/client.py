@@ -4,7 +4,11 @@
         outputs = client.infer("tiny", {"x": np.ones(16, np.float32)})
 
 One thread of its own holds the socket and the `Calls`; any number of threads may use a client. Requests
-that are submitted while that thread is busy leave in one message.
+that are submitted while that thread is busy leave in one message. It also runs the callbacks of futures,
+so those must not wait for this client.
+
+Invariant: whoever takes a future out of `_futures` settles it (or tells its waiters that it is
+cancelled), once; when the thread has ended, the dict is empty.
 
 Knows: threads, the socket's loop, futures. Must not know: what to send and when (that is `calls`).
 """
@@ -13,7 +17,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import secrets
 import threading
 import time
 from collections import deque
@@ -26,7 +29,7 @@ import zmq
 from headway import link, logs
 from headway.body import Body
 from headway.calls import Abandon, Action, Call, Calls, Event, Send, Settle, Unsent
-from headway.errors import BrokerUnreachable, HeadwayError, RemoteProtocolError
+from headway.errors import BrokerUnreachable, HeadwayError, InternalError, RemoteProtocolError
 from headway.messages import Reply
 from headway.outgoing import (
     DEFAULT_TIMEOUT_S,
@@ -36,6 +39,8 @@ from headway.outgoing import (
     ask_tensors,
     body_of,
     call_of,
+    deadline_of,
+    models_of,
     query_of,
     reply_of,
     tensors_of,
@@ -47,13 +52,15 @@ from headway.wire import decode, encode
 _log = logs.get("headway.client")
 DRAIN_MAX = 1000
 QUERY_TIMEOUT_S = 10.0
+AFTER_DEFECT_S = 0.1
 
 
 class Client:
     """A connection to one broker. `address` defaults to the broker in the run directory.
 
     A client does not survive a fork: open it in the child. Opening does not wait for the broker, and
-    requests wait for it (until their timeout, at most 10 s of silence).
+    requests wait for it (until their timeout, at most 10 s of silence). Raises: SettingsError for an
+    address that is none.
     """
 
     def __init__(self, address: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
@@ -62,11 +69,14 @@ class Client:
         self._ids = itertools.count(1)
         self._pid = os.getpid()
         self._events: deque[Event] = deque()
-        self._signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._signalled = False
         self._closing = False
+        self._ended = False
+        self._lock = threading.Lock()  # nobody writes to the signal once it is closed
         self._futures: dict[int, _Future] = {}
         self._calls = Calls()
+        self._context, self._socket = link.caller(self.address)
+        self._signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="headway-client", daemon=True)
         self._thread.start()
 
@@ -134,8 +144,7 @@ class Client:
 
     def models(self, timeout_s: float = QUERY_TIMEOUT_S) -> list[dict[str, Any]]:
         """Every version of every model, with its state; see PROTOCOL.md, `models`."""
-        models: list[dict[str, Any]] = self._query("models", timeout_s)["models"]
-        return models
+        return models_of(self._query("models", timeout_s))
 
     def stats(self, timeout_s: float = QUERY_TIMEOUT_S) -> dict[str, Any]:
         """The broker's counters and histograms; see PROTOCOL.md, `stats`."""
@@ -147,17 +156,18 @@ class Client:
             return
         self._closing = True
         self._wake_thread()
-        self._thread.join()
-        os.close(self._signal)
+        if threading.current_thread() is not self._thread:  # it is in a future's callback
+            self._thread.join()
 
     def _query(self, what: str, timeout_s: float) -> dict[str, Any]:
-        call = query_of(next(self._ids), what, time.monotonic() + timeout_s)
+        call = query_of(next(self._ids), what, deadline_of(time.monotonic(), timeout_s))
         answer: dict[str, Any] = self._wait(self._start(call, _answer_of))
         return answer
 
     def _submit(self, asked: Asked, timeout_s: float | None, convert: Convert) -> _Future:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        return self._start(call_of(next(self._ids), asked, time.monotonic() + timeout_s), convert)
+        deadline = deadline_of(time.monotonic(), timeout_s)
+        return self._start(call_of(next(self._ids), asked, deadline), convert)
 
     def _start(self, call: Call, convert: Convert) -> _Future:
         if os.getpid() != self._pid:
@@ -167,11 +177,16 @@ class Client:
         future = _Future(self, call.id, convert)
         self._futures[call.id] = future
         self._tell(call)
+        if self._ended:  # meanwhile: nobody else may have seen it
+            self._settle_all(BrokerUnreachable, "the client was closed")
         return future
 
     def _abandon(self, id: int) -> None:
-        if self._futures.pop(id, None) is not None:
-            self._tell(Abandon(id))
+        future = self._futures.pop(id, None)
+        if future is not None:
+            future.set_running_or_notify_cancel()  # or `concurrent.futures.wait` waits for ever
+            if os.getpid() == self._pid:
+                self._tell(Abandon(id))
 
     def _tell(self, event: Event) -> None:
         self._events.append(event)
@@ -180,7 +195,9 @@ class Client:
 
     def _wake_thread(self) -> None:
         self._signalled = True
-        os.eventfd_write(self._signal, 1)
+        with self._lock:
+            if not self._ended:
+                os.eventfd_write(self._signal, 1)
 
     def _wait(self, future: _Future) -> Any:
         try:
@@ -192,21 +209,36 @@ class Client:
     # ---- the thread ----
 
     def _run(self) -> None:
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        identity = f"client-{os.getpid()}.".encode() + secrets.token_bytes(8)
-        socket = link.dealer(context, self.address, identity)
         poller = zmq.Poller()
-        poller.register(socket, zmq.POLLIN)
+        poller.register(self._socket, zmq.POLLIN)
         poller.register(self._signal, zmq.POLLIN)
         try:
             while not self._closing:
-                self._step(socket, poller)
-            self._do(socket, self._calls.leave())
+                self._turn(poller)
+            self._do(self._calls.leave())
         finally:
-            socket.close()
-            context.term()
+            self._end()
 
-    def _step(self, socket: zmq.Socket[bytes], poller: zmq.Poller) -> None:
+    def _turn(self, poller: zmq.Poller) -> None:
+        """A step. A defect in it fails what is open, rather than leave it waiting for ever."""
+        try:
+            self._step(poller)
+        except Exception as error:
+            _log.exception("defect in the client")
+            self._calls = Calls()
+            self._settle_all(InternalError, f"a defect in the client: {error!r}")
+            time.sleep(AFTER_DEFECT_S)  # or one that comes at every step would fill the log
+
+    def _end(self) -> None:
+        self._closing = True
+        with self._lock:
+            self._ended = True
+            os.close(self._signal)
+        self._settle_all(BrokerUnreachable, "the client was closed")
+        self._socket.close()
+        self._context.term()  # waits for the last message, at most link.LINGER_MS
+
+    def _step(self, poller: zmq.Poller) -> None:
         wake = self._calls.next_wake()
         ready = dict(poller.poll(link.wait_ms(wake, time.monotonic())))
         if self._signal in ready:
@@ -214,30 +246,30 @@ class Client:
         self._signalled = False  # before the deque is read: a later event signals again
         now = time.monotonic()
         while self._events:
-            self._do(socket, self._calls.handle(self._events.popleft(), now))
-        if socket in ready:
-            self._drain(socket, now)
-        self._do(socket, self._calls.wake(now))
+            self._do(self._calls.handle(self._events.popleft(), now))
+        if self._socket in ready:
+            self._drain(now)
+        self._do(self._calls.wake(now))
 
-    def _drain(self, socket: zmq.Socket[bytes], now: float) -> None:
+    def _drain(self, now: float) -> None:
         for _ in range(DRAIN_MAX):
             try:
-                frame = socket.recv(zmq.DONTWAIT)
+                frame = self._socket.recv(zmq.DONTWAIT)
             except zmq.Again:
                 return
             try:
-                self._do(socket, self._calls.handle(decode(frame), now))
+                self._do(self._calls.handle(decode(frame), now))
             except RemoteProtocolError as error:
                 _log.warning("message refused", reason=str(error))
 
-    def _do(self, socket: zmq.Socket[bytes], actions: list[Action]) -> None:
+    def _do(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
                 case Settle(id=id, outcome=outcome):
                     self._settle(id, outcome)
                 case Send(message=message):
                     try:
-                        socket.send(encode(message), zmq.DONTWAIT)
+                        self._socket.send(encode(message), zmq.DONTWAIT)
                     except zmq.Again:
                         self._calls.handle(Unsent(message), time.monotonic())
 
@@ -248,9 +280,18 @@ class Client:
         try:
             if isinstance(outcome, HeadwayError):
                 raise outcome
-            future.set_result(future.convert(outcome))
+            result = future.convert(outcome)
         except HeadwayError as error:
             future.set_exception(error)
+        except Exception as error:
+            _log.exception("defect in reading a reply")
+            future.set_exception(InternalError(f"a defect in the client: {error!r}"))
+        else:
+            future.set_result(result)
+
+    def _settle_all(self, error: type[HeadwayError], reason: str) -> None:
+        for id in list(self._futures):
+            self._settle(id, error(reason))
 
 
 Convert = Callable[[Any], Any]

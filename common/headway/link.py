@@ -14,9 +14,12 @@ Knows: libzmq's pitfalls. Must not know: messages.
 from __future__ import annotations
 
 import math
+import os
+import secrets
 
 import zmq
 
+from headway.errors import SettingsError
 from headway.messages import MESSAGE_BYTES_MAX
 
 LINGER_MS = 200
@@ -25,15 +28,33 @@ RECONNECT_MS = 50
 RECONNECT_MS_MAX = 1000
 
 
+def caller(address: str) -> tuple[zmq.Context[zmq.Socket[bytes]], zmq.Socket[bytes]]:
+    """A context and a DEALER for one more caller of the broker. Raises: SettingsError as `dealer`."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    identity = f"client-{os.getpid()}.".encode() + secrets.token_bytes(8)
+    try:
+        return context, dealer(context, address, identity)
+    except SettingsError:
+        context.term()
+        raise
+
+
 def dealer(context: zmq.Context[zmq.Socket[bytes]], address: str, identity: bytes) -> zmq.Socket[bytes]:
-    """A connected DEALER; it connects again by itself for as long as it is open."""
+    """A connected DEALER; it connects again by itself for as long as it is open.
+
+    Raises: SettingsError for an address that is none.
+    """
     socket = context.socket(zmq.DEALER)
     _common(socket)
     socket.setsockopt(zmq.IDENTITY, identity)
     socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
-    socket.connect(address)
+    try:
+        socket.connect(address)
+    except zmq.ZMQError as error:
+        socket.close()
+        raise SettingsError(f"address {address!r}: {error.strerror}") from None
     return socket
 
 
@@ -43,13 +64,19 @@ def router(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[
     _common(socket)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.BACKLOG, 4096)
-    socket.bind(address)
+    try:
+        socket.bind(address)
+    except zmq.ZMQError:
+        socket.close()
+        raise
     return socket
 
 
 def wait_ms(wake: float | None, now: float) -> int | None:
     """What `next_wake` means for `poll`, in whole milliseconds, rounded up: None waits for an event."""
-    return None if wake is None else max(math.ceil((wake - now) * 1000), 0) if wake > now else 0
+    if wake is None or wake == math.inf:
+        return None
+    return math.ceil((wake - now) * 1000) if wake > now else 0
 
 
 def _common(socket: zmq.Socket[bytes]) -> None:

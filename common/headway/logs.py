@@ -35,6 +35,10 @@ class Log:
     def error(self, event: str, **facts: Any) -> None:
         self._logger.error(event, extra={"facts": facts})
 
+    def exception(self, event: str, **facts: Any) -> None:
+        """An error, with the traceback of the exception that is being handled."""
+        self._logger.error(event, exc_info=True, extra={"facts": facts})
+
 
 def get(name: str) -> Log:
     """The logger of that name."""
@@ -80,4 +84,5 @@ class JsonFormatter(logging.Formatter):
 
 def _quoted(value: Any) -> str:
     text = str(value)
-    return json.dumps(text) if not text or any(c in text for c in ' "=\n') else text
+    plain = text.isprintable() and not any(c in text for c in ' "=')
+    return text if text and plain else json.dumps(text)

@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 MESSAGE_BYTES_MAX = 1 << 26
+REQUEST_BYTES_MAX = MESSAGE_BYTES_MAX - 65536  # the rest is for names, options and framing
 REQUESTS_MAX = 1 << 16
 TIMEOUT_MS_MAX = 24 * 3600 * 1000
 BATCH_ROWS_MAX = 1 << 16
+NAME_CHARS_MAX = 128
+OPTIONS_MAX = 64
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Content:
 class Map:
     """A map with string keys, at most `max` of them."""
 
-    max: int = 64
+    max: int = OPTIONS_MAX
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ TimeoutMs = Annotated[int, Uint(TIMEOUT_MS_MAX)]
 Micros = Annotated[int, Uint((1 << 53) - 1)]
 Flag = Annotated[int, Uint(1)]
 Code = Annotated[int, Uint(255)]
-Name = Annotated[str, Text(128)]
+Name = Annotated[str, Text(NAME_CHARS_MAX)]
 Reason = Annotated[str, Text(1 << 16)]
 Path = Annotated[str, Text(4096)]
 Nonce = Annotated[bytes, Blob(32)]

@@ -15,7 +15,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, get_type_hints
 
 from headway.errors import SettingsError
-from headway.tensors import BY_NAME
+from headway.messages import BATCH_ROWS_MAX, NAME_CHARS_MAX, TIMEOUT_MS_MAX
+from headway.tensors import BY_NAME, NAME_BYTES_MAX, RANK_MAX
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
 VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,3}")
@@ -73,12 +74,13 @@ class ModelSpec:
         return (self.name, self.version)
 
 
-_LEAST = {
-    "batch_size_max": 1,
-    "queue_size_max": 1,
-    "queue_bytes_max": 1,
-    "copies": 0,
-    "batch_delay_ms": 0,
+_LIMITS: dict[str, tuple[float, float]] = {
+    "batch_size_max": (1, BATCH_ROWS_MAX),
+    "batch_delay_ms": (0, TIMEOUT_MS_MAX),
+    "response_timeout_s": (0.001, TIMEOUT_MS_MAX / 1000),
+    "queue_size_max": (1, 1 << 40),
+    "queue_bytes_max": (1, 1 << 60),
+    "copies": (0, 1 << 16),
 }
 _GIVEN = ("name", "version", "folder")  # by the store, not by the file
 
@@ -87,7 +89,7 @@ def parse_model(table: Mapping[str, Any], name: str, version: str, folder: str) 
     """The spec in a parsed `model.toml`. Raises: SettingsError naming the key that is wrong."""
     if not NAME.fullmatch(name):
         raise SettingsError(f"{name!r} is no name for a model: letters, digits, '_', '-' and '.'")
-    if not VERSION.fullmatch(version):
+    if not VERSION.fullmatch(version) or len(version) > NAME_CHARS_MAX:
         raise SettingsError(f"{version!r} is no version: digits, with '.' between them")
     values = checked(ModelSpec, table, skip=_GIVEN)
     for key in ("inputs", "outputs"):
@@ -104,20 +106,22 @@ def _tensor(key: str, index: int, entry: Any) -> TensorSpec:
         raise SettingsError(f"{where} must be a table")
     values = checked(TensorSpec, entry, where=where + ".")
     spec = TensorSpec(**values)
+    if not 0 < len(spec.name) <= NAME_BYTES_MAX:
+        raise SettingsError(f"{where}.name must have 1 to {NAME_BYTES_MAX} characters")
     if spec.dtype not in BY_NAME:
         raise SettingsError(f"{where}.dtype: {spec.dtype!r} is not one of {', '.join(BY_NAME)}")
     for shape in (spec.shape, spec.warmup_shape or ()):
         if any(type(d) is not int or d < -1 or d == 0 for d in shape):
             raise SettingsError(f"{where}: a shape holds sizes above 0, or -1 for any, not {list(shape)}")
+        if len(shape) >= RANK_MAX:
+            raise SettingsError(f"{where}: a shape has at most {RANK_MAX - 1} dimensions, and the batch's")
     return spec
 
 
 def _check(spec: ModelSpec) -> None:
-    for key, least in _LEAST.items():
-        if getattr(spec, key) < least:
-            raise SettingsError(f"{key} must be at least {least}, not {getattr(spec, key)}")
-    if spec.response_timeout_s <= 0:
-        raise SettingsError(f"response_timeout_s must be above 0, not {spec.response_timeout_s}")
+    for key, (least, most) in _LIMITS.items():
+        if not least <= getattr(spec, key) <= most:  # so written, it refuses NaN
+            raise SettingsError(f"{key} must be from {least} to {most}, not {getattr(spec, key)}")
     if not DEVICE.fullmatch(spec.device):
         raise SettingsError(f"device: {spec.device!r} is not auto, cpu, cuda or cuda:N")
     for key in ("file", "processing"):
@@ -147,6 +151,13 @@ def checked(
     return {key: _typed(where + key, hints[key], value) for key, value in table.items()}
 
 
+def _float(key: str, value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise SettingsError(f"{key}: the number is too large") from None
+
+
 def _typed(key: str, hint: Any, value: Any) -> Any:
     text = str(hint)
     if "tuple" in text and isinstance(value, list):
@@ -154,7 +165,7 @@ def _typed(key: str, hint: Any, value: Any) -> Any:
     if "Mapping" in text and isinstance(value, Mapping):
         return value
     if "float" in text and type(value) in (int, float):
-        return float(value)
+        return _float(key, value)
     if type(value) is hint:
         return value
     wanted = "array" if "tuple" in text else "table" if "Mapping" in text else getattr(hint, "__name__", text)

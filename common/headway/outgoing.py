@@ -5,19 +5,21 @@ Both clients and the stub share this. Must not know: sockets, threads, event loo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import msgpack
 import numpy as np
 
 from headway.body import Body, pack_body
 from headway.calls import Call
-from headway.errors import HeadwayError, InvalidInput, RemoteProtocolError, TooLarge
-from headway.messages import MESSAGE_BYTES_MAX, Reply
+from headway.errors import HeadwayError, InvalidInput, RemoteProtocolError, TooLarge, UnknownModel
+from headway.messages import BATCH_ROWS_MAX, NAME_CHARS_MAX, OPTIONS_MAX, REQUEST_BYTES_MAX, Reply
 from headway.tensors import Tensors, pack, unpack
 
 DEFAULT_TIMEOUT_S = 60.0
-REQUEST_BYTES_MAX = MESSAGE_BYTES_MAX - 65536  # the rest is for names, options and framing
+OPTIONS_BYTES_MAX = 32768
 Inputs = Mapping[str, Any]
 
 
@@ -36,24 +38,50 @@ def ask_tensors(model: str, inputs: Inputs, version: str = "", batched: bool = F
 
     Raises: InvalidInput naming the input; TooLarge.
     """
-    arrays = {name: np.asarray(value) for name, value in inputs.items()}
+    arrays = {name: _array(name, value) for name, value in inputs.items()}
     return Asked(model, version, _rows(arrays) if batched else 0, {}, _bounded(pack(arrays)))
 
 
 def ask_body(model: str, body: Body | bytes, version: str = "") -> Asked:
-    """A request with a raw body for the model's `preprocess`. Raises: TooLarge."""
+    """A request with a raw body for the model's `preprocess`. Raises: InvalidInput; TooLarge."""
     packed, options = pack_body(body if isinstance(body, Body) else Body(body))
     return Asked(model, version, 0, options, _bounded(packed))
 
 
 def call_of(id: int, asked: Asked, deadline: float) -> Call:
-    """The open call for it."""
-    return Call(id, deadline, asked.model, asked.version, asked.rows, asked.options, asked.tensors)
+    """The open call for it. What the wire would not carry is refused here: a broker refuses the whole
+    message, and with it the requests of others.
+
+    Raises: UnknownModel, InvalidInput, TooLarge.
+    """
+    for name in (asked.model, asked.version):
+        if not isinstance(name, str) or len(name) > NAME_CHARS_MAX or not name.isprintable():
+            raise UnknownModel(f"no model or version is named {name!r:.100}")
+    if asked.rows > BATCH_ROWS_MAX:
+        raise TooLarge(f"a request of {asked.rows} rows is over the limit of {BATCH_ROWS_MAX}")
+    options_bytes = _options_bytes(asked.options) if asked.options else 0
+    return Call(
+        id,
+        deadline,
+        asked.model,
+        asked.version,
+        asked.rows,
+        asked.options,
+        asked.tensors,
+        options_bytes=options_bytes,
+    )
 
 
 def query_of(id: int, what: str, deadline: float) -> Call:
     """The open call for a question to the broker."""
     return Call(id, deadline, query=what)
+
+
+def deadline_of(now: float, timeout_s: float) -> float:
+    """The point in time. A timeout may be infinite, or over already. Raises: InvalidInput for NaN."""
+    if math.isnan(timeout_s):
+        raise InvalidInput("timeout_s is not a number")
+    return now + timeout_s
 
 
 def reply_of(outcome: Any) -> Reply:
@@ -66,15 +94,48 @@ def reply_of(outcome: Any) -> Reply:
 
 
 def tensors_of(reply: Reply) -> Tensors:
-    """The arrays of a reply: read-only views that keep the reply alive."""
+    """The arrays of a reply: read-only views that keep the reply alive.
+
+    Raises: RemoteProtocolError: what is wrong with a reply is no fault of the caller's.
+    """
     assert isinstance(reply.content, bytes)
-    return unpack(reply.content)
+    try:
+        return unpack(reply.content)
+    except InvalidInput as error:
+        raise RemoteProtocolError(f"the reply's tensors: {error}") from None
 
 
 def body_of(reply: Reply) -> Body:
     """The body of a reply."""
     assert isinstance(reply.content, bytes)
     return Body(reply.content, str(reply.meta.get("content_type", "application/octet-stream")))
+
+
+def models_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """The models in the answer to the query `models`. Raises: RemoteProtocolError when it is another."""
+    models = answer.get("models")
+    if not isinstance(models, list):
+        raise RemoteProtocolError("an answer without models")
+    return models
+
+
+def _array(name: str, value: Any) -> Any:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, OverflowError) as error:  # rows of different lengths, mostly
+        raise InvalidInput(f"input {name!r} is no array: {error}") from None
+
+
+def _options_bytes(options: dict[str, Any]) -> int:
+    if len(options) > OPTIONS_MAX or not all(isinstance(key, str) for key in options):
+        raise InvalidInput(f"options are at most {OPTIONS_MAX} values with strings as keys")
+    try:  # as deep as in the deepest message: msgpack bounds the depth
+        packed: bytes = msgpack.packb([[[[[[[[options]]]]]]]])
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidInput(f"the options cannot travel: {error}") from None
+    if len(packed) > OPTIONS_BYTES_MAX:
+        raise TooLarge(f"options of {len(packed)} bytes are over the limit of {OPTIONS_BYTES_MAX}")
+    return len(packed)
 
 
 def _rows(arrays: Tensors) -> int:

@@ -12,6 +12,7 @@ Anything unknown, or of a wrong type, is refused with the name of the offending 
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -137,7 +138,7 @@ def _from_file(cls: type[Shared], file: Path | None) -> dict[str, Any]:
         table = tomllib.loads(path.read_text())
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, 5,000 digits, 3,000 brackets
         raise SettingsError(f"{path}: not TOML: {error}") from None
     _check_file(table, path)
     shared = {k: v for k, v in table.items() if k in _names(Shared)}
@@ -157,19 +158,21 @@ def _check_file(table: dict[str, Any], path: Path) -> None:
 
 
 def _from_environment(cls: type[Shared]) -> dict[str, Any]:
+    """The section's own variables win over the shared ones. Others that start with HEADWAY_ are not ours
+    to judge: `HEADWAY_HTTP` may well be a script's."""
+    shared: dict[str, Any] = {}
+    owned: dict[str, Any] = {}
     own = f"HEADWAY_{cls.section.upper()}_"
-    found = {}
     for variable, text in os.environ.items():
+        key = variable.removeprefix(own).lower()
         if variable.startswith(own):
-            key = variable.removeprefix(own).lower()
             if key not in _names(cls):
                 raise SettingsError(f"{variable} is not a setting")
-        elif variable.removeprefix("HEADWAY_").lower() in _names(Shared) and variable.startswith("HEADWAY_"):
-            key = variable.removeprefix("HEADWAY_").lower()
-        else:
-            continue
-        found[key] = _converted(cls, key, text, variable)
-    return found
+            owned[key] = _converted(cls, key, text, variable)
+        key = variable.removeprefix("HEADWAY_").lower()
+        if variable.startswith("HEADWAY_") and key in _names(Shared):
+            shared[key] = _converted(cls, key, text, variable)
+    return shared | owned
 
 
 def _names(cls: type[Shared]) -> set[str]:
@@ -179,13 +182,22 @@ def _names(cls: type[Shared]) -> set[str]:
 def _converted(cls: type[Shared], key: str, value: Any, where: str) -> Any:
     """`value` as the type that the field declares; text is parsed. Raises: SettingsError."""
     wanted = get_type_hints(cls)[key]
-    if isinstance(value, wanted):
-        return value
+    if wanted in (int, float):
+        return _number(wanted, value, where)
+    if wanted is Path and isinstance(value, str):
+        return Path(value)
+    if not isinstance(value, wanted):
+        raise SettingsError(f"{where} must be of type {wanted.__name__}, not {value!r}")
+    return value
+
+
+def _number(wanted: type[int] | type[float], value: Any, where: str) -> float:
+    if not isinstance(value, (str, int, wanted)) or isinstance(value, bool):
+        raise SettingsError(f"{where} must be of type {wanted.__name__}, not {value!r}")
     try:
-        if wanted is Path and isinstance(value, str):
-            return Path(value)
-        if wanted in (int, float) and isinstance(value, (str, int)) and not isinstance(value, bool):
-            return wanted(value)
-    except ValueError:
-        pass
-    raise SettingsError(f"{where} must be of type {wanted.__name__}, not {value!r}")
+        number = wanted(value)
+    except (ValueError, OverflowError):
+        raise SettingsError(f"{where} must be of type {wanted.__name__}, not {value!r:.100}") from None
+    if not 0 <= number < math.inf:
+        raise SettingsError(f"{where} must be at least 0, and finite, not {value!r}")
+    return number

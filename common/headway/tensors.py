@@ -78,12 +78,14 @@ BYTES = BY_NAME["bytes"]
 
 def dtype_of(array: Array) -> DType:
     """The table's row for an array. Raises: InvalidInput for a dtype that does not travel."""
-    try:
-        return _BY_NUMPY[array.dtype]
-    except KeyError:
-        if array.dtype.kind in "SU":
-            return BYTES
-        raise InvalidInput(f"dtype {array.dtype} does not travel; use one of {', '.join(BY_NAME)}") from None
+    dtype = _BY_NUMPY.get(array.dtype)
+    if dtype is None and array.dtype.kind in "SU":
+        dtype = BYTES
+    if dtype is None and array.dtype.byteorder == ">":
+        dtype = _BY_NUMPY.get(array.dtype.newbyteorder("<"))
+    if dtype is None:
+        raise InvalidInput(f"dtype {array.dtype} does not travel; use one of {', '.join(BY_NAME)}")
+    return dtype
 
 
 def pack(tensors: Mapping[str, Array]) -> bytes:
@@ -95,15 +97,18 @@ def pack(tensors: Mapping[str, Array]) -> bytes:
     for name, array in tensors.items():
         try:
             dtype = dtype_of(array)
-        except InvalidInput as error:
+            parts.append((name, dtype, array.shape, _data_of(array, dtype)))
+        except (InvalidInput, UnicodeEncodeError) as error:
             raise InvalidInput(f"tensor {name!r}: {error}") from None
-        parts.append((name, dtype, array.shape, _data_of(array, dtype)))
     return pack_raw(parts)
 
 
 def pack_raw(parts: list[tuple[str, DType, tuple[int, ...], Buffer]]) -> bytes:
-    """`pack` for data that is bytes already, laid out as the module says; sizes are not checked here."""
-    header = msgpack.packb([(name, d.code, shape, len(data)) for name, d, shape, data in parts])
+    """`pack` for data that is bytes already, laid out as the module says; sizes are not checked here.
+
+    Raises: InvalidInput for a name or a rank that does not travel, or too many tensors.
+    """
+    header = _packed_header([(name, d.code, shape, len(data)) for name, d, shape, data in parts])
     pieces: list[Buffer] = [_LENGTH.pack(len(header)), header, bytes(-(4 + len(header)) % _ALIGN)]
     for part in parts:
         data = part[3]
@@ -111,6 +116,23 @@ def pack_raw(parts: list[tuple[str, DType, tuple[int, ...], Buffer]]) -> bytes:
         if len(data) % _ALIGN:
             pieces.append(bytes(-len(data) % _ALIGN))
     return b"".join(pieces)
+
+
+def _packed_header(entries: list[tuple[str, int, tuple[int, ...], int]]) -> bytes:
+    if len(entries) > TENSORS_MAX:
+        raise InvalidInput(f"{len(entries)} tensors are over the limit of {TENSORS_MAX}")
+    for name, _, shape, _ in entries:
+        if not isinstance(name, str) or len(name) > NAME_BYTES_MAX:
+            raise InvalidInput(f"a tensor's name is a string of at most {NAME_BYTES_MAX}, not {name!r:.300}")
+        if len(shape) > RANK_MAX:
+            raise InvalidInput(f"tensor {name!r}: {len(shape)} dimensions are over the limit of {RANK_MAX}")
+    try:
+        header: bytes = msgpack.packb(entries)
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"a tensor's name cannot be written as UTF-8: {error}") from None
+    if len(header) > HEADER_BYTES_MAX:
+        raise InvalidInput(f"names and shapes take {len(header)} bytes, over the limit of {HEADER_BYTES_MAX}")
+    return header
 
 
 def _data_of(array: Array, dtype: DType) -> Buffer:
@@ -126,7 +148,10 @@ def _data_of(array: Array, dtype: DType) -> Buffer:
 
 
 def pack_strings(array: Array) -> bytes:
-    """The elements of a BYTES tensor in row-major order, each with its length before it."""
+    """The elements of a BYTES tensor in row-major order, each with its length before it.
+
+    Raises: InvalidInput for an element that is no string; UnicodeEncodeError for a lone surrogate.
+    """
     pieces: list[bytes] = []
     for element in array.reshape(-1).tolist():
         if isinstance(element, str):
@@ -154,6 +179,8 @@ def unpack(packed: Buffer) -> Tensors:
         offset += length + (-length % _ALIGN)
     if len(tensors) != len(header):
         raise InvalidInput("two tensors have one name")
+    if len(packed) > offset:
+        raise InvalidInput(f"{len(packed) - offset} bytes left over after the last tensor")
     return tensors
 
 
@@ -163,6 +190,8 @@ def view(name: str, dtype: DType, shape: list[int] | tuple[int, ...], data: Buff
     Raises: InvalidInput with the expected and the actual size.
     """
     count = math.prod(shape)
+    if count == 0 and math.prod(d for d in shape if d) >= 1 << 48:  # numpy cannot, though it is empty
+        raise InvalidInput(f"tensor {name!r}: shape {list(shape)} is too large")
     if dtype is BYTES:
         return _strings(name, count, data).reshape(shape)
     expected = count * dtype.numpy.itemsize
@@ -182,7 +211,7 @@ def _header(packed: Buffer) -> tuple[list[tuple[str, int, list[int], int]], int]
             f"packed tensors announce a header of {length} bytes and have {len(packed)} in all"
         )
     try:
-        header = msgpack.unpackb(memoryview(packed)[4 : 4 + length])
+        header = msgpack.unpackb(memoryview(packed)[4 : 4 + length], max_array_len=TENSORS_MAX)
     except (ValueError, msgpack.UnpackException) as error:
         raise InvalidInput(f"the header of the packed tensors is not msgpack: {error}") from None
     if not isinstance(header, list) or len(header) > TENSORS_MAX or not all(map(_is_entry, header)):

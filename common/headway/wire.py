@@ -17,7 +17,18 @@ from typing import Any, get_args, get_type_hints
 import msgpack
 
 from headway.errors import LocalProtocolError, RemoteProtocolError
-from headway.messages import KINDS, MESSAGE_BYTES_MAX, Blob, Content, Many, Map, Message, Text, Uint
+from headway.messages import (
+    KINDS,
+    MESSAGE_BYTES_MAX,
+    REQUESTS_MAX,
+    Blob,
+    Content,
+    Many,
+    Map,
+    Message,
+    Text,
+    Uint,
+)
 
 PROTOCOL = "HW1"
 _PREFIX = b"\x93\xa3HW1"  # an array of three whose first entry is the string PROTOCOL
@@ -27,10 +38,22 @@ Check = Callable[[Any], Any]
 
 
 def encode(message: Message) -> bytes:
-    """One frame. Raises: LocalProtocolError when it would be over MESSAGE_BYTES_MAX."""
-    frame: bytes = msgpack.packb((PROTOCOL, _KIND_OF[type(message)], message))
+    """One frame. Raises: LocalProtocolError when it would be over MESSAGE_BYTES_MAX, or cannot travel."""
+    entries = (PROTOCOL, _KIND_OF[type(message)], message)
+    try:
+        frame = _packed(entries)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise LocalProtocolError(f"{type(message).__name__} holds what does not travel: {error}") from None
     if len(frame) > MESSAGE_BYTES_MAX:
         raise LocalProtocolError(f"a message of {len(frame)} bytes is over the limit of {MESSAGE_BYTES_MAX}")
+    return frame
+
+
+def _packed(entries: tuple[Any, ...]) -> bytes:
+    try:
+        frame: bytes = msgpack.packb(entries)
+    except UnicodeEncodeError:  # lone surrogates, as from a file name that is no UTF-8: "?" will do
+        frame = msgpack.packb(entries, unicode_errors="replace")
     return frame
 
 
@@ -41,12 +64,12 @@ def decode(frame: bytes | memoryview) -> Message:
     if len(frame) > MESSAGE_BYTES_MAX:
         raise RemoteProtocolError(f"a message of {len(frame)} bytes is over the limit")
     try:
-        _, kind, body = msgpack.unpackb(frame)
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        _, kind, body = msgpack.unpackb(frame, max_array_len=REQUESTS_MAX, max_map_len=REQUESTS_MAX)
+    except (ValueError, TypeError, RecursionError, MemoryError, msgpack.UnpackException) as error:
         raise RemoteProtocolError(f"not msgpack: {error}") from None
     build = _BUILD.get(kind) if type(kind) is int else None
     if build is None:
-        raise RemoteProtocolError(f"there is no message of kind {kind!r}")
+        raise RemoteProtocolError(f"there is no message of kind {_short(kind)}")
     message: Message = build(body)
     return message
 
@@ -132,12 +155,9 @@ def _many(check_one: Check, most: int) -> Check:
 
 
 def _short(value: Any) -> str:
-    text = (
-        repr(value)
-        if not isinstance(value, (bytes, str, list, dict))
-        else f"{type(value).__name__} of {len(value)}"
-    )
-    return text[:60]
+    if value is None or isinstance(value, (int, float)):
+        return repr(value)
+    return f"{type(value).__name__} of {len(value)}" if hasattr(value, "__len__") else type(value).__name__
 
 
 _BUILD: dict[int, Check] = {kind: _builder(cls) for kind, cls in KINDS.items()}

@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headway.errors import InvalidInput, TooLarge
-from headway.messages import BATCH_ROWS_MAX
-from headway.outgoing import REQUEST_BYTES_MAX
+from headway.messages import BATCH_ROWS_MAX, REQUEST_BYTES_MAX
 from headway.tensors import (
     BY_OIP,
     NAME_BYTES_MAX,

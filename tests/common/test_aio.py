@@ -1,0 +1,334 @@
+"""The asyncio client, against a broker of the tests' own, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headway import aio
+from headway.aio import AsyncClient
+from headway.body import Body
+from headway.errors import (
+    BrokerUnreachable,
+    DeadlineExceeded,
+    InternalError,
+    InvalidInput,
+    QueueFull,
+    RemoteProtocolError,
+    SettingsError,
+    UnknownModel,
+)
+from headway.messages import Bye, Requests
+from headway.outgoing import ask_tensors
+
+X = {"x": np.arange(16, dtype=np.float32)}
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def use(broker, steps, **options):
+    """Run a coroutine function with an open client. No exception may go by unseen."""
+    unseen = []
+
+    async def run():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: unseen.append(context))
+        async with AsyncClient(broker.address, **{"timeout_s": 10, **options}) as client:
+            await steps(client)
+
+    asyncio.run(run())
+    assert unseen == []
+
+
+async def until(true, timeout_s=5.0):
+    """Let the loop run until it is true."""
+    async with asyncio.timeout(timeout_s):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+# ---- asking
+
+
+def test_a_request_comes_back_as_it_does_from_the_blocking_client(broker):
+    async def steps(client):
+        assert ((await client.infer("echo", X))["x"] == X["x"]).all()
+        assert await client.predict("echo", Body(b"{}", "application/json")) == Body(
+            b"{}", "application/json"
+        )
+        assert (await client.predict("echo", b"")).data == b""
+        reply = await client.reply(ask_tensors("echo", X))
+        assert reply.content == ask_tensors("echo", X).tensors
+        assert await client.models() == [{"name": "echo"}]
+        assert await client.stats() == {"n": 1}
+
+    use(broker, steps)
+
+
+def test_errors_are_raised_and_nothing_else_suffers(broker):
+    async def steps(client):
+        with pytest.raises(QueueFull, match="on demand") as caught:
+            await client.infer("error-20", X)
+        assert caught.value.retry_after_s == 0.25
+        for model in ("garbage", "text"):
+            with pytest.raises(RemoteProtocolError):
+                await client.infer(model, X)
+        with pytest.raises(UnknownModel):
+            await client.infer("m" * 129, X)
+        with pytest.raises(InvalidInput):
+            await client.infer("echo", X, timeout_s=float("nan"))
+        broker.answers["models"] = {}
+        with pytest.raises(RemoteProtocolError):
+            await client.models()
+        assert await client.infer("echo", X, timeout_s=float("inf"))
+
+    use(broker, steps)
+
+
+def test_frames_that_are_no_messages_are_passed_over(broker, caplog):
+    async def steps(client):
+        assert await client.infer("noise", X)
+
+    use(broker, steps)
+    assert [r.message for r in caplog.records].count("message refused") >= 4
+
+
+def test_requests_of_one_turn_of_the_loop_leave_in_one_message(broker):
+    async def steps(client):
+        await client.infer("echo", X)
+        before = len(broker.seen(Requests))
+        await asyncio.gather(*(client.infer("echo", {"x": np.array(i)}) for i in range(300)))
+        assert len(broker.seen(Requests)) == before + 1
+
+    use(broker, steps)
+
+
+def test_two_thousand_requests_at_once_are_answered_without_a_stall(broker, monkeypatch):
+    monkeypatch.setattr(aio, "SAFETY_S", 0.02)  # look for lost signals often
+
+    async def steps(client):
+        async def ask(i):
+            return int((await client.infer("echo", {"x": np.array(i)}))["x"])
+
+        for _ in range(3):
+            assert await asyncio.gather(*map(ask, range(2000))) == list(range(2000))
+        assert client.stalls == 0
+
+    use(broker, steps)
+
+
+def test_eight_callers_that_ask_again_and_again_see_no_stall(broker, monkeypatch):
+    monkeypatch.setattr(aio, "SAFETY_S", 0.02)
+
+    async def steps(client):
+        async def ask():
+            for _ in range(100):
+                await client.infer("echo", X)
+
+        await asyncio.gather(*(ask() for _ in range(8)))
+        assert client.stalls == 0
+
+    use(broker, steps)
+
+
+def test_a_busy_event_loop_is_no_stall(broker, monkeypatch):
+    monkeypatch.setattr(aio, "SAFETY_S", 0.005)
+
+    async def steps(client):
+        for _ in range(10):
+            task = asyncio.create_task(client.infer("echo", X))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            time.sleep(0.02)  # the reply and the time to look for a stall come while the loop is held
+            await task
+        assert client.stalls == 0
+
+    use(broker, steps)
+
+
+# ---- cancelling and time
+
+
+def test_cancelling_a_task_withdraws_its_request(broker):
+    async def steps(client):
+        task = asyncio.create_task(client.infer("hold", X))
+        await until(broker.requests)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(broker.cancelled)
+        assert broker.cancelled() == {broker.requests()[0].id}
+        assert await client.infer("echo", X)
+
+    use(broker, steps)
+
+
+def test_a_task_cancelled_before_its_request_left_sends_nothing(absent):
+    async def steps(client):
+        task = asyncio.create_task(client.infer("hold", X))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        absent.start()
+        await client.infer("echo", X)
+        assert {r.model for r in absent.requests()} == {"echo"}
+        assert absent.cancelled() == set()
+
+    use(absent, steps)
+
+
+def test_cancelling_while_replies_arrive_breaks_nothing(broker):
+    async def steps(client):
+        tasks = [asyncio.create_task(client.infer("echo", X)) for _ in range(200)]
+        for i, task in enumerate(tasks):
+            if i % 2:
+                task.cancel()
+            if i % 50 == 0:
+                await asyncio.sleep(0)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(o, (dict, asyncio.CancelledError)) for o in outcomes)
+        assert await client.infer("echo", X)
+
+    use(broker, steps)
+
+
+def test_without_a_broker_a_request_ends_within_its_timeout(absent):
+    async def steps(client):
+        start = time.monotonic()
+        with pytest.raises(BrokerUnreachable):
+            await client.infer("echo", X, timeout_s=0.2)
+        assert 0.15 < time.monotonic() - start < 1
+
+    use(absent, steps)
+
+
+def test_a_broker_that_does_not_answer_exceeds_the_deadline(broker):
+    async def steps(client):
+        with pytest.raises(DeadlineExceeded):
+            await client.infer("hold", X, timeout_s=0.1)
+        with pytest.raises(DeadlineExceeded):
+            await client.infer("echo", X, timeout_s=-1)
+
+    use(broker, steps)
+
+
+def test_a_restart_of_the_broker_is_a_pause(broker):
+    async def steps(client):
+        await client.infer("echo", X)
+        held = asyncio.create_task(client.infer("hold", X))
+        await until(lambda: any(r.model == "hold" for r in broker.requests()))
+        await asyncio.to_thread(broker.stop)
+        meanwhile = asyncio.create_task(client.infer("echo", X))
+        await asyncio.sleep(0.01)
+        broker.start()
+        assert await meanwhile
+        await until(lambda: any(r.attempt for r in broker.requests() if r.model == "hold"))
+        held.cancel()
+
+    use(broker, steps)
+
+
+# ---- defects
+
+
+def test_a_defect_in_the_loop_fails_what_is_open_and_no_more(broker, monkeypatch, caplog):
+    async def steps(client):
+        held = asyncio.create_task(client.infer("hold", X))
+        await until(broker.requests)
+        monkeypatch.setattr(aio, "decode", lambda frame: 1 / 0)
+        with pytest.raises(InternalError, match="ZeroDivisionError"):
+            await client.infer("echo", X)
+        with pytest.raises(InternalError):
+            await held
+        monkeypatch.undo()
+        assert await client.infer("echo", X)
+
+    use(broker, steps)
+    assert any(r.exc_info for r in caplog.records)
+
+
+# ---- opening and closing
+
+
+def test_closing_settles_what_is_open_says_bye_and_leaves_nothing(broker):
+    use(broker, lambda client: client.infer("echo", X))
+    threads, fds = set(threading.enumerate()), open_files()
+
+    async def steps(client):
+        held = asyncio.create_task(client.infer("hold", X))
+        await until(lambda: any(r.model == "hold" for r in broker.requests()))
+        await client.close()
+        with pytest.raises(BrokerUnreachable, match="closed"):
+            await held
+        await client.close()
+        for ask in (client.infer("echo", X), client.stats()):
+            with pytest.raises(BrokerUnreachable, match="not open"):
+                await ask
+
+    use(broker, steps)
+    broker.wait_for(lambda: len(broker.seen(Bye)) == 2)
+    assert set(threading.enumerate()) == threads
+    assert open_files() <= fds + 1  # the broker may not have noticed yet
+
+
+def test_a_client_may_be_opened_again(broker):
+    async def steps(client):
+        for _ in range(2):
+            task = asyncio.create_task(client.infer("echo", X))
+            await asyncio.sleep(0)
+            await client.close()  # with a turn of the loop still to come
+            await asyncio.gather(task, return_exceptions=True)
+            await client.open()
+            assert await client.infer("echo", X)
+
+    use(broker, steps)
+
+
+def test_a_client_is_refused_before_it_is_open(broker):
+    async def ask():
+        with pytest.raises(BrokerUnreachable, match="not open"):
+            await AsyncClient(broker.address).infer("echo", X)
+
+    asyncio.run(ask())
+
+
+def test_an_address_that_is_none_is_refused_when_opening():
+    async def opening():
+        before = open_files()
+        with pytest.raises(SettingsError, match="address"):
+            await AsyncClient("nonsense").open()
+        assert open_files() == before
+
+    asyncio.run(opening())
+
+
+def test_a_program_ends_at_once_and_without_a_warning(broker):
+    program = f"""
+import asyncio, numpy as np
+from headway import AsyncClient
+async def main():
+    async with AsyncClient({broker.address!r}) as client:
+        await client.infer("echo", {{"x": np.ones(3)}})
+        task = asyncio.create_task(client.infer("hold", {{"x": np.ones(3)}}))
+        await asyncio.sleep(0.01)
+        task.cancel()
+asyncio.run(main())
+"""
+    run = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (run.returncode, run.stderr) == (0, "")
