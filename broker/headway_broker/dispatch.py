@@ -94,11 +94,20 @@ class Dispatch:
         if worker and not full and not self._is_ripe(key, queue, now):
             return False
         if worker is None and full:
-            worker = self._roster.spare(key)
+            worker = self._ahead(key, queue)
         if worker is None or not (requests := queue.take(queue.spec.batch_size_max)):
             return False
         self._send(worker, key, requests, now)
         return True
+
+    def _ahead(self, key: Key, queue: Queue) -> Worker | None:
+        """The worker to send a full batch ahead to. None while anything has waited longer for that worker to
+        be idle: one that is always sent ahead never is."""
+        worker = self._roster.spare(key)
+        if worker is None or queue.rows > queue.rows_together:
+            return None
+        queues = (self._queues.get(k) for k, copy in worker.copies.items() if copy.state == "ready")
+        return None if any(q.head < queue.oldest for q in queues if q) else worker
 
     def _is_ripe(self, key: Key, queue: Queue, now: float) -> bool:
         spec = queue.spec

@@ -5,51 +5,55 @@ Knows: every part of the scheduler. Must not change any.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 from headway_broker.catalog import Key
 from headway_broker.ledger import Ledger
 from headway_broker.queues import Queue
-from headway_broker.roster import CREDIT, Roster
+from headway_broker.roster import CREDIT, Roster, Worker
 
 
 def check(ledger: Ledger, queues: Mapping[Key, Queue], roster: Roster) -> None:
     """Raises: AssertionError naming what does not hold."""
-    _check_places(ledger, queues, roster)
     for queue in queues.values():
         _check_queue(queue)
-    _check_roster(roster)
+    for worker in roster:
+        _check_worker(worker, roster)
+    _check_places(ledger, queues, roster)
+
+
+def _check_queue(queue: Queue) -> None:
+    rows = size = 0
+    for request in queue:
+        assert request.open, "a request with an outcome waits"
+        assert queue.earliest <= request.deadline, "a deadline is overlooked"
+        rows += request.rows
+        size += len(request.tensors)
+    assert queue.rows == rows, "rows are miscounted"
+    assert queue.bytes == size, "bytes are miscounted"
+
+
+def _check_worker(worker: Worker, roster: Roster) -> None:
+    batches, state = worker.batches.values(), worker.state
+    assert len(batches) <= CREDIT, "a worker holds more batches than its credit"
+    assert len(batches) <= 1 or not any(f.alone for f in batches), "a lone batch has company"
+    for key, copy in worker.copies.items():
+        for name in ("idle", "spare"):
+            belongs = copy.state == "ready" and state == name
+            assert roster.is_listed(name, key, worker) == belongs, f"a worker that is {state} is misplaced"
 
 
 def _check_places(ledger: Ledger, queues: Mapping[Key, Queue], roster: Roster) -> None:
     """An open request is in its caller's table, and in one queue or one flight."""
-    flights = [flight for worker in roster for flight in worker.batches.values()]
-    queued = [id(request) for queue in queues.values() for request in queue]
-    riding = [id(request) for flight in flights for request in flight.requests if request.open]
-    places = Counter(queued + riding)
-    assert all(count == 1 for count in places.values()), "a request is in two places"
-    known = {id(request) for request in ledger}
-    assert known == set(places), f"{len(known)} open requests, {len(places)} queued or in a batch"
+    placed = [id(request) for queue in queues.values() for request in queue]
+    for worker in roster:
+        for flight in worker.batches.values():
+            placed += [id(request) for request in flight.requests if request.open]
+    assert len(placed) == len(set(placed)), "a request is in two places"
+    known = set()
     for caller, opened in ledger.callers.items():
         assert opened, "a caller without open requests has a table"
-        assert all(r.open and r.caller == caller and r.id == key for key, r in opened.items())
-
-
-def _check_queue(queue: Queue) -> None:
-    waiting = list(queue)
-    assert all(request.open for request in waiting), "a request with an outcome waits"
-    assert queue.rows == sum(request.rows for request in waiting), "rows are miscounted"
-    assert queue.bytes == sum(len(request.tensors) for request in waiting), "bytes are miscounted"
-    assert all(queue.earliest <= request.deadline for request in waiting), "a deadline is overlooked"
-
-
-def _check_roster(roster: Roster) -> None:
-    for worker in roster:
-        batches = worker.batches.values()
-        assert len(batches) <= CREDIT, "a worker holds more batches than its credit"
-        assert len(batches) <= 1 or not any(f.alone for f in batches), "a lone batch has company"
-        for key, copy in worker.copies.items():
-            ready = copy.state == "ready"
-            assert roster.is_listed("idle", key, worker) == (ready and worker.state == "idle")
-            assert roster.is_listed("spare", key, worker) == (ready and worker.state == "spare")
+        for key, request in opened.items():
+            assert request.open and request.caller == caller and request.id == key, "a table is wrong"
+            known.add(id(request))
+    assert known == set(placed), f"{len(known)} open requests, {len(placed)} queued or in a batch"

@@ -51,6 +51,7 @@ def plan(specs: Iterable[ModelSpec], seats: list[Seat]) -> Plan:
     short: dict[Key, str] = {}
     for spec in wanted.values():
         live = [s for s in seats if s.copies.get(spec.key) in ("loading", "ready")]
+        live.sort(key=lambda seat: seat.copies[spec.key] != "ready")  # keep those that serve already
         for seat in live[spec.copies :]:
             orders.append(Order(seat.worker, spec.key, None))
         free = [s for s in seats if spec.key not in s.copies and fits(spec, s.device)]

@@ -3,7 +3,8 @@
 Knows: order, bounds (count and bytes), deadlines. Must not know: workers, batches in flight, replies.
 
 Invariants: `rows` and `bytes` are the sums over what waits; `earliest` is never after the deadline of
-anything that waits (it may be before: taking a request does not recompute it, `expire` does).
+anything that waits (it may be before: taking a request does not recompute it, `expire` and running empty
+do).
 """
 
 from __future__ import annotations
@@ -133,3 +134,5 @@ class Queue:
         self.bytes += sign * len(request.tensors)
         if sign > 0 and request.deadline < self.earliest:
             self.earliest = request.deadline
+        elif not len(self):
+            self.earliest = math.inf

@@ -4,7 +4,8 @@ Knows: ZeroMQ, time, the log. Must not know: why anything is sent.
 
 Each turn drains both sockets (bounded, so that one flood cannot starve the other), gives every message
 to the scheduler, wakes it once, and sends what it says. Nothing blocks: a peer that is gone is reported
-to the scheduler, and for one whose pipe is full the message is kept and tried again, up to a bound.
+to the scheduler, and for one whose pipe is full the messages are kept, in order, and tried again, up to a
+bound for each peer.
 
 One broker per run directory: it holds a lock beside its sockets, because a second bind on an `ipc` path
 succeeds and silently takes the path away.
@@ -60,7 +61,7 @@ class Router:
         self._settings = settings
         self._scheduler = scheduler
         self._stopping = False
-        self._backlog: deque[tuple[zmq.Socket[bytes], bytes, bytes]] = deque()
+        self._backlog: dict[tuple[zmq.Socket[bytes], bytes], deque[bytes]] = {}
 
     def open(self) -> None:
         """Raises: BrokerLocked; OSError when the run directory cannot be made or bound."""
@@ -142,10 +143,14 @@ class Router:
         except LocalProtocolError as error:
             _log.error("message not sent", peer=peer.hex()[:16], reason=str(error))
             return
-        if not self._send_frame(socket, peer, frame, now):
-            self._backlog.append((socket, peer, frame))
-            if len(self._backlog) > BACKLOG_MAX:
-                self._gone(*self._backlog.popleft()[:2], now, "it does not read what it is sent")
+        key = (socket, peer)
+        if key not in self._backlog and self._send_frame(socket, peer, frame, now):
+            return
+        waiting = self._backlog.setdefault(key, deque())
+        waiting.append(frame)
+        if len(waiting) > BACKLOG_MAX:
+            del self._backlog[key]
+            self._gone(socket, peer, now, "it does not read what it is sent")
 
     def _send_frame(self, socket: zmq.Socket[bytes], peer: bytes, frame: bytes, now: float) -> bool:
         """False when the peer's pipe is full."""
@@ -160,10 +165,11 @@ class Router:
         return True
 
     def _send_backlog(self, now: float) -> None:
-        for _ in range(len(self._backlog)):
-            socket, peer, frame = self._backlog.popleft()
-            if not self._send_frame(socket, peer, frame, now):
-                self._backlog.append((socket, peer, frame))
+        for key, waiting in list(self._backlog.items()):
+            while waiting and self._send_frame(*key, waiting[0], now):
+                waiting.popleft()
+            if not waiting:
+                del self._backlog[key]
 
     def _gone(self, socket: zmq.Socket[bytes], peer: bytes, now: float, reason: str) -> None:
         gone: Event = CallerGone(peer) if socket is self._callers else WorkerGone(peer, reason)
@@ -176,10 +182,13 @@ def fresh_nonce() -> bytes:
 
 
 def _lock(path: Path) -> int:
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise BrokerLocked(f"another broker runs in {path.parent}") from None
-    return lock
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise BrokerLocked(f"another broker runs in {path.parent}") from None
+        if path.exists() and path.stat().st_ino == os.fstat(lock).st_ino:
+            return lock
+        os.close(lock)  # its last owner removed the file between our open and our lock

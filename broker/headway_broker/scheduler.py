@@ -45,6 +45,7 @@ from headway.errors import (
     WorkerLost,
 )
 from headway.messages import (
+    REQUEST_BYTES_MAX,
     Alive,
     Answer,
     Batch,
@@ -158,11 +159,14 @@ class Scheduler:
         if now >= self._tick_at:
             self._tick(now)
         self._dispatch.run(now)
-        actions, self._outbox = self._outbox, []
-        for who, batches in self._dispatch.take_batches().items():
-            actions += [ToWorker(who, Batches(part)) for part in parts(batches, _batch_size)]
+        # Replies first: a heartbeat may make a caller send again what it has no reply to.
+        actions: list[Action] = []
         for who, replies in self.ledger.take_replies().items():
             actions += [ToCaller(who, Replies(part)) for part in parts(replies, _reply_size)]
+        actions += self._outbox
+        self._outbox = []
+        for who, batches in self._dispatch.take_batches().items():
+            actions += [ToWorker(who, Batches(part)) for part in parts(batches, _batch_size)]
         return actions
 
     def next_wake(self) -> float | None:
@@ -213,6 +217,8 @@ class Scheduler:
             raise TooLarge(
                 f"{request.rows} rows, and batch_size_max of {spec.name!r} is {spec.batch_size_max}"
             )
+        if len(request.tensors) > REQUEST_BYTES_MAX:
+            raise TooLarge(f"{len(request.tensors)} bytes, and a request has at most {REQUEST_BYTES_MAX}")
         if request.attempt and not spec.idempotent:
             raise WorkerLost("sent before the broker was restarted, and the model is not idempotent")
         if not request.timeout_ms:
@@ -257,13 +263,14 @@ class Scheduler:
 
     def _from_worker(self, identity: bytes, message: Message, now: float) -> None:
         worker = self.roster.get(identity)
+        if worker:
+            worker.heard = now
         if isinstance(message, Join):
             self._join(identity, message, now)
-        elif worker is None:
-            self._outbox.append(ToWorker(identity, Dismiss("not on the roster: join again", 0)))
-        else:
-            worker.heard = now
+        elif worker:
             self._from_known(worker, message, now)
+        else:
+            self._outbox.append(ToWorker(identity, Dismiss("not on the roster: join again", 0)))
 
     def _from_known(self, worker: Worker, message: Message, now: float) -> None:
         match message:
@@ -398,7 +405,7 @@ class Scheduler:
         if first and now >= first.lease_until:
             self._lose(worker, f"batch not done in {first.lease_s:g} s", now, final=True)
         elif worker.loading:
-            since = min(copy.since for copy in worker.copies.values() if copy.state == "loading")
+            since = max(copy.since for copy in worker.copies.values())  # it loads one after the other
             if now >= since + self._times.load_timeout_s:
                 self._lose(worker, f"model not loaded in {self._times.load_timeout_s:g} s", now, final=True)
         elif not first and now >= worker.heard + self._times.silence_s:

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from headway.messages import OK
 from headway.models import ModelSpec
 from headway_broker.scheduler import BrokerTimes
 from tests.sim.world import Nature, World
@@ -197,3 +198,40 @@ def test_a_broker_that_dies_at_a_callers_first_request_costs_no_error(after_s: f
     world.settle_down(30.0)
     assert len(world.judge.outcomes) == 1
     assert not world.judge.errors
+
+
+def test_what_a_worker_ran_for_an_old_broker_answers_nobody_at_the_new_one() -> None:
+    world = calm_world(workers=1)
+    world.nature.batch_s, world.nature.restart_s = (1.5, 1.5), (0.2, 0.2)
+    caller, start = world.callers[0], world.now
+    world.plan(start, lambda: caller.ask(1, "m", 10.0, b"old"))
+    world.plan(start + 0.1, lambda: world.crash(world.broker))
+    world.plan(start + 0.2, lambda: caller.abandon(1))
+    world.plan(start + 0.3, lambda: caller.ask(2, "m", 10.0, b"new"))
+    world.settle_down(30.0)
+    assert len(world.judge.outcomes) == 1
+
+
+def test_a_quiet_model_is_served_beside_one_that_always_has_full_batches() -> None:
+    world = World(1, [spec("m", batch_size_max=4, queue_size_max=40), spec("quiet", batch_size_max=4)])
+    world.nature.batch_s = (0.05, 0.05)
+    world.add_workers(1)
+    world.add_callers(1)
+    world.start()
+    world.clock.run(2.0)
+    ask_steadily(world, rate=150, seconds=3)  # the worker can do 80 a second
+    world.plan(3.5, lambda: world.callers[0].ask(99_999, "quiet", 1.2, b"quiet"))
+    world.settle_down(30.0)
+    assert world.judge.outcomes[(world.callers[0].identity, 99_999)].code == OK
+
+
+def test_a_request_that_came_back_is_served_while_the_other_worker_always_has_full_batches() -> None:
+    world = calm_world(workers=2, batch_size_max=4, queue_size_max=100)
+    world.nature.batch_s, world.nature.restart_s = (0.05, 0.05), (20.0, 20.0)
+    ask_steadily(world, rate=150, seconds=4)
+    world.plan(3.5, lambda: world.crash(world.workers[0]))
+    world.clock.run(5.5)
+    queue = world.broker.scheduler.queues[("m", "1")]
+    assert queue.rows == queue.rows_together, "what came back has not waited for the load to end"
+    world.settle_down(30.0)
+    assert set(world.judge.errors) <= {"QueueFull"}

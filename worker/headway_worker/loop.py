@@ -103,17 +103,24 @@ class Loop:
                 _log.warning("message refused", reason=str(error))
 
     def _do(self, actions: list[Action]) -> None:
+        blocked = False  # from then on nothing is sent: messages must not overtake each other
         for action in actions:
             match action:
                 case Run() | Load() | Unload():
                     self._runner.put(action)
                 case Send(message=message):
-                    try:
-                        self._socket.send(encode(message), zmq.DONTWAIT)
-                    except zmq.Again:
+                    blocked = blocked or not self._sent(encode(message))
+                    if blocked:
                         self._session.handle(Unsent(message), time.monotonic())
                 case Leaving():
                     self._exit = action
+
+    def _sent(self, frame: bytes) -> bool:
+        try:
+            self._socket.send(frame, zmq.DONTWAIT)
+        except zmq.Again:
+            return False
+        return True
 
     def _end(
         self, leaving: Leaving, context: zmq.Context[zmq.Socket[bytes]], thread: threading.Thread

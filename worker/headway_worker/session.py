@@ -7,7 +7,8 @@ torch, threads; it gives orders to a runner and gets reports back.
 
 How it works. The worker says `Join` until it is welcomed. It is thrown off the roster by a broker that
 was started anew (which knows nobody) or that lost patience, and then joins again with the copies it has,
-so that nothing is loaded twice. Orders go to the runner in the order in which they came. Reports are
+so that nothing is loaded twice. A copy may change while a `Join` is on its way: what changed before the
+`Welcome` is said again after it. Orders go to the runner in the order in which they came. Reports are
 collected, and leave in one message in the next `wake`.
 
 Invariants: every batch is answered once, in the order in which they came (`open` holds those that are
@@ -99,6 +100,7 @@ class Session:
         self._beat_s = join_s
         self._beat_at = -math.inf
         self._leave_by = math.inf
+        self._unsaid: dict[tuple[str, str], Copy] = {}  # changed since it left the roster
         self._results: list[Result] = []
         self._outbox: list[Message] = []
         self._blocked_until = -math.inf
@@ -120,7 +122,7 @@ class Session:
             case Load() | Unload():
                 return [self._order(event)]
             case Welcome() | Heartbeat():
-                self._meet(event, now)
+                return self._meet(event, now)
             case Dismiss():
                 return self._dismissed(event, now)
             case Unsent(message):
@@ -172,8 +174,10 @@ class Session:
             self.copies.pop(key, None)
         else:
             self.copies[key] = copy
-        if self._joined:  # else the next Join says it
+        if self._joined:
             self._outbox.append(CopyState(copy))
+        else:
+            self._unsaid[key] = copy
 
     def _order(self, order: Load | Unload) -> Order:
         if isinstance(order, Load):
@@ -181,30 +185,35 @@ class Session:
             self.copies[key] = Copy(*key, "loading", "", {})
         return order
 
-    def _meet(self, message: Welcome | Heartbeat, now: float) -> None:
+    def _meet(self, message: Welcome | Heartbeat, now: float) -> list[Action]:
         if isinstance(message, Welcome):
             self._joined = True
             self._broker = message.broker
             self._beat_s = message.heartbeat_ms / 1000 / 2  # twice as often as it must be
             self._beat_at = now + self._beat_s
+            self._outbox += [CopyState(copy) for copy in self._unsaid.values()]
+            self._unsaid.clear()
         elif self._joined and message.broker != self._broker:
-            self._rejoin()
+            return self._off_the_roster()
+        return []
 
-    def _rejoin(self) -> None:
-        """What was collected for the old broker means nothing to the new one."""
+    def _off_the_roster(self) -> list[Action]:
+        """Join again, unless it wanted to go. What was collected for the old broker means nothing to the
+        new one."""
+        if self.draining:
+            return [Leaving("off the roster while draining", stuck=bool(self.open))]
         self._joined = False
         self._beat_at = -math.inf
         self.open.clear()
+        self._unsaid.clear()
         self._results.clear()
         self._outbox.clear()
+        return []
 
     def _dismissed(self, message: Dismiss, now: float) -> list[Action]:
         if message.final:
-            return [Leaving(message.reason, stuck=not self.draining)]
-        if self.draining:
-            return [Leaving("off the roster while draining", stuck=bool(self.open))]
-        self._rejoin()
-        return []
+            return [Leaving(message.reason, stuck=bool(self.open) or not self.draining)]
+        return self._off_the_roster()
 
     def _drain(self, reason: str, now: float) -> list[Action]:
         if not self._joined:
@@ -218,7 +227,7 @@ class Session:
         """No connection: keep what must not be lost, forget heartbeats (the next is due soon)."""
         self._blocked_until = now + RETRY_S
         if isinstance(message, Results):
-            self._results = message.results + self._results
+            self._results += message.results  # in order: a batch's last part says that it is the last
         elif not isinstance(message, (Alive, Join)):
             self._outbox.append(message)
         self._beat_at = min(self._beat_at, now + self._join_s)

@@ -1,0 +1,156 @@
+"""The worker's loop: real worker processes with a real model, a real broker, and signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+
+from headway import Client
+from headway.exits import Exit
+
+pytestmark = pytest.mark.system
+
+WAIT_S = 30.0  # importing torch takes seconds on a busy machine
+TOML = """
+backend = "python"
+response_timeout_s = {response_timeout_s}
+copies = {copies}
+inputs = [{{name = "x", dtype = "float32", shape = [1], warmup_shape = [1]}}]
+outputs = [{{name = "y", dtype = "float32", shape = [1]}}]
+"""
+# Sleeps for as many seconds as it is told, twice that is the answer, and tells of itself in a file.
+MODEL = """
+import os, time
+from pathlib import Path
+
+class Model:
+    def load(self, folder, device):
+        self.folder = Path(folder)
+
+    def infer(self, x):
+        (self.folder / f"runs-in-{os.getpid()}").touch()
+        time.sleep(float(x.max()) if x.max() < 100 else 0)
+        return x * 2
+
+"""
+
+
+class Host:
+    """A broker and workers, as processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model = folder / "models" / "m" / "1"
+        self.model.mkdir(parents=True)
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, workers: int = 1, response_timeout_s: float = 60.0) -> list[subprocess.Popen[bytes]]:
+        """Start everything, and wait until every worker has the model."""
+        (self.model / "model.py").write_text(MODEL)
+        toml = TOML.format(copies=workers, response_timeout_s=response_timeout_s)
+        (self.model / "model.toml").write_text(toml)
+        self.spawn("headway_broker", "--model-store", str(self.folder / "models"))
+        started = [self.spawn("headway_worker", "--device", "cpu", "--threads", "1") for _ in range(workers)]
+        self.client = Client(f"ipc://{self.folder}/broker.sock", timeout_s=WAIT_S)
+        until(lambda: self.client.models()[0]["ready"] == workers)
+        for file in self.model.glob("runs-in-*"):
+            file.unlink()
+        return started
+
+    def spawn(self, module: str, *options: str) -> subprocess.Popen[bytes]:
+        path = ":".join(str(Path(p).absolute()) for p in sys.path if p)
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, "--run-dir", str(self.folder), *options],
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        self.processes.append(process)
+        return process
+
+    def running(self) -> list[int]:
+        """The workers in which the model ran, by pid."""
+        return [int(file.name.rsplit("-", 1)[1]) for file in self.model.glob("runs-in-*")]
+
+    def close(self) -> None:
+        if hasattr(self, "client"):
+            self.client.close()
+        for process in reversed(self.processes):
+            process.kill()
+            process.wait()
+
+
+def until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def x(seconds: float) -> dict[str, np.ndarray]:
+    return {"x": np.array([seconds], np.float32)}
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with TemporaryDirectory(
+        prefix="hw-"
+    ) as folder:  # short: an `ipc` path has 107 characters
+        made = Host(Path(folder))
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def test_a_worker_told_to_stop_answers_what_it_has_and_exits_with_0(host: Host) -> None:
+    [worker] = host.start()
+    answer = host.client.submit("m", x(0.5))
+    until(host.running)
+    worker.send_signal(signal.SIGTERM)
+    assert answer.result(WAIT_S)["y"] == 1.0
+    assert worker.wait(WAIT_S) == Exit.OK
+
+
+def test_a_worker_with_nothing_to_do_that_is_told_to_stop_is_gone_at_once(host: Host) -> None:
+    [worker] = host.start()
+    started = time.monotonic()
+    worker.send_signal(signal.SIGINT)
+    assert worker.wait(WAIT_S) == Exit.OK
+    assert time.monotonic() - started < 5.0
+    until(lambda: not host.client.stats()["workers"])
+
+
+def test_the_request_of_a_worker_that_was_killed_is_answered_by_another(host: Host) -> None:
+    workers = host.start(workers=2)
+    answer = host.client.submit("m", x(0.5))
+    until(host.running)
+    [pid] = host.running()
+    os.kill(pid, signal.SIGKILL)
+    assert answer.result(WAIT_S)["y"] == 1.0
+    [other] = [worker.pid for worker in workers if worker.pid != pid]
+    assert set(host.running()) == {pid, other}
+
+
+def test_a_worker_whose_model_is_stuck_is_given_up_and_exits_as_stuck(host: Host) -> None:
+    [worker] = host.start(response_timeout_s=1.0)
+    host.client.submit("m", x(60))
+    assert worker.wait(WAIT_S) == Exit.STUCK
+    assert host.client.stats()["workers"] == []
+
+
+def test_workers_join_a_new_broker_with_the_copies_they_have(host: Host) -> None:
+    host.start()
+    broker = host.processes[0]
+    broker.kill()
+    broker.wait()
+    host.spawn("headway_broker", "--model-store", str(host.folder / "models"))
+    assert host.client.infer("m", x(0.0))["y"] == 0.0
+    assert host.client.models()[0]["ready"] == 1
