@@ -80,10 +80,6 @@ class Dispatch:
         batches, self.batches = self.batches, {}
         return batches
 
-    def forget(self, worker: Worker) -> None:
-        """The worker is lost: batches that were not handed out yet go with it."""
-        self.batches.pop(worker.identity, None)
-
     def _send_one(self, key: Key, queue: Queue, now: float) -> bool:
         """Send the next batch of a queue, if there is a worker for it and it is ripe."""
         full = queue.rows_together >= queue.spec.batch_size_max

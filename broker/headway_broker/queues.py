@@ -36,7 +36,6 @@ class OpenRequest:
     options: dict[str, Any]
     tensors: bytes
     tries: int = 0
-    sent: float = 0.0
     open: bool = True
 
 

@@ -43,6 +43,8 @@ class Report:
         """Why no copy can serve and none is on its way; "" while there is hope."""
         spec = self._catalog.specs[key]
         hosts = self._roster.hosts(key)
+        if not spec.copies and not hosts:
+            return f"model {spec.name!r} wants no copies (copies = 0)"
         if any(copy.state != "failed" for _, copy in hosts) or not hosts:
             return ""
         if any(key not in w.copies and fits(spec, w.about.device) for w in self._roster):

@@ -25,7 +25,7 @@ from types import FrameType
 import zmq
 
 from headway import link, logs
-from headway.errors import LocalProtocolError, RemoteProtocolError
+from headway.errors import LocalProtocolError, RemoteProtocolError, SettingsError
 from headway.messages import Message
 from headway.settings import BrokerSettings
 from headway.wire import decode, encode
@@ -64,20 +64,18 @@ class Router:
         self._backlog: dict[tuple[zmq.Socket[bytes], bytes], deque[bytes]] = {}
 
     def open(self) -> None:
-        """Raises: BrokerLocked; OSError when the run directory cannot be made or bound."""
+        """Raises: BrokerLocked; SettingsError for an address that cannot be bound; OSError for a run
+        directory that cannot be made."""
+        self._listen_to_signals()  # first: from here on a SIGTERM must not leave anything behind
         run_dir = self._settings.run_dir
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(run_dir / "broker.lock")
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._callers = link.router(self._context, self._settings.callers_address)
-        self._workers = link.router(self._context, self._settings.workers_address)
-        self._wakeup, self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._callers = self._bound(self._settings.callers_address)
+        self._workers = self._bound(self._settings.workers_address)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
-        signal.set_wakeup_fd(self._alarm)  # a signal ends the poll at once
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
         poller = zmq.Poller()
         for source in (self._callers, self._workers, self._wakeup):
             poller.register(source, zmq.POLLIN)
@@ -93,6 +91,18 @@ class Router:
             Path(address.removeprefix("ipc://")).unlink(missing_ok=True)
         (self._settings.run_dir / "broker.lock").unlink(missing_ok=True)
         os.close(self._lock)
+
+    def _bound(self, address: str) -> zmq.Socket[bytes]:
+        try:
+            return link.router(self._context, address)
+        except zmq.ZMQError as error:
+            raise SettingsError(f"run_dir: cannot listen at {address}: {error}") from None
+
+    def _listen_to_signals(self) -> None:
+        self._wakeup, alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(alarm)  # a signal ends the poll at once
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True

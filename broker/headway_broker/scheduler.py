@@ -285,6 +285,7 @@ class Scheduler:
                 self._note("copy", worker, model=copy.model, version=copy.version, state=copy.state)
                 self._replan(now)
                 self._dispatch.look_for(worker)
+                self._give_up((copy.model, copy.version), now)
             case Leave(reason=reason):
                 self.roster.leave(worker)
                 self._note("worker leaves", worker, reason=reason)
@@ -305,6 +306,14 @@ class Scheduler:
         self._outbox.append(ToWorker(identity, welcome))
         self._replan(now)
         self._dispatch.look_for(worker)
+
+    def _give_up(self, key: Key, now: float) -> None:
+        """Answer what waits for a model that failed to load everywhere."""
+        reason = self.report.unservable(key) if key in self.queues else ""
+        if reason:
+            for request in list(self.queues[key]):
+                self.queues[key].remove(request)
+                self.ledger.fail(request, NotReady(reason), now)
 
     def _done(self, worker: Worker, result: Result, now: float) -> None:
         """Settle what a batch's result, or a part of it, answers. (A batch taken back is not known.)"""
@@ -334,7 +343,6 @@ class Scheduler:
     def _lose(self, worker: Worker, reason: str, now: float, final: bool = False) -> None:
         """Take the worker off the roster; its requests go back, each at most once more."""
         self.roster.remove(worker)
-        self._dispatch.forget(worker)
         self._note("worker lost", worker, reason=reason, batches=len(worker.batches))
         self._outbox.append(ToWorker(worker.identity, Dismiss(reason, int(final))))
         for flight in worker.batches.values():

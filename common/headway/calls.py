@@ -157,10 +157,13 @@ class Calls:
         actions: list[Action] = []
         if now >= self._earliest:
             actions += self._expire(now)
+        if self._open and now >= self._patient_until:
+            actions += self._give_up()  # before anything is sent that nobody would wait for
         if now >= self._blocked_until:
             actions += self._unsent(now)
         if self._open and now >= self._ping_at:
-            actions += self._ping(now)
+            self._ping_at = now + self._times.ping_s
+            actions.append(Send(Ping()))
         return actions
 
     def next_wake(self) -> float | None:
@@ -266,10 +269,7 @@ class Calls:
             return DeadlineExceeded("the request's time ran out before it was sent")
         return DeadlineExceeded("the request's time ran out and the broker did not answer")
 
-    def _ping(self, now: float) -> list[Action]:
-        self._ping_at = now + self._times.ping_s
-        if now < self._patient_until:
-            return [Send(Ping())]
+    def _give_up(self) -> list[Action]:
         self._outage = True
         lost = list(self._open)
         for id in lost:

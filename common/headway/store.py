@@ -23,7 +23,8 @@ MODEL_FILE = "model.toml"
 class Found:
     """What a scan found: good versions, and the reason for each that is not.
 
-    `broken` maps (name, version) to the reason, so that a caller who asks for it learns more than 404.
+    `broken` maps (name, version) to the reason, so that a caller who asks for it learns more than 404. A
+    model whose folder cannot be read is there as version "0".
     """
 
     specs: list[ModelSpec] = field(default_factory=list)
@@ -34,16 +35,25 @@ def scan(store: Path) -> Found:
     """Every version in the store. Raises: SettingsError when the store itself cannot be read."""
     found = Found()
     try:
-        folders = sorted(p for p in store.iterdir() if p.is_dir() and not p.name.startswith("."))
-        versions = [v for f in folders for v in sorted(f.iterdir()) if _is_version(v)]
+        models = sorted(p for p in store.iterdir() if p.is_dir() and not p.name.startswith("."))
     except OSError as error:
         raise SettingsError(f"model store {store}: {error.strerror}") from None
-    for folder in versions:
+    for model in models:
         try:
-            found.specs.append(read_version(folder))
-        except SettingsError as error:
-            found.broken[(folder.parent.name, folder.name)] = str(error)
+            versions = [folder for folder in sorted(model.iterdir()) if _is_version(folder)]
+        except OSError as error:
+            found.broken[(model.name, "0")] = f"{model}: {error.strerror}"
+            continue
+        for folder in versions:
+            _read_into(found, folder)
     return found
+
+
+def _read_into(found: Found, folder: Path) -> None:
+    try:
+        found.specs.append(read_version(folder))
+    except SettingsError as error:
+        found.broken[(folder.parent.name, folder.name)] = str(error)
 
 
 def read_version(folder: Path) -> ModelSpec:

@@ -140,18 +140,21 @@ def test_each_request_travels_with_the_time_it_has_left() -> None:
     assert batch.lease_ms == 60_000
 
 
-def test_of_two_models_on_one_worker_the_one_that_waited_longest_goes_first() -> None:
-    bench = Bench(spec("a"), spec("b"))
+@pytest.mark.parametrize("batch_size_max", [1, 4])
+@pytest.mark.parametrize(("one", "other"), [("a", "b"), ("b", "a")])
+def test_of_two_models_on_one_worker_the_one_that_waited_longest_goes_first(
+    one: str, other: str, batch_size_max: int
+) -> None:
+    bench = Bench(spec("a", batch_size_max=batch_size_max), spec("b", batch_size_max=batch_size_max))
     bench.host("w", "a", "b")
-    bench.ask(1, 2, model="a")
+    bench.ask(1, 2, model=one)
     bench.wake()
     bench.now += 1
-    bench.ask(3, model="b")
+    bench.ask(3, model=other)
     bench.now += 1
-    bench.ask(4, model="a")
+    bench.ask(4, model=one)
     bench.wake()
-    riders = serve_until_empty(bench)
-    assert riders == [b"t3", b"t4"]
+    assert serve_until_empty(bench) == [b"t3", b"t4"]
 
 
 def test_a_busy_model_does_not_keep_a_worker_from_another_models_partial_batch() -> None:

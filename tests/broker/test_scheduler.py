@@ -203,6 +203,22 @@ def test_a_request_is_refused_when_the_model_failed_wherever_it_could_be_with_th
     )
 
 
+def test_what_waited_for_a_load_is_answered_when_it_fails_everywhere() -> None:
+    bench = Bench()
+    bench.join("w")
+    bench.ask(1, 2)
+    assert not bench.wake().replies()
+    bench.reports("w", copy(state="failed", detail=TRACEBACK))
+    assert bench.wake().codes() == {1: NotReady.code, 2: NotReady.code}
+
+
+def test_a_model_that_wants_no_copies_says_so() -> None:
+    bench = Bench(spec(copies=0))
+    bench.join("w")
+    code, text, _ = refusal(bench)
+    assert code == NotReady.code and "copies = 0" in text
+
+
 def test_a_request_waits_while_its_model_loads_or_no_worker_has_joined() -> None:
     bench = Bench()
     bench.ask(1)

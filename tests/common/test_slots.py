@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ def test_slots_never_overlap_and_all_come_back(steps, random):
             slots.free(taken.pop(random.randrange(len(taken))))
         slots.check()
         ends = sorted((slot.offset, slot.offset + slot.length) for slot in taken)
-        assert all(end <= start for (_, end), (start, _) in zip(ends, ends[1:], strict=False))
+        assert all(end <= start for (_, end), (start, _) in pairwise(ends))
     for slot in taken:
         slots.free(slot)
     slots.check()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from headway.errors import SettingsError
@@ -161,3 +165,23 @@ def test_one_version_can_be_read_by_itself(add):
 def test_a_version_that_is_gone_is_refused_by_its_path(store):
     with pytest.raises(SettingsError, match=r"tiny/1/model\.toml: No such file"):
         read_version(store / "tiny" / "1")
+
+
+def test_a_model_whose_folder_cannot_be_read_does_not_hide_the_others():
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        for name in ("closed", "good"):
+            (Path(folder) / name / "1").mkdir(parents=True)
+            (Path(folder) / name / "1" / "model.toml").write_text(GOOD)
+        (Path(folder) / "closed").chmod(0)
+        root = os.geteuid() == 0
+        if root:  # who may read everything
+            os.seteuid(65534)
+        try:
+            found = scan(Path(folder))
+        finally:
+            if root:
+                os.seteuid(0)
+            (Path(folder) / "closed").chmod(0o755)
+    assert keys(found) == [("good", "1")]
+    assert "Permission denied" in found.broken[("closed", "0")]

@@ -100,9 +100,7 @@ def x(seconds: float) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    with TemporaryDirectory(
-        prefix="hw-"
-    ) as folder:  # short: an `ipc` path has 107 characters
+    with TemporaryDirectory(prefix="hw-") as folder:  # short: an `ipc` path has 107 characters
         made = Host(Path(folder))
         try:
             yield made

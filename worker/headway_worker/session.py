@@ -230,7 +230,8 @@ class Session:
             self._results += message.results  # in order: a batch's last part says that it is the last
         elif not isinstance(message, (Alive, Join)):
             self._outbox.append(message)
-        self._beat_at = min(self._beat_at, now + self._join_s)
+        if isinstance(message, Join):
+            self._beat_at = self._blocked_until  # the connection of a new process takes a moment
 
 
 def _in_parts(result: Result) -> list[Result]:
