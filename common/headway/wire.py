@@ -12,7 +12,7 @@ about a microsecond on each.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, get_args, get_type_hints
+from typing import Any, NoReturn, get_args, get_type_hints
 
 import msgpack
 
@@ -74,84 +74,110 @@ def decode(frame: bytes | memoryview) -> Message:
     return message
 
 
-def _builder(cls: type[Any]) -> Check:
-    """A function that makes a `cls` of an array, checking each field."""
-    hints = get_type_hints(cls, include_extras=True)
-    names = cls._fields
-    checks = [_check(get_args(hints[name])[1]) for name in names]
+class _Field:
+    """One field's rule: `test` is a Python expression over the name V, `text` says the same in words, and
+    `build` turns the value into messages where it holds some."""
 
-    def build(body: Any) -> Any:
-        if type(body) is not list or len(body) != len(checks):
-            raise RemoteProtocolError(
-                f"{cls.__name__} is an array of {len(checks)} fields, not {_short(body)}"
-            )
-        fields: list[Any] = []
+    def __init__(self, name: str, rule: Any) -> None:
+        self.name = name
+        self.test, self.text = _test(rule)
+        self.build = _nested(rule)
+        self.holds = eval(f"lambda V: {self.test}", {"_is_map": _is_map})
+
+    def refusal(self, value: Any) -> str:
+        """What is wrong with the value; "" if nothing is."""
         try:
-            for check, value in zip(checks, body, strict=True):
-                fields.append(check(value))
+            if not self.holds(value):
+                return f"{self.text}, not {_short(value)}"
+            if self.build:
+                self.build(value)
         except RemoteProtocolError as error:
-            raise RemoteProtocolError(f"{cls.__name__}.{names[len(fields)]}: {error}") from None
-        return cls._make(fields)
+            return str(error)
+        return ""
 
+
+def _builder(cls: type[Any]) -> Check:
+    """A function that makes a `cls` of an array, and refuses one whose fields break their rules.
+
+    PERF: the function is compiled from one expression over all fields, as `dataclasses` does it; a call
+    for each field took 1.6 us a request where this takes 0.7, and a request is decoded four times.
+    """
+    hints = get_type_hints(cls, include_extras=True)
+    fields = [_Field(name, get_args(hints[name])[1]) for name in cls._fields]
+
+    def refuse(body: Any) -> NoReturn:
+        if type(body) is not list or len(body) != len(fields):
+            raise RemoteProtocolError(
+                f"{cls.__name__} is an array of {len(fields)} fields, not {_short(body)}"
+            )
+        found = ((field.name, field.refusal(value)) for field, value in zip(fields, body, strict=True))
+        name, reason = next((name, reason) for name, reason in found if reason)
+        raise RemoteProtocolError(f"{cls.__name__}.{name}: {reason}")
+
+    names = [f"v{i}" for i in range(len(fields))]
+    tests = [field.test.replace("V", name) for field, name in zip(fields, names, strict=True)]
+    values = [f"b{i}(v{i})" if field.build else f"v{i}" for i, field in enumerate(fields)]
+    source = f"""
+def build(body):
+    if type(body) is list and len(body) == {len(fields)}:
+        {"[" + ", ".join(names) + "] = body" if fields else "pass"}
+        if {" and ".join(tests) or "True"}:
+            try:
+                return new(cls, ({"".join(value + ", " for value in values)}))
+            except RemoteProtocolError:
+                pass
+    refuse(body)
+"""
+    scope: dict[str, Any] = {f"b{i}": field.build for i, field in enumerate(fields)}
+    scope |= {"cls": cls, "new": tuple.__new__, "refuse": refuse, "_is_map": _is_map}
+    exec(source, scope | {"RemoteProtocolError": RemoteProtocolError}, scope)
+    build: Check = scope["build"]
     return build
 
 
-def _check(rule: Any) -> Check:
+def _test(rule: Any) -> tuple[str, str]:
     match rule:
         case Uint(max=most):
-            return _uint(most)
+            return f"type(V) is int and 0 <= V <= {most}", f"an integer from 0 to {most}"
         case Text(max=most):
-            return _sized((str,), most)
+            return f"type(V) is str and len(V) <= {most}", f"str of at most {most}"
         case Blob(max=most):
-            return _sized((bytes,), most)
+            return f"type(V) is bytes and len(V) <= {most}", f"bytes of at most {most}"
         case Content(max=most):
-            return _sized((bytes, str), most)
+            return f"type(V) in (bytes, str) and len(V) <= {most}", f"bytes or str of at most {most}"
         case Map(max=most):
-            return _map(most)
-        case Many(of=of, max=most):
-            return _many(_check(of), most)
+            return (
+                f"type(V) is dict and (not V or _is_map(V, {most}))",
+                f"a map with at most {most} string keys",
+            )
+        case Many(max=most):
+            return f"type(V) is list and len(V) <= {most}", f"a list of at most {most}"
         case type():
-            return _builder(rule)
+            return "True", ""
     raise TypeError(f"no check for {rule!r}")
 
 
-def _uint(most: int) -> Check:
-    def check(value: Any) -> Any:
-        if type(value) is not int or not 0 <= value <= most:
-            raise RemoteProtocolError(f"an integer from 0 to {most}, not {_short(value)}")
-        return value
-
-    return check
-
-
-def _sized(types: tuple[type, ...], most: int) -> Check:
-    def check(value: Any) -> Any:
-        if type(value) not in types or len(value) > most:
-            names = " or ".join(t.__name__ for t in types)
-            raise RemoteProtocolError(f"{names} of at most {most}, not {_short(value)}")
-        return value
-
-    return check
+def _nested(rule: Any) -> Check | None:
+    """How to turn a value that holds messages, or a list, into what the message has."""
+    if isinstance(rule, type):
+        return _builder(rule)
+    if not isinstance(rule, Many):
+        return None
+    if isinstance(rule.of, type):
+        build = _builder(rule.of)
+        return lambda values: [build(value) for value in values]
+    field = _Field("", rule.of)
+    return lambda values: [_held(field, value) for value in values]
 
 
-def _map(most: int) -> Check:
-    def check(value: Any) -> Any:
-        if not value and type(value) is dict:
-            return value
-        if type(value) is not dict or len(value) > most or not all(type(key) is str for key in value):
-            raise RemoteProtocolError(f"a map with at most {most} string keys, not {_short(value)}")
-        return value
-
-    return check
+def _held(field: _Field, value: Any) -> Any:
+    if not field.holds(value):
+        raise RemoteProtocolError(field.refusal(value))
+    return value
 
 
-def _many(check_one: Check, most: int) -> Check:
-    def check(value: Any) -> Any:
-        if type(value) is not list or len(value) > most:
-            raise RemoteProtocolError(f"a list of at most {most}, not {_short(value)}")
-        return [check_one(v) for v in value]
-
-    return check
+def _is_map(value: dict[Any, Any], most: int) -> bool:
+    return len(value) <= most and all(type(key) is str for key in value)
 
 
 def _short(value: Any) -> str:
