@@ -46,10 +46,15 @@ shape = [1]
 """
 
 
+SLOW = ECHO.replace("0.02", "1.5")
+SLOW_TOML = ECHO_TOML.replace("copies = 2", "copies = 1").replace("batch_size_max = 8", "batch_size_max = 1")
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("up")
     add_model(folder / "models", "echo", ECHO_TOML, ECHO)
+    add_model(folder / "models", "slow", SLOW_TOML, SLOW)
     up = Up(folder)
     try:
         up.hear("ready: http://")
@@ -67,9 +72,9 @@ def up(running: Up) -> Up:
     return running
 
 
-def ok_counted(up: Up) -> int:
+def counted(up: Up, outcome: str) -> int:
     with Client(up.direct) as client:
-        return sum(model["outcomes"].get("ok", 0) for model in client.stats()["models"])
+        return sum(model["outcomes"].get(outcome, 0) for model in client.stats()["models"])
 
 
 def ask_directly(up: Up, kill: Callable[[], None]) -> list[float]:
@@ -107,17 +112,17 @@ def kill_one(up: Up, room: str) -> Callable[[], None]:
 
 
 def test_a_worker_killed_under_direct_load_loses_no_request(up: Up) -> None:
-    before = ok_counted(up)
+    before = counted(up, "ok")
     answers = ask_directly(up, kill_one(up, "headway_worker"))
     assert answers == [2.0 * i for i in range(REQUESTS)]
-    assert ok_counted(up) - before == REQUESTS, "the broker answered a request twice"
+    assert counted(up, "ok") - before == REQUESTS, "the broker answered a request twice"
 
 
 def test_a_worker_killed_under_http_load_loses_no_request(up: Up) -> None:
-    before = ok_counted(up)
+    before = counted(up, "ok")
     answers = asyncio.run(ask_over_http(up, kill_one(up, "headway_worker")))
     assert answers == [2.0 * i for i in range(REQUESTS)]
-    assert ok_counted(up) - before == REQUESTS, "the broker answered a request twice"
+    assert counted(up, "ok") - before == REQUESTS, "the broker answered a request twice"
 
 
 def test_a_broker_killed_under_direct_load_is_a_pause(up: Up) -> None:
@@ -144,6 +149,18 @@ def answers_ping(up: Up) -> bool:
         return httpx.get(f"http://{up.http}/ping", timeout=5.0).status_code == 200
     except httpx.TransportError:
         return False
+
+
+def test_an_http_client_that_leaves_takes_its_request_out_of_the_queue(up: Up) -> None:
+    until(lambda: up.ready_copies("slow") == 1, READY_S)
+    before = counted(up, "Cancelled")
+    with Client(up.direct) as client:
+        running = [client.submit("slow", {"x": np.float32([1])}) for _ in range(2)]
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"http://{up.http}/predictions/slow", json=[1], timeout=0.3)
+        until(lambda: counted(up, "Cancelled") == before + 1, 1.0)
+        assert not running[1].done(), "it was still queued behind these"
+        assert [float(future.result()["y"][0]) for future in running] == [2.0, 2.0]
 
 
 def test_the_log_names_who_was_killed_and_by_what(up: Up) -> None:
