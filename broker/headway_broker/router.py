@@ -126,10 +126,10 @@ class Router:
         self, socket: zmq.Socket[bytes], event: type[FromCaller] | type[FromWorker], side: str, now: float
     ) -> None:
         for _ in range(DRAIN_MAX):
-            try:
-                identity, *frames = socket.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
+            received = link.receive_from(socket)
+            if received is None:
                 return
+            identity, *frames = received
             try:
                 if len(frames) != 1:
                     raise RemoteProtocolError(f"a message is one frame, not {len(frames)}")
@@ -165,7 +165,7 @@ class Router:
     def _send_frame(self, socket: zmq.Socket[bytes], peer: bytes, frame: bytes, now: float) -> bool:
         """False when the peer's pipe is full."""
         try:
-            socket.send_multipart((peer, frame), zmq.DONTWAIT)
+            link.send_to(socket, peer, frame)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:

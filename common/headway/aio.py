@@ -211,9 +211,8 @@ class AsyncClient:
         """Read until the socket would block, or DRAIN_MAX; returns how many messages were read."""
         now = time.monotonic()
         for count in range(DRAIN_MAX):
-            try:
-                frame = self._socket.recv(zmq.DONTWAIT)
-            except zmq.Again:
+            frame = link.receive(self._socket)
+            if frame is None:
                 return count
             try:
                 self._do(self._calls.handle(decode(frame), now))
@@ -231,9 +230,7 @@ class AsyncClient:
                     self._settle(id, outcome)
                 case Send(message=message):
                     sent = True
-                    try:
-                        self._socket.send(encode(message), zmq.DONTWAIT)
-                    except zmq.Again:
+                    if not link.send(self._socket, encode(message)):
                         self._calls.handle(Unsent(message), time.monotonic())
         return sent
 

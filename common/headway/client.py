@@ -253,9 +253,8 @@ class Client:
 
     def _drain(self, now: float) -> None:
         for _ in range(DRAIN_MAX):
-            try:
-                frame = self._socket.recv(zmq.DONTWAIT)
-            except zmq.Again:
+            frame = link.receive(self._socket)
+            if frame is None:
                 return
             try:
                 self._do(self._calls.handle(decode(frame), now))
@@ -268,9 +267,7 @@ class Client:
                 case Settle(id=id, outcome=outcome):
                     self._settle(id, outcome)
                 case Send(message=message):
-                    try:
-                        self._socket.send(encode(message), zmq.DONTWAIT)
-                    except zmq.Again:
+                    if not link.send(self._socket, encode(message)):
                         self._calls.handle(Unsent(message), time.monotonic())
 
     def _settle(self, id: int, outcome: Any) -> None:

@@ -93,9 +93,8 @@ class Loop:
 
     def _drain(self, now: float) -> None:
         for _ in range(DRAIN_MAX):
-            try:
-                frame = self._socket.recv(zmq.DONTWAIT)
-            except zmq.Again:
+            frame = link.receive(self._socket)
+            if frame is None:
                 return
             try:
                 self._do(self._session.handle(decode(frame), now))
@@ -109,18 +108,11 @@ class Loop:
                 case Run() | Load() | Unload():
                     self._runner.put(action)
                 case Send(message=message):
-                    blocked = blocked or not self._sent(encode(message))
+                    blocked = blocked or not link.send(self._socket, encode(message))
                     if blocked:
                         self._session.handle(Unsent(message), time.monotonic())
                 case Leaving():
                     self._exit = action
-
-    def _sent(self, frame: bytes) -> bool:
-        try:
-            self._socket.send(frame, zmq.DONTWAIT)
-        except zmq.Again:
-            return False
-        return True
 
     def _end(
         self, leaving: Leaving, context: zmq.Context[zmq.Socket[bytes]], thread: threading.Thread
