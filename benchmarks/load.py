@@ -4,9 +4,9 @@
     python -m benchmarks.load oip 127.0.0.1:8080 --rate 1000 --callers 256 --seconds 5
     python -m benchmarks.load direct ipc:///run/headway/broker.sock --callers 512 --seconds 5
 
-Without --rate the loop is closed: so many callers, each asks again when it has its answer. It says how fast the
-server can be driven, not how long users wait, as nobody asks while the server stalls. With --rate it is
-open: requests come at random times from a seed, and latency counts from when each was meant to be sent.
+Without --rate the loop is closed: so many callers, each asks again when it has its answer. It says how fast
+the server can be driven, not how long users wait, as nobody asks while the server stalls. With --rate it
+is open: requests come at random times from a seed, and latency counts from when each was meant to be sent.
 The first tenth of the time is warm-up and does not count.
 
 Keys: answers, errors (of the whole run); requests, rate, p50_ms, p90_ms, p99_ms, p99.9_ms, max_ms, histogram.
