@@ -23,16 +23,19 @@ from typing import Any, ClassVar, TypeVar, get_type_hints
 from headway.errors import SettingsError
 
 FILES = (Path("headway.toml"), Path("/etc/headway/headway.toml"))
+SHM = Path("/dev/shm")
 
 
 def default_run_dir() -> Path:
     """Where sockets, locks and shared memory live unless told otherwise: short, and ours alone.
 
-    `$XDG_RUNTIME_DIR/headway` where a login session has one, else `/tmp/headway-UID`. (An `ipc` path has
-    at most 107 characters.)
+    `$XDG_RUNTIME_DIR/headway` where a login session has one, else `headway-UID` in `/dev/shm`, which is
+    memory, else in `/tmp`. (An `ipc` path has at most 107 characters.)
     """
     base = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(base) / "headway" if base else Path(f"/tmp/headway-{os.getuid()}")
+    if base:
+        return Path(base) / "headway"
+    return (SHM if os.access(SHM, os.W_OK) else Path("/tmp")) / f"headway-{os.getuid()}"
 
 
 def setting(default: Any, help: str) -> Any:
@@ -61,6 +64,15 @@ class Shared:
     def workers_address(self) -> str:
         """Where the broker listens for workers."""
         return f"ipc://{self.run_dir}/workers.sock"
+
+
+@dataclass(frozen=True)
+class ClientSettings(Shared):
+    """A program with a client of its own."""
+
+    section: ClassVar[str] = "client"
+
+    shm_bytes: int = setting(64 << 20, "shared memory for large tensors; 0 sends them inside messages")
 
 
 @dataclass(frozen=True)
@@ -98,10 +110,11 @@ class GatewaySettings(Shared):
     request_timeout_s: float = setting(60.0, "time a request has when its caller names none")
     request_timeout_s_max: float = setting(3600.0, "the most that a caller may ask for")
     body_bytes_max: int = setting(32 << 20, "a larger body is refused with 413")
+    shm_bytes: int = setting(256 << 20, "shared memory for large bodies, each process its own; 0 for none")
     metrics_dir: str = setting("", "folder where gateway processes share counters; default: in run_dir")
 
 
-SECTIONS: tuple[type[Shared], ...] = (BrokerSettings, WorkerSettings, GatewaySettings)
+SECTIONS: tuple[type[Shared], ...] = (ClientSettings, BrokerSettings, WorkerSettings, GatewaySettings)
 S = TypeVar("S", bound=Shared)
 
 

@@ -201,10 +201,13 @@ def test_an_unknown_log_format_is_refused():
 # ---- what the settings are
 
 
-def test_the_run_directory_is_that_of_the_session_or_ours_alone(monkeypatch):
+def test_the_run_directory_is_that_of_the_session_or_ours_alone(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
     assert default_run_dir() == Path("/run/user/7/headway")
     monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(settings, "SHM", tmp_path)
+    assert default_run_dir() == tmp_path / f"headway-{os.getuid()}"
+    monkeypatch.setattr(settings, "SHM", tmp_path / "none")
     assert default_run_dir() == Path(f"/tmp/headway-{os.getuid()}")
 
 
