@@ -14,6 +14,7 @@ import math
 from zlib import crc32
 
 from headway.messages import Batch, BatchRequest
+from headway.refs import without_reply_slot
 from headway_broker.batching import BatchPolicy, Waiting
 from headway_broker.catalog import Key
 from headway_broker.queues import OpenRequest, Queue
@@ -132,7 +133,11 @@ class Dispatch:
         riders = []
         for request in requests:
             request.tries += 1
+            options = request.options
+            if request.slots:
+                request.holders += 1
+                options = options if request.tries == 1 else without_reply_slot(options)
             left_ms = max(int((request.deadline - now) * 1000), 0)
-            riders.append(BatchRequest(left_ms, request.batched_rows, request.options, request.tensors))
+            riders.append(BatchRequest(left_ms, request.batched_rows, options, request.tensors))
         batch = Batch(self._last_id, *key, int(lease_s * 1000), riders)
         self.batches.setdefault(worker.identity, []).append(batch)

@@ -32,10 +32,12 @@ class CallerGone(NamedTuple):
 
 
 class WorkerGone(NamedTuple):
-    """A send to the worker found no route, or somebody knows that its process ended."""
+    """A send to the worker found no route, or somebody knows that its process ended. `dead` 0: it does not
+    read what it is sent, and may live."""
 
     worker: bytes
     reason: str
+    dead: bool = True
 
 
 class Refused(NamedTuple):

@@ -5,9 +5,11 @@ Knows: every part of the scheduler. Must not change any.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from headway_broker.catalog import Key
+from headway_broker.holds import Holds
 from headway_broker.ledger import Ledger
 from headway_broker.queues import Queue
 from headway_broker.roster import CREDIT, Roster, Worker
@@ -20,6 +22,18 @@ def check(ledger: Ledger, queues: Mapping[Key, Queue], roster: Roster) -> None:
     for worker in roster:
         _check_worker(worker, roster)
     _check_places(ledger, queues, roster)
+
+
+def check_holds(holds: Holds, ledger: Ledger, roster: Roster) -> None:
+    """Raises: AssertionError when a request's holders are not those that hold it."""
+    held = [r for worker in roster for flight in worker.batches.values() for r in flight.requests if r.slots]
+    held += [r for batches in holds.limbo.values() for requests in batches.values() for r in requests]
+    count = Counter(map(id, held))
+    known = {id(r): r for r in (*held, *ledger, *holds)}
+    for request in known.values():
+        assert request.holders == count[id(request)], "holders are miscounted"
+    kept = {id(r) for r in holds}
+    assert kept == {id(r) for r in held if not r.open}, "a caller would wait for its slots for ever"
 
 
 def _check_queue(queue: Queue) -> None:

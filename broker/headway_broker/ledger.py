@@ -13,7 +13,9 @@ from collections.abc import Iterator
 
 from headway.errors import ERROR_OF_CODE, HeadwayError
 from headway.messages import OK, BatchReply, Reply
+from headway.refs import HELD
 from headway_broker.catalog import Key
+from headway_broker.holds import Holds
 from headway_broker.queues import OpenRequest
 from headway_broker.stats import OUTCOME_OK, ModelStats
 
@@ -21,8 +23,9 @@ from headway_broker.stats import OUTCOME_OK, ModelStats
 class Ledger:
     """One broker's open requests, by caller. `unknown` counts refusals for models that are not there."""
 
-    def __init__(self, stats: dict[Key, ModelStats]) -> None:
+    def __init__(self, stats: dict[Key, ModelStats], holds: Holds | None = None) -> None:
         self.stats = stats
+        self._holds = holds or Holds()
         self.unknown: Counter[str] = Counter()
         self.callers: dict[bytes, dict[int, OpenRequest]] = {}
         self.replies: dict[bytes, list[Reply]] = {}
@@ -50,7 +53,9 @@ class Ledger:
         self._reply(caller, id, reply_of(error))
 
     def settle(self, request: OpenRequest, reply: BatchReply, now: float) -> None:
-        """Answer with what the worker said."""
+        """Answer with what the worker said, and say whether a worker still holds the request's slots."""
+        if request.holders:
+            reply = reply._replace(meta={**reply.meta, HELD: 1})
         outcome = OUTCOME_OK if reply.code == OK else name_of(reply.code)
         self.stats[request.key].answered(outcome, request, now)
         self._reply(request.caller, request.id, reply)
@@ -84,6 +89,8 @@ class Ledger:
         del opened[request.id]
         if not opened:
             del self.callers[request.caller]
+        if request.holders:
+            self._holds.keep(request)
 
 
 def reply_of(error: HeadwayError) -> BatchReply:

@@ -24,7 +24,8 @@ BATCH_BYTES_MAX = 32 << 20
 @dataclass(slots=True, eq=False)
 class OpenRequest:
     """A request that has no outcome yet. `deadline` and `arrived` are monotonic seconds; `tries` counts
-    the batches it was sent in; `rows` is what it takes of a batch (1 for a single example)."""
+    the batches it was sent in; `rows` is what it takes of a batch (1 for a single example). `slots`: it
+    refers to shared memory, and `holders` counts the batches whose worker may still touch that."""
 
     caller: bytes
     id: int
@@ -37,6 +38,8 @@ class OpenRequest:
     tensors: bytes
     tries: int = 0
     open: bool = True
+    slots: bool = False
+    holders: int = 0
 
 
 class Queue:

@@ -24,7 +24,7 @@ from types import FrameType
 
 import zmq
 
-from headway import link, logs
+from headway import link, logs, shm
 from headway.errors import LocalProtocolError, RemoteProtocolError, SettingsError
 from headway.messages import Message
 from headway.settings import BrokerSettings
@@ -46,6 +46,7 @@ from headway_broker.scheduler import Scheduler
 DRAIN_MAX = 1000
 BACKLOG_MAX = 1000
 RETRY_MS = 10
+SWEEP_S = 30.0
 
 _log = logs.get("headway.broker")
 
@@ -61,6 +62,7 @@ class Router:
         self._settings = settings
         self._scheduler = scheduler
         self._stopping = False
+        self._sweep_at = 0.0
         self._backlog: dict[tuple[zmq.Socket[bytes], bytes], deque[bytes]] = {}
 
     def open(self) -> None:
@@ -121,6 +123,14 @@ class Router:
             self._drain(self._callers, FromCaller, "callers", now)
         for action in self._scheduler.wake(now):
             self._do(action, now)
+        if now >= self._sweep_at:
+            self._sweep(now)
+
+    def _sweep(self, now: float) -> None:
+        """Remove the shared memory of callers that died."""
+        self._sweep_at = now + SWEEP_S
+        if count := shm.sweep(self._settings.run_dir / shm.FOLDER):
+            _log.info("segments removed, their owners are gone", count=count)
 
     def _drain(
         self, socket: zmq.Socket[bytes], event: type[FromCaller] | type[FromWorker], side: str, now: float
@@ -160,7 +170,7 @@ class Router:
         waiting.append(frame)
         if len(waiting) > BACKLOG_MAX:
             del self._backlog[key]
-            self._gone(socket, peer, now, "it does not read what it is sent")
+            self._gone(socket, peer, now, "it does not read what it is sent", dead=False)
 
     def _send_frame(self, socket: zmq.Socket[bytes], peer: bytes, frame: bytes, now: float) -> bool:
         """False when the peer's pipe is full."""
@@ -181,8 +191,10 @@ class Router:
             if not waiting:
                 del self._backlog[key]
 
-    def _gone(self, socket: zmq.Socket[bytes], peer: bytes, now: float, reason: str) -> None:
-        gone: Event = CallerGone(peer) if socket is self._callers else WorkerGone(peer, reason)
+    def _gone(
+        self, socket: zmq.Socket[bytes], peer: bytes, now: float, reason: str, dead: bool = True
+    ) -> None:
+        gone: Event = CallerGone(peer) if socket is self._callers else WorkerGone(peer, reason, dead)
         self._scheduler.handle(gone, now)
 
 

@@ -63,6 +63,8 @@ from headway.messages import (
     Message,
     Ping,
     Query,
+    Reclaims,
+    Released,
     Replies,
     Reply,
     Request,
@@ -73,6 +75,7 @@ from headway.messages import (
     Welcome,
 )
 from headway.parts import parts
+from headway.refs import has_slots, without_reply_slot
 from headway_broker.batching import BatchPolicy, FillOrDelay
 from headway_broker.catalog import Catalog, Key
 from headway_broker.dispatch import Dispatch
@@ -88,7 +91,8 @@ from headway_broker.events import (
     ToWorker,
     WorkerGone,
 )
-from headway_broker.invariants import check
+from headway_broker.holds import Holds
+from headway_broker.invariants import check, check_holds
 from headway_broker.ledger import Ledger
 from headway_broker.placement import Seat, plan
 from headway_broker.queues import OpenRequest, Queue
@@ -125,7 +129,8 @@ class Scheduler:
         self.roster = Roster()
         self.queues = {spec.key: Queue(spec) for spec in catalog}
         self.stats = {key: ModelStats() for key in self.queues}
-        self.ledger = Ledger(self.stats)
+        self.holds = Holds()
+        self.ledger = Ledger(self.stats, self.holds)
         self.report = Report(catalog, self.roster, self.queues, self.ledger)
         self._dispatch = Dispatch(self.queues, self.stats, self.roster, policy or FillOrDelay(), nonce)
         self._times = times or BrokerTimes()
@@ -146,10 +151,12 @@ class Scheduler:
                 self._from_worker(identity, message, now)
             case CallerGone(caller):
                 self._caller_left(caller)
-            case WorkerGone(identity, reason):
+            case WorkerGone(identity, reason, dead):
+                if dead:
+                    self.holds.bury(identity)
                 worker = self.roster.get(identity)
                 if worker:
-                    self._lose(worker, reason, now)
+                    self._lose(worker, reason, now, dead=dead)
             case Refused(side):
                 self.report.refused[side] += 1
         return []
@@ -163,6 +170,8 @@ class Scheduler:
         actions: list[Action] = []
         for who, replies in self.ledger.take_replies().items():
             actions += [ToCaller(who, Replies(part)) for part in parts(replies, _reply_size)]
+        for who, ids in self.holds.take_released().items():
+            actions += [ToCaller(who, Released(self._nonce, part)) for part in parts(ids, lambda id: 0)]
         actions += self._outbox
         self._outbox = []
         for who, batches in self._dispatch.take_batches().items():
@@ -171,9 +180,9 @@ class Scheduler:
 
     def next_wake(self) -> float | None:
         """None: nobody is here, sleep until an event."""
-        if self._outbox or self.ledger.replies:
+        if self._outbox or self.ledger.replies or self.holds.released:
             return -math.inf
-        if not self.ledger.callers and not len(self.roster):
+        if not self.ledger.callers and not len(self.roster) and not self.holds.limbo:
             return None
         return min(self._tick_at, self._dispatch.next_wake())
 
@@ -186,6 +195,9 @@ class Scheduler:
                     self._accept(caller, request, now)
             case Cancels(ids=ids):
                 self._cancel([r for id in ids if (r := self.ledger.find(caller, id))])
+            case Reclaims(ids=ids):
+                self._cancel([r for id in ids if (r := self.ledger.find(caller, id))])
+                self.holds.reclaim(caller, ids)
             case Ping():
                 self._outbox.append(ToCaller(caller, Heartbeat(self._nonce)))
             case Query(id=id, what=what):
@@ -225,6 +237,7 @@ class Scheduler:
             raise DeadlineExceeded("the request's time ran out before it reached the broker")
         if not self.roster.idle(key) and (reason := self.report.unservable(key)):
             raise NotReady(reason)
+        options, slots = request.options, has_slots(request.options)
         accepted = OpenRequest(
             caller,
             request.id,
@@ -233,8 +246,9 @@ class Scheduler:
             now + request.timeout_ms / 1000,
             request.rows or 1,
             request.rows,
-            request.options,
+            without_reply_slot(options) if slots and request.attempt else options,
             request.tensors,
+            slots=slots,
         )
         try:
             queue.add(accepted)
@@ -270,7 +284,15 @@ class Scheduler:
         elif worker:
             self._from_known(worker, message, now)
         else:
+            if isinstance(message, Results):
+                self._finish_lost(identity, message.results)
             self._outbox.append(ToWorker(identity, Dismiss("not on the roster: join again", 0)))
+
+    def _finish_lost(self, identity: bytes, results: list[Result]) -> None:
+        """A worker that was given up is through with batches. What it says of them means nothing any more."""
+        for result in results:
+            if result.done:
+                self.holds.finish(identity, result.batch)
 
     def _from_known(self, worker: Worker, message: Message, now: float) -> None:
         match message:
@@ -319,7 +341,10 @@ class Scheduler:
         """Settle what a batch's result, or a part of it, answers. (A batch taken back is not known.)"""
         flight = worker.batches.get(result.batch)
         if flight is None:
+            self._finish_lost(worker.identity, [result])
             return
+        if result.done:
+            self.holds.let_go(flight.requests)
         version = {"version": flight.key[1]}
         answered = flight.requests[result.first : result.first + len(result.replies)]
         for request, reply in zip(answered, result.replies, strict=False):
@@ -340,9 +365,12 @@ class Scheduler:
             self.roster.remove(worker)
             self._outbox.append(ToWorker(worker.identity, Dismiss("you asked to leave", 1)))
 
-    def _lose(self, worker: Worker, reason: str, now: float, final: bool = False) -> None:
+    def _lose(self, worker: Worker, reason: str, now: float, final: bool = False, dead: bool = False) -> None:
         """Take the worker off the roster; its requests go back, each at most once more."""
         self.roster.remove(worker)
+        self.holds.lose(worker.identity, worker.batches.values())
+        if dead:
+            self.holds.bury(worker.identity)
         self._note("worker lost", worker, reason=reason, batches=len(worker.batches))
         self._outbox.append(ToWorker(worker.identity, Dismiss(reason, int(final))))
         for flight in worker.batches.values():
@@ -401,6 +429,8 @@ class Scheduler:
             self._beat_at = now + self._times.heartbeat_s
             beat = Heartbeat(self._nonce)
             self._outbox += [ToWorker(worker.identity, beat) for worker in self.roster]
+            # One that was given up finds no route once its process is gone.
+            self._outbox += [ToWorker(identity, beat) for identity in self.holds.limbo]
         if now >= self._probe_at:  # a caller that died finds no route, and what it had queued is dropped
             self._probe_at = now + PROBE_S
             self._outbox += [ToCaller(caller, Heartbeat(self._nonce)) for caller in self.ledger.callers]
@@ -432,6 +462,7 @@ class Scheduler:
     def check(self) -> None:
         """Raise AssertionError if an invariant of the header does not hold. For tests: it is slow."""
         check(self.ledger, self.queues, self.roster)
+        check_holds(self.holds, self.ledger, self.roster)
 
 
 def _batch_size(batch: Batch) -> int:

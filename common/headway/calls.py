@@ -14,8 +14,14 @@ calls are open the broker is pinged every `ping_s`; its Heartbeat carries a nonc
 that the broker was started anew and knows nothing: every open call is sent again, with what is left of
 its time. (An id that a broker still knows is not run twice: it drops the second.)
 
+A call with slots in shared memory ends in a `Release` besides, when its slots may be used again. It is not
+sent before the broker's nonce is known, so that what it is sent to is known too.
+
 Invariants: every started call is settled exactly once: by the broker's reply, by `DeadlineExceeded` at
-most `grace_s` after its deadline, or by `BrokerUnreachable`; a reply to a settled call is dropped.
+most `grace_s` after its deadline, or by `BrokerUnreachable`; a reply to a settled call is dropped. A call
+with slots is released exactly once, not before it is settled or abandoned (unless the caller leaves).
+
+Over 300 lines: it is one state, and what `held` decides by itself is there already.
 """
 
 from __future__ import annotations
@@ -31,6 +37,7 @@ from headway.errors import (
     RemoteProtocolError,
     error_of,
 )
+from headway.held import Held
 from headway.messages import (
     OK,
     TIMEOUT_MS_MAX,
@@ -41,12 +48,15 @@ from headway.messages import (
     Message,
     Ping,
     Query,
+    Reclaims,
+    Released,
     Replies,
     Reply,
     Request,
     Requests,
 )
 from headway.parts import parts
+from headway.refs import HELD
 
 FRAMING_BYTES = 1200  # the most that a request takes beside options and tensors
 
@@ -60,13 +70,15 @@ class CallTimes:
     retry_s: float = 0.02  # between attempts to send while there is no connection
     unreachable_s: float = 10.0  # a broker's restart is a pause; a longer silence is an outage
     outage_s: float = 1.0  # patience while an outage is known
+    orphan_s: float = 120.0  # after a broker's restart slots that were sent before are not used for so long
 
 
 @dataclass(slots=True)
 class Call:
     """One open call: a request when `query` is empty, else a question to the broker.
 
-    `options_bytes` is about what the options take in a message.
+    `options_bytes` is about what the options take in a message. `slots`: its options refer to slots.
+    `orphan`: a broker that is gone was sent it.
     """
 
     id: int
@@ -80,6 +92,8 @@ class Call:
     attempt: int = 0
     sent: bool = False
     options_bytes: int = 0
+    slots: bool = False
+    orphan: bool = False
 
 
 class Abandon(NamedTuple):
@@ -107,8 +121,14 @@ class Settle(NamedTuple):
     outcome: Reply | dict[str, Any] | HeadwayError
 
 
+class Release(NamedTuple):
+    """Nobody touches the slots of this call any more."""
+
+    id: int
+
+
 Event = Call | Abandon | Unsent | Message
-Action = Send | Settle
+Action = Send | Settle | Release
 
 
 class Calls:
@@ -118,6 +138,8 @@ class Calls:
         self._times = times or CallTimes()
         self._open: dict[int, Call] = {}
         self._fresh: list[Call] = []  # to be sent
+        self._unmet: list[Call] = []  # to be sent when the broker is known
+        self._held = Held(self._times.orphan_s)
         self._cancels: list[int] = []
         self._broker = b""
         self._outage = False
@@ -130,22 +152,31 @@ class Calls:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def held(self) -> int:
+        """How many calls have their outcome, and their slots not back."""
+        return len(self._held)
+
     def handle(self, event: Event, now: float) -> list[Action]:
         """Note what happened. Raises: RemoteProtocolError for a message that callers do not get."""
         match event:
             case Replies(replies=replies):
                 self._hear(now)
-                return [settle for reply in replies if (settle := self._settled(reply))]
+                return self._answered(replies, now)
             case Call():
                 self._start(event, now)
             case Heartbeat(broker=broker):
                 self._hear(now)
-                self._meet(broker)
+                self._meet(broker, now)
+            case Released(broker=broker, ids=ids):
+                self._hear(now)
+                self._meet(broker, now)
+                return [Release(id) for id in self._held.release(ids)]
             case Answer(id=id, body=body):
                 self._hear(now)
                 return [Settle(id, body)] if self._open.pop(id, None) else []
             case Abandon(id=id):
-                self._abandon(id)
+                return self._abandon(id, now)
             case Unsent(message=message):
                 self._take_back(message, now)
             case _:
@@ -158,9 +189,11 @@ class Calls:
         if now >= self._earliest:
             actions += self._expire(now)
         if self._open and now >= self._patient_until:
-            actions += self._give_up()  # before anything is sent that nobody would wait for
+            actions += self._give_up(now)  # before anything is sent that nobody would wait for
         if now >= self._blocked_until:
             actions += self._unsent(now)
+        if self._held:
+            actions += [Release(id) for id in self._held.due(now)]
         if self._open and now >= self._ping_at:
             self._ping_at = now + self._times.ping_s
             actions.append(Send(Ping()))
@@ -168,18 +201,21 @@ class Calls:
 
     def next_wake(self) -> float | None:
         """None: nothing is open, sleep until an event."""
-        if not self._open and not self._cancels:
-            return None
-        if self._fresh or self._cancels:
+        if self._fresh or self._cancels or self._held.hurry:
             return self._blocked_until
-        return min(self._ping_at, self._earliest)
+        wake = min(self._ping_at, self._earliest) if self._open else math.inf
+        if self._held:
+            wake = min(wake, max(self._held.next_wake(), self._blocked_until))
+        return wake if wake < math.inf else None
 
     def leave(self) -> list[Action]:
         """What to send, and what to settle, when the caller closes."""
         actions: list[Action] = [Settle(id, BrokerUnreachable("the client was closed")) for id in self._open]
         self._open.clear()
         self._fresh.clear()
+        self._unmet.clear()
         self._cancels.clear()
+        self._held = Held(self._times.orphan_s)
         return [*actions, Send(Bye())]
 
     def _hear(self, now: float) -> None:
@@ -191,29 +227,50 @@ class Calls:
         if not self._open:  # silence counts from here: nobody listened while nothing was open
             self._patient_until = now + (self._times.outage_s if self._outage else self._times.unreachable_s)
         self._open[call.id] = call
-        self._fresh.append(call)
+        (self._unmet if call.slots and not self._broker else self._fresh).append(call)
         self._earliest = min(self._earliest, self._limit(call))
 
     def _limit(self, call: Call) -> float:
         return call.deadline + (self._times.grace_s if call.sent else 0.0)
 
-    def _settled(self, reply: Reply) -> Settle | None:
-        if self._open.pop(reply.id, None) is None:
-            return None
-        if reply.code == OK:
-            return Settle(reply.id, reply)
-        retry_after_ms = reply.meta.get("retry_after_ms")
-        after_s = None
-        if type(retry_after_ms) is int and retry_after_ms >= 0:
-            after_s = retry_after_ms / 1000
-        return Settle(reply.id, error_of(reply.code, str(reply.content), after_s))
+    def _answered(self, replies: list[Reply], now: float) -> list[Action]:
+        actions: list[Action] = []
+        for reply in replies:
+            call = self._open.pop(reply.id, None)
+            if call:
+                actions.append(Settle(reply.id, _outcome(reply)))
+            if not call or call.slots:
+                actions += self._let_go(call, reply, now)
+        return actions
 
-    def _abandon(self, id: int) -> None:
+    def _let_go(self, call: Call | None, reply: Reply, now: float) -> list[Action]:
+        """What a reply says of its request's slots. (One to a call that was abandoned says it too.)"""
+        held = reply.meta.get(HELD)
+        if call is None:
+            return [] if held else [Release(id) for id in self._held.release([reply.id])]
+        if call.orphan:
+            self._held.quarantine(call.id, now)
+        elif held:
+            self._held.wait(call.id, now, ask=False)
+        else:
+            return [Release(call.id)]
+        return []
+
+    def _abandon(self, id: int, now: float) -> list[Action]:
         call = self._open.pop(id, None)
-        if call and call.sent:
+        if call is None:
+            return []
+        if call.slots and not call.sent and not call.orphan:
+            return [Release(id)]
+        if call.slots and not call.orphan:
+            self._held.wait(id, now, ask=True)
+        elif call.sent:
             self._cancels.append(id)
+        if call.orphan:
+            self._held.quarantine(id, now)
+        return []
 
-    def _meet(self, broker: bytes) -> None:
+    def _meet(self, broker: bytes, now: float) -> None:
         """The first broker counts as a new one too: what was sent before may have gone to one that died
         before it could say who it was. (A broker drops what it knows already.)"""
         if broker != self._broker:
@@ -221,7 +278,11 @@ class Calls:
                 if call.sent:
                     call.sent = False
                     call.attempt += 1
+                    call.orphan = call.slots
                     self._fresh.append(call)
+            self._fresh += self._unmet
+            self._unmet = []
+            self._held.new_broker(now)
         self._broker = broker
 
     def _take_back(self, message: Message, now: float) -> None:
@@ -249,6 +310,8 @@ class Calls:
         if self._cancels:
             actions += [Send(Cancels(part)) for part in parts(self._cancels, lambda id: 0)]
             self._cancels = []
+        if self._held:
+            actions += [Send(Reclaims(part)) for part in parts(self._held.asks(now), lambda id: 0)]
         for call in fresh:
             call.sent = True
         for part in parts([call for call in fresh if not call.query], _size):
@@ -257,10 +320,11 @@ class Calls:
 
     def _expire(self, now: float) -> list[Action]:
         late = [call for call in self._open.values() if now >= self._limit(call)]
+        actions: list[Action] = [Settle(call.id, self._late_error(call)) for call in late]
         for call in late:
-            self._abandon(call.id)
+            actions += self._abandon(call.id, now)
         self._earliest = min((self._limit(c) for c in self._open.values()), default=math.inf)
-        return [Settle(call.id, self._late_error(call)) for call in late]
+        return actions
 
     def _late_error(self, call: Call) -> HeadwayError:
         if not call.sent and self._blocked:
@@ -269,13 +333,24 @@ class Calls:
             return DeadlineExceeded("the request's time ran out before it was sent")
         return DeadlineExceeded("the request's time ran out and the broker did not answer")
 
-    def _give_up(self) -> list[Action]:
+    def _give_up(self, now: float) -> list[Action]:
         self._outage = True
-        lost = list(self._open)
-        for id in lost:
-            self._abandon(id)
+        actions: list[Action] = []
+        for id in list(self._open):
+            actions.append(Settle(id, BrokerUnreachable("the broker does not answer")))
+            actions += self._abandon(id, now)
         self._earliest = math.inf
-        return [Settle(id, BrokerUnreachable("the broker does not answer")) for id in lost]
+        return actions
+
+
+def _outcome(reply: Reply) -> Reply | HeadwayError:
+    if reply.code == OK:
+        return reply
+    retry_after_ms = reply.meta.get("retry_after_ms")
+    after_s = None
+    if type(retry_after_ms) is int and retry_after_ms >= 0:
+        after_s = retry_after_ms / 1000
+    return error_of(reply.code, str(reply.content), after_s)
 
 
 def _size(call: Call) -> int:

@@ -191,6 +191,12 @@ class Bye(NamedTuple):
     """The caller leaves: everything it had open is cancelled."""
 
 
+class Reclaims(NamedTuple):
+    """Nobody waits for these any more, and their slots are wanted back: answered by Released."""
+
+    ids: Annotated[list[int], Many(Uint((1 << 63) - 1))]
+
+
 # broker -> caller
 
 
@@ -205,6 +211,13 @@ class Answer(NamedTuple):
 
     id: Id
     body: Facts
+
+
+class Released(NamedTuple):
+    """No worker that the broker knows of touches the slots of these any more."""
+
+    broker: Nonce
+    ids: Annotated[list[int], Many(Uint((1 << 63) - 1))]
 
 
 # broker -> anyone
@@ -290,8 +303,8 @@ class Dismiss(NamedTuple):
 
 
 Message = (
-    Requests | Cancels | Query | Ping | Bye | Replies | Answer | Heartbeat | Join | Alive | CopyState
-    | Results | Leave | Welcome | Load | Unload | Batches | Dismiss
+    Requests | Cancels | Query | Ping | Bye | Reclaims | Replies | Answer | Heartbeat | Released | Join
+    | Alive | CopyState | Results | Leave | Welcome | Load | Unload | Batches | Dismiss
 )  # fmt: skip
 
 KINDS: dict[int, type[Any]] = {
@@ -300,9 +313,11 @@ KINDS: dict[int, type[Any]] = {
     3: Query,
     4: Ping,
     5: Bye,
+    6: Reclaims,
     16: Replies,
     17: Answer,
     18: Heartbeat,
+    19: Released,
     32: Join,
     33: Alive,
     34: CopyState,

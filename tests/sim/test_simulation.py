@@ -9,7 +9,7 @@ import pytest
 from headway.messages import OK
 from headway.models import ModelSpec
 from headway_broker.scheduler import BrokerTimes
-from tests.sim.world import Nature, World
+from tests.sim.world import Nature, WorkerNode, World
 
 SEEDS = range(120)
 LOAD_S = 3.0
@@ -45,6 +45,7 @@ def rough_world(seed: int) -> World:
     world = World(seed, models(rng), nature, BrokerTimes(heartbeat_s=0.4, silence_s=1.0, load_timeout_s=5.0))
     world.add_workers(rng.randint(1, 4))
     world.add_callers(rng.randint(1, 4))
+    world.sharing = rng.choice((0.0, 0.6, 1.0))
     return world
 
 
@@ -63,9 +64,9 @@ def make_load(world: World, rate: float) -> None:
 
 
 def make_faults(world: World) -> None:
-    """Anybody may be killed at any time; workers may hang, or be told to go."""
+    """Anybody may be killed at any time; workers may hang, stand still, or be told to go."""
     rng = world.random
-    faults = [world.crash] * 3 + [lambda w: w.hang(), world.drain]
+    faults = [world.crash] * 3 + [WorkerNode.hang, WorkerNode.freeze, WorkerNode.freeze, world.drain]
     for _ in range(rng.randint(0, 12)):
         worker, fault = rng.choice(world.workers), rng.choice(faults)
         world.plan(rng.uniform(0, LOAD_S), lambda worker=worker, fault=fault: fault(worker))
@@ -162,6 +163,7 @@ def test_a_model_that_is_not_idempotent_is_never_run_twice() -> None:
 def test_overload_is_answered_at_once_and_not_queued() -> None:
     world = calm_world(workers=1, batch_size_max=1, queue_size_max=20)
     world.nature.batch_s = (0.1, 0.1)
+    world.sharing = 0.0  # requests with slots wait for the broker's nonce, which nobody asked for yet
     start = world.now
     for id in range(1, 201):
         world.callers[0].ask(id, "m", 10.0, b"request %d" % id)
@@ -235,3 +237,28 @@ def test_a_request_that_came_back_is_served_while_the_other_worker_always_has_fu
     assert queue.rows == queue.rows_together, "what came back has not waited for the load to end"
     world.settle_down(30.0)
     assert set(world.judge.errors) <= {"QueueFull"}
+
+
+def test_after_a_days_crashes_of_callers_workers_and_brokers_no_slot_is_lost_or_was_used_twice() -> None:
+    """As many as one a minute makes in a day, in three virtual hours; most requests are in slots."""
+    end_s, rng = 3 * 3600.0, random.Random(7)
+    times = BrokerTimes(heartbeat_s=2.0, silence_s=6.0)
+    world = World(7, models(rng), Nature(latency_s=(0.0001, 0.01), batch_s=(0.01, 0.2)), times, 0.9, 120.0)
+    world.add_workers(3)
+    world.add_callers(3)
+    faults = [world.crash, world.crash, WorkerNode.hang, WorkerNode.freeze, WorkerNode.freeze, world.drain]
+    id, time = 0, 10.0
+    while (time := time + rng.uniform(3.0, 12.0)) < end_s:
+        for _ in range(12):
+            id += 1
+            caller, kind = rng.choice(world.callers), rng.random()
+            at, ask = time + rng.uniform(0, 1.0), (id, rng.choice(world.specs).name, rng.choice(TIMEOUTS_S))
+            world.plan(at, lambda c=caller, ask=ask, id=id: c.ask(*ask, b"request %d" % id))
+            if kind > 0.9:
+                world.plan(at + rng.uniform(0, 0.3), lambda c=caller, id=id: c.abandon(id))
+        victim = rng.choice([*world.workers * 4, *world.callers * 2, world.broker])
+        fault = rng.choice(faults) if isinstance(victim, WorkerNode) else world.crash
+        world.plan(time + rng.uniform(0, 1.0), lambda v=victim, fault=fault: v.alive and fault(v))
+    world.start()
+    world.settle_down(end_s + 60.0)
+    assert world.judge.released > 5_000 and world.judge.shared > 1_000

@@ -18,18 +18,21 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from headway.calls import Abandon, Call, Calls, Settle
+from headway.calls import Abandon, Call, Calls, CallTimes, Release, Settle
 from headway.calls import Send as CallerSend
 from headway.calls import Unsent as CallerUnsent
-from headway.errors import HeadwayError
+from headway.errors import HeadwayError, InvalidInput
 from headway.messages import OK, BatchReply, Copy, Load, Message, Reply, Result, Unload
 from headway.models import ModelSpec
+from headway.refs import REPLY_SLOT, SLOT
+from headway.slots import Slot
 from headway.wire import decode, encode
 from headway_broker.catalog import Catalog
 from headway_broker.events import CallerGone, FromCaller, FromWorker, Note, ToCaller, ToWorker, WorkerGone
 from headway_broker.scheduler import BrokerTimes, Scheduler
 from headway_worker.orders import Run
 from headway_worker.session import About, Drain, Leaving, Send, Session, Unsent
+from tests.sim.arena import Arena, slots_of
 
 GRACE_S = 1.0  # the contract: an outcome within the deadline and a second
 
@@ -61,6 +64,8 @@ class Judge:
         self.abandoned: set[Any] = set()
         self.runs: Counter[bytes] = Counter()  # executions, by the request's own tensors
         self.errors: Counter[str] = Counter()
+        self.shared = 0  # replies that came in slots
+        self.released = 0  # calls with slots that got them back
 
     def asked(self, who: Any, deadline: float) -> None:
         self.deadlines[who] = deadline
@@ -164,6 +169,8 @@ class WorkerNode(Node):
         self.busy = False
         self.orders: list[Any] = []
         self.hung = False
+        self.frozen_until = 0.0
+        self.touches: dict[int, tuple[int, list[Any]]] = {}  # by batch: the broker's life, its slots
         super().start()
 
     @property
@@ -171,6 +178,9 @@ class WorkerNode(Node):
         return f"{self.name}.{self.life}".encode()
 
     def turn(self) -> None:
+        if self.world.now < self.frozen_until:
+            self.wake_at(self.frozen_until)
+            return
         events, self.inbox = self.inbox, []
         for event in events:
             for action in self.session.handle(event, self.world.now):
@@ -184,6 +194,9 @@ class WorkerNode(Node):
     def do(self, action: Any) -> None:
         match action:
             case Run() | Load() | Unload():
+                if isinstance(action, Run):
+                    slots = [slot for r in action.batch.requests for slot in slots_of(r.options)]
+                    self.touches[action.batch.id] = self.world.broker.life, slots
                 self.orders.append(action)
                 self.next_order()
             case Send(message):
@@ -199,19 +212,23 @@ class WorkerNode(Node):
         order, life = self.orders.pop(0), self.life
         if isinstance(order, Run):
             for request in order.batch.requests:
-                self.world.judge.runs[request.tensors] += 1
+                self.world.judge.runs[self.read(request)] += 1
         took = self.world.duration(order)
         self.world.clock.at(self.world.now + took, lambda: self.finished(order, took, life))
 
     def finished(self, order: Any, took: float, life: int) -> None:
         if not self.alive or self.life != life or self.hung:
             return
+        if self.world.now < self.frozen_until:
+            self.world.clock.at(self.frozen_until, lambda: self.finished(order, took, life))
+            return
         self.busy = False
         if isinstance(order, Run):
-            if any(b"poison" in request.tensors for request in order.batch.requests):
+            if any(b"poison" in self.read(request) for request in order.batch.requests):
                 self.world.crash(self)
                 return
             replies = [self.reply(request) for request in order.batch.requests]
+            del self.touches[order.batch.id]
             self.deliver(Result(order.batch.id, int(took * 1e6), replies))
         else:
             state = "ready" if isinstance(order, Load) else "gone"
@@ -219,19 +236,35 @@ class WorkerNode(Node):
         self.next_order()
 
     def reply(self, request: Any) -> BatchReply:
-        return BatchReply(OK, answer_to(request.tensors), {})
+        tensors, ref = self.read(request), request.options.get(REPLY_SLOT)
+        if not tensors:
+            return BatchReply(InvalidInput.code, "the slot is not this request's any more", {})
+        answer = answer_to(tensors)
+        if ref and self.world.arenas[ref[0]].write(ref, answer):
+            return BatchReply(OK, b"", {SLOT: len(answer)})
+        return BatchReply(OK, answer, {})
+
+    def read(self, request: Any) -> bytes:
+        """The request's tensors; b"" when its slot is another's by now."""
+        ref = request.options.get(SLOT)
+        return (self.world.arenas[ref[0]].read(ref) or b"") if ref else request.tensors
 
     def hang(self) -> None:
         self.hung = True
+
+    def freeze(self) -> None:
+        """The whole process stands still for a while, then goes on as if nothing had been."""
+        self.frozen_until = self.world.now + self.world.random.uniform(0.2, 6.0)
 
 
 class CallerNode(Node):
     """The real calls, and somebody who makes them."""
 
     def start(self) -> None:
-        self.calls = Calls()
-        self.open: dict[int, Call] = {}
+        self.calls = Calls(CallTimes(orphan_s=self.world.orphan_s))
+        self.open: dict[int, bytes] = {}  # by id: the tensors
         super().start()
+        self.arena = self.world.arenas[self.identity.decode()] = Arena(self.identity.decode())
 
     @property
     def identity(self) -> bytes:
@@ -240,13 +273,17 @@ class CallerNode(Node):
     def ask(self, id: int, model: str, timeout_s: float, tensors: bytes, rows: int = 0) -> None:
         if not self.alive:
             return
-        call = Call(id, self.world.now + timeout_s, model, "", rows, {}, tensors)
-        self.open[id] = call
+        self.open[id] = tensors
+        chance = self.world.random.random()
+        options = self.arena.ask(id, tensors, reply=chance < 0.4) if chance < self.world.sharing else {}
+        deadline, inline = self.world.now + timeout_s, b"" if options else tensors
+        call = Call(id, deadline, model, "", rows, options, inline, slots=bool(options))
         self.world.judge.asked((self.identity, id), call.deadline)
         self.deliver(call)
 
     def abandon(self, id: int) -> None:
         if self.alive and self.open.pop(id, None):
+            self.arena.settle(id, self.world.now)
             self.world.judge.abandoned.add((self.identity, id))
             self.deliver(Abandon(id))
 
@@ -266,12 +303,41 @@ class CallerNode(Node):
         for action in actions:
             match action:
                 case Settle(id, outcome):
-                    call = self.open.pop(id, None)
-                    if call:
-                        self.world.judge.settled((self.identity, id), call.tensors, outcome, self.world.now)
+                    self.settle(id, outcome)
+                case Release(id):
+                    self.release(id)
                 case CallerSend(message):
                     if not self.world.to_broker(self, self.identity, message, FromCaller):
                         self.calls.handle(CallerUnsent(message), self.world.now)
+
+    def settle(self, id: int, outcome: Reply | HeadwayError) -> None:
+        self.arena.settle(id, self.world.now)
+        tensors = self.open.pop(id, None)
+        if tensors is None:
+            return
+        if isinstance(outcome, Reply) and SLOT in outcome.meta:
+            outcome = outcome._replace(content=self.arena.reply(id, outcome.meta[SLOT]))
+            assert not self.writers(self.arena.lent[id].slots[1]), "a reply was read that is still written"
+            self.world.judge.shared += 1
+        self.world.judge.settled((self.identity, id), tensors, outcome, self.world.now)
+
+    def writers(self, slot: Slot) -> list[WorkerNode]:
+        """The workers that were given the slot for a reply, and may write there."""
+        name = (self.arena.name, slot.offset, slot.generation)
+        living = (w for w in self.world.workers if w.alive)
+        return [w for w in living if any(name in slots for _, slots in w.touches.values())]
+
+    def release(self, id: int) -> None:
+        """Slots are free: no worker that lives may hold one, unless the broker that gave it is gone, and the
+        outcome was a while ago."""
+        settled = self.arena.lent[id].settled
+        assert settled >= 0, "the slots of an open call were freed"
+        freed = {(self.arena.name, slot.offset, slot.generation) for slot in self.arena.free(id)}
+        for worker in (w for w in self.world.workers if w.alive):
+            for life, slots in worker.touches.values():
+                old = life < self.world.broker.life and self.world.now >= settled + self.world.orphan_s
+                assert old or not freed & set(slots), f"{worker.name} may still touch slots that were freed"
+        self.world.judge.released += 1
 
 
 @dataclass
@@ -292,6 +358,8 @@ class World:
     specs: list[ModelSpec]
     nature: Nature = field(default_factory=Nature)
     times: BrokerTimes = field(default_factory=BrokerTimes)
+    sharing: float = 0.6  # of the requests are in slots, where there is room
+    orphan_s: float = 6.0
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -300,6 +368,7 @@ class World:
         self.broker = BrokerNode(self, "broker")
         self.workers: list[WorkerNode] = []
         self.callers: list[CallerNode] = []
+        self.arenas: dict[str, Arena] = {}  # as workers have them mapped, also those of callers that died
         self.planned = 0.0  # when the last of what the test plans happens
         self._arrives: dict[tuple[str, str], float] = defaultdict(float)
 
@@ -371,6 +440,18 @@ class World:
         assert not self.judge.unanswered(), f"never answered: {sorted(self.judge.unanswered())[:5]}"
         assert not list(self.broker.scheduler.ledger), "the broker holds a request that nobody waits for"
         assert not self.unsettled(), "a caller still waits"
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Every slot comes back in the end, also those that a broker's death put into quarantine."""
+        living, end = [c for c in self.callers if c.alive], self.now + self.orphan_s + 10.0
+        holds = self.broker.scheduler.holds
+        while self.now < end and (any(len(c.arena.slots) for c in living) or list(holds)):
+            self.clock.run(self.now + 0.5)
+        for caller in living:
+            assert not len(caller.arena.slots) and not caller.calls.held, f"{caller.name} has lost slots"
+            caller.arena.slots.check()
+        assert not list(holds), "the broker keeps requests that nobody waits for"
 
     def unsettled(self) -> bool:
         """Whether anybody waits for anything."""

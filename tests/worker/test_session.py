@@ -174,8 +174,22 @@ def test_what_was_meant_for_the_old_broker_is_not_sent_to_the_new_one() -> None:
     bench.handle(Dismiss("who are you?", 0))
     bench.handle(result(2))
     assert bench.wake() == [Join("w", "host", 7, "cpu", [M_READY])]
-    bench.handle(WELCOME)
+    bench.handle(WELCOME._replace(broker=b"two"))
     assert bench.wake() == []
+
+
+def test_the_broker_that_gave_a_batch_up_hears_when_the_worker_is_through_with_it_and_no_more() -> None:
+    bench = Bench()
+    bench.holds(1, 2, 3)
+    bench.handle(result(1))
+    bench.handle(Dismiss("silent", 0))
+    bench.handle(result(2))
+    assert bench.wake() == [Join("w", "host", 7, "cpu", [])]
+    bench.handle(WELCOME)
+    assert bench.wake() == [Results([Result(1, 0, []), Result(2, 0, [])])]
+    bench.handle(result(3))
+    bench.handle(result(3))
+    assert bench.wake() == [Results([Result(3, 0, [])])]
 
 
 @pytest.mark.parametrize("changed", [M_READY, M_GONE])

@@ -11,6 +11,9 @@ so that nothing is loaded twice. A copy may change while a `Join` is on its way:
 `Welcome` is said again after it. Orders go to the runner in the order in which they came. Reports are
 collected, and leave in one message in the next `wake`.
 
+A batch that it held when it left the roster is run to its end all the same. Its result is of no use, but says
+that the worker touches the batch's shared memory no more: so it is sent, empty, to the broker that gave it.
+
 Invariants: every batch is answered once, in the order in which they came (`open` holds those that are
 not); a copy is in `copies` from its order to load until it is gone.
 """
@@ -102,6 +105,8 @@ class Session:
         self._leave_by = math.inf
         self._unsaid: dict[tuple[str, str], Copy] = {}  # changed since it left the roster
         self._results: list[Result] = []
+        self._given_up: dict[int, None] = {}  # batches that were open when it left the roster
+        self._finished: list[Result] = []  # of such batches
         self._outbox: list[Message] = []
         self._blocked_until = -math.inf
 
@@ -164,9 +169,11 @@ class Session:
         return Join(about.name, about.host, about.pid, about.device, list(self.copies.values()))
 
     def _note_result(self, result: Result) -> None:
-        if result.batch in self.open:  # else it was another broker's, who does not wait for it
+        if result.batch in self.open:
             del self.open[result.batch]
             self._results += _in_parts(result)
+        elif self._given_up.pop(result.batch, result) is None:  # all it says: we are through with its slots
+            (self._results if self._joined else self._finished).append(_empty(result))
 
     def _note_copy(self, copy: Copy) -> None:
         key = (copy.model, copy.version)
@@ -188,11 +195,16 @@ class Session:
     def _meet(self, message: Welcome | Heartbeat, now: float) -> list[Action]:
         if isinstance(message, Welcome):
             self._joined = True
+            if message.broker != self._broker:
+                self._given_up.clear()
+                self._finished.clear()
             self._broker = message.broker
             self._beat_s = message.heartbeat_ms / 1000 / 2  # twice as often as it must be
             self._beat_at = now + self._beat_s
             self._outbox += [CopyState(copy) for copy in self._unsaid.values()]
             self._unsaid.clear()
+            self._results += self._finished
+            self._finished.clear()
         elif self._joined and message.broker != self._broker:
             return self._off_the_roster()
         return []
@@ -204,8 +216,10 @@ class Session:
             return [Leaving("off the roster while draining", stuck=bool(self.open))]
         self._joined = False
         self._beat_at = -math.inf
+        self._given_up.update(self.open)
         self.open.clear()
         self._unsaid.clear()
+        self._finished += [_empty(result) for result in self._results if result.done]
         self._results.clear()
         self._outbox.clear()
         return []
@@ -232,6 +246,10 @@ class Session:
             self._outbox.append(message)
         if isinstance(message, Join):
             self._beat_at = self._blocked_until  # the connection of a new process takes a moment
+
+
+def _empty(result: Result) -> Result:
+    return Result(result.batch, 0, [])
 
 
 def _in_parts(result: Result) -> list[Result]:
