@@ -21,15 +21,18 @@ import asyncio
 import itertools
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import zmq
 
 from headway import link, logs
 from headway.body import Body
-from headway.calls import Abandon, Action, Call, Calls, Send, Settle, Unsent
+from headway.calls import Abandon, Action, Call, Calls, Release, Send, Settle, Unsent
 from headway.errors import BrokerUnreachable, HeadwayError, InternalError, RemoteProtocolError
+from headway.lent import Lender
 from headway.messages import Reply
 from headway.outgoing import (
     DEFAULT_TIMEOUT_S,
@@ -44,9 +47,10 @@ from headway.outgoing import (
     query_of,
     reply_of,
     tensors_of,
+    with_reply_room,
 )
-from headway.settings import Shared, read
-from headway.tensors import Tensors
+from headway.settings import ClientSettings, read
+from headway.tensors import Array, Tensors
 from headway.wire import decode, encode
 
 _log = logs.get("headway.client")
@@ -58,8 +62,15 @@ QUERY_TIMEOUT_S = 10.0
 class AsyncClient:
     """A connection to one broker, used from one event loop. Open it after a fork, never before."""
 
-    def __init__(self, address: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self.address = address or read(Shared).callers_address
+    def __init__(
+        self,
+        address: str | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        shm_bytes: int | None = None,
+    ) -> None:
+        settings = read(ClientSettings)
+        self.address = address or settings.callers_address
+        self.lender = Lender(self.address, settings.shm_bytes if shm_bytes is None else shm_bytes)
         self.stalls = 0
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
@@ -98,6 +109,7 @@ class AsyncClient:
             if handle:
                 handle.cancel()
         self._turn = self._timer = self._safety = None
+        self.lender.close()
         self._socket.close()
         self._context.term()  # waits for the last message, at most link.LINGER_MS
         self._context = None
@@ -112,13 +124,20 @@ class AsyncClient:
         batched: bool = False,
     ) -> Tensors:
         """As `Client.infer`. Cancelling the awaiting task withdraws the request."""
-        return tensors_of(await self.reply(ask_tensors(model, inputs, version, batched), timeout_s))
+        return tensors_of(
+            await self.reply(ask_tensors(model, inputs, version, batched, self.lender), timeout_s)
+        )
 
     async def predict(
         self, model: str, body: Body | bytes, *, version: str = "", timeout_s: float | None = None
     ) -> Body:
         """As `Client.predict`."""
-        return body_of(await self.reply(ask_body(model, body, version), timeout_s))
+        return body_of(await self.reply(ask_body(model, body, version, self.lender), timeout_s))
+
+    def empty(self, shape: Sequence[int] | int, dtype: npt.DTypeLike = np.float32) -> Array:
+        """An array in shared memory, to be filled and then sent as the one input of a request without a
+        copy. It must not be changed before the answer is there. Where there is no room, an ordinary one."""
+        return self.lender.empty(shape, dtype)
 
     async def models(self) -> list[dict[str, Any]]:
         """As `Client.models`."""
@@ -132,7 +151,12 @@ class AsyncClient:
         """The raw reply, its content still packed: for those who pass it on. Raises as `infer`."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = deadline_of(time.monotonic(), timeout_s)
-        return reply_of(await self._start(call_of(next(self._ids), asked, deadline)))
+        asked = with_reply_room(asked, self.lender)
+        call = call_of(next(self._ids), asked, deadline)
+        self.lender.keep(call.id, asked.lent)
+        reply = reply_of(await self._start(call))
+        self.lender.learn(asked.model, asked.version, reply)
+        return reply
 
     async def _query(self, what: str) -> dict[str, Any]:
         answer = await self._start(query_of(next(self._ids), what, time.monotonic() + QUERY_TIMEOUT_S))
@@ -142,6 +166,7 @@ class AsyncClient:
 
     async def _start(self, call: Call) -> Any:
         if self._context is None:
+            self.lender.release(call.id)
             raise BrokerUnreachable("the client is not open")
         future: asyncio.Future[Any] = self._loop.create_future()
         self._futures[call.id] = future
@@ -151,7 +176,7 @@ class AsyncClient:
             return await future
         finally:
             if self._futures.pop(call.id, None):  # cancelled: nobody waits any more
-                self._calls.handle(Abandon(call.id), time.monotonic())
+                self._do(self._calls.handle(Abandon(call.id), time.monotonic()))
                 self._take_turn()
 
     # ---- the loop ----
@@ -167,6 +192,7 @@ class AsyncClient:
         except Exception as error:
             _log.exception("defect in the client")
             self._calls = Calls()
+            self.lender.close()
             for id in list(self._futures):
                 self._settle(id, InternalError(f"a defect in the client: {error!r}"))
 
@@ -228,6 +254,8 @@ class AsyncClient:
             match action:
                 case Settle(id=id, outcome=outcome):
                     self._settle(id, outcome)
+                case Release(id=id):
+                    self.lender.release(id)
                 case Send(message=message):
                     sent = True
                     if not link.send(self._socket, encode(message)):
@@ -238,8 +266,13 @@ class AsyncClient:
         future = self._futures.pop(id, None)
         if future is None or future.done():
             return
-        if isinstance(outcome, HeadwayError):
-            future.set_exception(outcome)
+        try:
+            if isinstance(outcome, HeadwayError):
+                raise outcome
+            if isinstance(outcome, Reply):
+                outcome = self.lender.received(id, outcome)
+        except HeadwayError as error:
+            future.set_exception(error)
         else:
             future.set_result(outcome)
 

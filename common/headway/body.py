@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from headway.errors import InvalidInput
-from headway.tensors import BY_NAME, Buffer, Tensors, pack_raw
+from headway.tensors import BY_NAME, Buffer, Tensors, raw_pieces
 
 BODY = "body"
 _UINT8 = BY_NAME["uint8"]
@@ -45,10 +45,16 @@ class Body:
 
 def pack_body(body: Body) -> tuple[bytes, dict[str, Any]]:
     """The packed tensors and the options that carry a body. Raises: InvalidInput for names that cannot."""
+    pieces, options = body_pieces(body)
+    return b"".join(pieces), options
+
+
+def body_pieces(body: Body) -> tuple[list[Buffer], dict[str, Any]]:
+    """`pack_body` before its pieces are joined. Raises: as it."""
     named = body.parts or {BODY: body}
     data = {name: _flat(part.data) for name, part in named.items()}
-    packed = pack_raw([(name, _UINT8, (len(flat),), flat) for name, flat in data.items()])
-    return packed, {
+    pieces = raw_pieces([(name, _UINT8, (len(flat),), flat) for name, flat in data.items()])
+    return pieces, {
         "form": BODY,
         "types": {name: part.content_type for name, part in named.items()},
     }

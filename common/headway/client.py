@@ -20,16 +20,19 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, overload
 
+import numpy as np
+import numpy.typing as npt
 import zmq
 
 from headway import link, logs
 from headway.body import Body
-from headway.calls import Abandon, Action, Call, Calls, Event, Send, Settle, Unsent
+from headway.calls import Abandon, Action, Call, Calls, Event, Release, Send, Settle, Unsent
 from headway.errors import BrokerUnreachable, HeadwayError, InternalError, RemoteProtocolError
+from headway.lent import Lender
 from headway.messages import Reply
 from headway.outgoing import (
     DEFAULT_TIMEOUT_S,
@@ -44,9 +47,10 @@ from headway.outgoing import (
     query_of,
     reply_of,
     tensors_of,
+    with_reply_room,
 )
-from headway.settings import Shared, read
-from headway.tensors import Tensors
+from headway.settings import ClientSettings, read
+from headway.tensors import Array, Tensors
 from headway.wire import decode, encode
 
 _log = logs.get("headway.client")
@@ -63,8 +67,15 @@ class Client:
     address that is none.
     """
 
-    def __init__(self, address: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self.address = address or read(Shared).callers_address
+    def __init__(
+        self,
+        address: str | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        shm_bytes: int | None = None,
+    ) -> None:
+        settings = read(ClientSettings)
+        self.address = address or settings.callers_address
+        self.lender = Lender(self.address, settings.shm_bytes if shm_bytes is None else shm_bytes)
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
         self._pid = os.getpid()
@@ -100,7 +111,7 @@ class Client:
         `batched`: every input has a leading batch dimension of the same size, and so has every output.
         The arrays are read-only views on the reply. Raises: any of `headway.errors`.
         """
-        asked = ask_tensors(model, inputs, version, batched)
+        asked = ask_tensors(model, inputs, version, batched, self.lender)
         return tensors_of(self._wait(self._submit(asked, timeout_s, reply_of)))
 
     def predict(
@@ -110,7 +121,9 @@ class Client:
 
         Raises: any of `headway.errors`.
         """
-        return body_of(self._wait(self._submit(ask_body(model, body, version), timeout_s, reply_of)))
+        return body_of(
+            self._wait(self._submit(ask_body(model, body, version, self.lender), timeout_s, reply_of))
+        )
 
     @overload
     def submit(
@@ -138,9 +151,16 @@ class Client:
     ) -> Future[Any]:
         """`infer` (or `predict`, for a `Body`) without waiting; cancelling withdraws the request."""
         if isinstance(inputs, Body):
-            return self._submit(ask_body(model, inputs, version), timeout_s, lambda o: body_of(reply_of(o)))
-        asked = ask_tensors(model, inputs, version, batched)
+            return self._submit(
+                ask_body(model, inputs, version, self.lender), timeout_s, lambda o: body_of(reply_of(o))
+            )
+        asked = ask_tensors(model, inputs, version, batched, self.lender)
         return self._submit(asked, timeout_s, lambda o: tensors_of(reply_of(o)))
+
+    def empty(self, shape: Sequence[int] | int, dtype: npt.DTypeLike = np.float32) -> Array:
+        """An array in shared memory, to be filled and then sent as the one input of a request without a
+        copy. It must not be changed before the answer is there. Where there is no room, an ordinary one."""
+        return self.lender.empty(shape, dtype)
 
     def models(self, timeout_s: float = QUERY_TIMEOUT_S) -> list[dict[str, Any]]:
         """Every version of every model, with its state; see PROTOCOL.md, `models`."""
@@ -167,14 +187,21 @@ class Client:
     def _submit(self, asked: Asked, timeout_s: float | None, convert: Convert) -> _Future:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = deadline_of(time.monotonic(), timeout_s)
-        return self._start(call_of(next(self._ids), asked, deadline), convert)
+        asked = with_reply_room(asked, self.lender)
+        call = call_of(next(self._ids), asked, deadline)
+        self.lender.keep(call.id, asked.lent)
+        try:
+            return self._start(call, convert)
+        except BaseException:
+            self.lender.release(call.id)
+            raise
 
     def _start(self, call: Call, convert: Convert) -> _Future:
         if os.getpid() != self._pid:
             raise BrokerUnreachable("this client was opened before a fork; open one in the child")
         if self._closing:
             raise BrokerUnreachable("the client was closed")
-        future = _Future(self, call.id, convert)
+        future = _Future(self, call, convert)
         self._futures[call.id] = future
         self._tell(call)
         if self._ended:  # meanwhile: nobody else may have seen it
@@ -226,6 +253,7 @@ class Client:
         except Exception as error:
             _log.exception("defect in the client")
             self._calls = Calls()
+            self.lender.close()
             self._settle_all(InternalError, f"a defect in the client: {error!r}")
             time.sleep(AFTER_DEFECT_S)  # or one that comes at every step would fill the log
 
@@ -235,6 +263,7 @@ class Client:
             self._ended = True
             os.close(self._signal)
         self._settle_all(BrokerUnreachable, "the client was closed")
+        self.lender.close()
         self._socket.close()
         self._context.term()  # waits for the last message, at most link.LINGER_MS
 
@@ -266,6 +295,8 @@ class Client:
             match action:
                 case Settle(id=id, outcome=outcome):
                     self._settle(id, outcome)
+                case Release(id=id):
+                    self.lender.release(id)
                 case Send(message=message):
                     if not link.send(self._socket, encode(message)):
                         self._calls.handle(Unsent(message), time.monotonic())
@@ -277,6 +308,9 @@ class Client:
         try:
             if isinstance(outcome, HeadwayError):
                 raise outcome
+            if isinstance(outcome, Reply):
+                outcome = self.lender.received(id, outcome)
+                self.lender.learn(future.model, future.version, outcome)
             result = future.convert(outcome)
         except HeadwayError as error:
             future.set_exception(error)
@@ -297,10 +331,12 @@ Convert = Callable[[Any], Any]
 class _Future(Future[Any]):
     """A future whose cancellation withdraws the request from the broker's queue."""
 
-    def __init__(self, client: Client, id: int, convert: Convert) -> None:
+    def __init__(self, client: Client, call: Call, convert: Convert) -> None:
         super().__init__()
         self._client = client
-        self._id = id
+        self._id = call.id
+        self.model = call.model
+        self.version = call.version
         self.convert = convert
 
     def cancel(self) -> bool:

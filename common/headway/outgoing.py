@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
-from headway.body import Body, pack_body
+from headway.body import Body, body_pieces
 from headway.calls import Call
 from headway.errors import HeadwayError, InvalidInput, RemoteProtocolError, TooLarge, UnknownModel
+from headway.lent import Lender, Lent
 from headway.messages import BATCH_ROWS_MAX, NAME_CHARS_MAX, OPTIONS_MAX, REQUEST_BYTES_MAX, Reply
-from headway.tensors import Tensors, pack, unpack
+from headway.refs import REPLY_SLOT, SLOT
+from headway.tensors import Buffer, Tensors, pieces_of, size_of, unpack
 
 DEFAULT_TIMEOUT_S = 60.0
 OPTIONS_BYTES_MAX = 32768
@@ -24,28 +26,55 @@ Inputs = Mapping[str, Any]
 
 
 class Asked(NamedTuple):
-    """A request as the library takes it: tensors packed, everything else as it will travel."""
+    """A request as the library takes it: tensors packed, everything else as it will travel. `lent` are the
+    slots that the options name."""
 
     model: str
     version: str
     rows: int
     options: dict[str, Any]
     tensors: bytes
+    lent: tuple[Lent, ...] = ()
 
 
-def ask_tensors(model: str, inputs: Inputs, version: str = "", batched: bool = False) -> Asked:
-    """A request with tensors. `batched`: each has a leading batch dimension of the same size.
+def ask_tensors(
+    model: str, inputs: Inputs, version: str = "", batched: bool = False, lender: Lender | None = None
+) -> Asked:
+    """A request with tensors. `batched`: each has a leading batch dimension of the same size. Large tensors
+    go into a slot of `lender`'s.
 
     Raises: InvalidInput naming the input; TooLarge.
     """
     arrays = {name: _array(name, value) for name, value in inputs.items()}
-    return Asked(model, version, _rows(arrays) if batched else 0, {}, _bounded(pack(arrays)))
+    rows = _rows(arrays) if batched else 0
+    if lender and (placed := lender.in_place(arrays)):
+        return Asked(model, version, rows, {SLOT: placed[1]}, b"", placed[:1])
+    return ask_pieces(Asked(model, version, rows, {}, b""), pieces_of(arrays), lender)
 
 
-def ask_body(model: str, body: Body | bytes, version: str = "") -> Asked:
+def ask_body(model: str, body: Body | bytes, version: str = "", lender: Lender | None = None) -> Asked:
     """A request with a raw body for the model's `preprocess`. Raises: InvalidInput; TooLarge."""
-    packed, options = pack_body(body if isinstance(body, Body) else Body(body))
-    return Asked(model, version, 0, options, _bounded(packed))
+    pieces, options = body_pieces(body if isinstance(body, Body) else Body(body))
+    return ask_pieces(Asked(model, version, 0, options, b""), pieces, lender)
+
+
+def ask_pieces(asked: Asked, pieces: list[Buffer], lender: Lender | None) -> Asked:
+    """The request with packed tensors, in a slot or inline. Raises: TooLarge."""
+    size = size_of(pieces)
+    if size > REQUEST_BYTES_MAX:
+        raise TooLarge(f"a request of {size} bytes is over the limit of {REQUEST_BYTES_MAX}")
+    placed = lender.place(pieces) if lender else None
+    if placed is None:
+        return asked._replace(tensors=b"".join(pieces))
+    return asked._replace(options={**asked.options, SLOT: placed[1]}, lent=placed[:1])
+
+
+def with_reply_room(asked: Asked, lender: Lender) -> Asked:
+    """The request with a slot for its reply, if that will be large."""
+    room = lender.reply_room(asked.model, asked.version)
+    if room is None:
+        return asked
+    return asked._replace(options={**asked.options, REPLY_SLOT: room.reply_ref()}, lent=(*asked.lent, room))
 
 
 def call_of(id: int, asked: Asked, deadline: float) -> Call:
@@ -69,6 +98,7 @@ def call_of(id: int, asked: Asked, deadline: float) -> Call:
         asked.options,
         asked.tensors,
         options_bytes=options_bytes,
+        slots=bool(asked.lent),
     )
 
 
@@ -143,9 +173,3 @@ def _rows(arrays: Tensors) -> int:
     if not sizes or len(set(sizes.values())) > 1 or 0 in sizes.values():
         raise InvalidInput(f"a batched request needs one leading size above 0 in every input, got {sizes}")
     return next(iter(sizes.values()))
-
-
-def _bounded(packed: bytes) -> bytes:
-    if len(packed) > REQUEST_BYTES_MAX:
-        raise TooLarge(f"a request of {len(packed)} bytes is over the limit of {REQUEST_BYTES_MAX}")
-    return packed

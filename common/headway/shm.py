@@ -74,9 +74,15 @@ class Segment:
     def name(self) -> str:
         return self._path.name
 
-    def __len__(self) -> int:
+    @property
+    def taken(self) -> int:
         """How many slots are taken."""
         return len(self._slots)
+
+    @property
+    def is_ours(self) -> bool:
+        """False in the child of a fork."""
+        return os.getpid() == self._pid
 
     def take(self, length: int) -> Slot | None:
         """A slot with room for `length` bytes of data, or None when there is none."""
@@ -97,7 +103,7 @@ class Segment:
     def close(self) -> None:
         """Remove the file; views stay valid, here and in workers, until they are dropped. In the child of a
         fork it does nothing: the segment is the parent's."""
-        if self._fd >= 0 and os.getpid() == self._pid:
+        if self._fd >= 0 and self.is_ours:
             self._path.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = -1

@@ -10,15 +10,19 @@ the real way, so a dtype that does not travel fails here too. `calls` lists what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from headway.body import Body, is_body, unpack_body
 from headway.errors import HeadwayError, UnknownModel
+from headway.lent import Lender
 from headway.messages import OK, Reply
 from headway.outgoing import Asked, Inputs, ask_body, ask_tensors, body_of, tensors_of
-from headway.tensors import Tensors, pack, unpack
+from headway.tensors import Array, Tensors, pack, unpack
 
 Models = Mapping[str, Callable[[Any], Any]]
 
@@ -27,6 +31,7 @@ class _Stub:
     def __init__(self, models: Models) -> None:
         self._models = dict(models)
         self.calls: list[Asked] = []
+        self.lender = Lender("", 0)
 
     def _reply(self, asked: Asked) -> Reply:
         self.calls.append(asked)
@@ -38,6 +43,11 @@ class _Stub:
             return Reply(0, OK, pack(model(tensors)), {})
         answer: Body = model(unpack_body(tensors, asked.options))
         return Reply(0, OK, bytes(answer.data), {"content_type": answer.content_type})
+
+    @staticmethod
+    def empty(shape: Sequence[int] | int, dtype: npt.DTypeLike = np.float32) -> Array:
+        """As `Client.empty` without shared memory."""
+        return np.empty(shape, dtype)
 
     def _states(self) -> list[dict[str, Any]]:
         shown = {

@@ -95,6 +95,11 @@ def pack(tensors: Mapping[str, Array]) -> bytes:
 
     Raises: InvalidInput naming the tensor whose dtype, rank or name does not travel.
     """
+    return b"".join(pieces_of(tensors))
+
+
+def pieces_of(tensors: Mapping[str, Array]) -> list[Buffer]:
+    """What `pack` joins: views where the arrays allow it. Raises: as `pack`."""
     parts: list[tuple[str, DType, tuple[int, ...], Buffer]] = []
     for name, array in tensors.items():
         try:
@@ -102,7 +107,7 @@ def pack(tensors: Mapping[str, Array]) -> bytes:
             parts.append((name, dtype, array.shape, _data_of(array, dtype)))
         except (InvalidInput, UnicodeEncodeError) as error:
             raise InvalidInput(f"tensor {name!r}: {error}") from None
-    return pack_raw(parts)
+    return raw_pieces(parts)
 
 
 def pack_raw(parts: list[tuple[str, DType, tuple[int, ...], Buffer]]) -> bytes:
@@ -110,6 +115,11 @@ def pack_raw(parts: list[tuple[str, DType, tuple[int, ...], Buffer]]) -> bytes:
 
     Raises: InvalidInput for a name or a rank that does not travel, or too many tensors.
     """
+    return b"".join(raw_pieces(parts))
+
+
+def raw_pieces(parts: list[tuple[str, DType, tuple[int, ...], Buffer]]) -> list[Buffer]:
+    """What `pack_raw` joins. Raises: as it."""
     pieces: list[Buffer] = [
         _head(tuple([(name, d.code, shape, len(data)) for name, d, shape, data in parts]))
     ]
@@ -118,7 +128,25 @@ def pack_raw(parts: list[tuple[str, DType, tuple[int, ...], Buffer]]) -> bytes:
         pieces.append(data)
         if len(data) % _ALIGN:
             pieces.append(bytes(-len(data) % _ALIGN))
-    return b"".join(pieces)
+    return pieces
+
+
+def size_of(pieces: list[Buffer]) -> int:
+    """How many bytes they take together."""
+    return sum(map(len, pieces))
+
+
+def write_pieces(pieces: list[Buffer], room: memoryview) -> None:
+    """Write them one after the other; `room` is at least as large as they are."""
+    offset = 0
+    for piece in pieces:
+        room[offset : offset + len(piece)] = piece
+        offset += len(piece)
+
+
+def frame_of(name: str, dtype: DType, shape: tuple[int, ...], length: int) -> tuple[bytes, bytes]:
+    """What packed tensors have before and after the `length` bytes of their one tensor. Raises: as `pack`."""
+    return _head(((name, dtype.code, shape, length),)), bytes(-length % _ALIGN)
 
 
 Entry = tuple[str, int, tuple[int, ...], int]

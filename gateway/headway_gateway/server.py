@@ -133,7 +133,8 @@ class Gateway(BaseApplication):
         from headway.aio import AsyncClient
         from headway_gateway.app import create_app
 
-        return create_app(AsyncClient(self._settings.callers_address), self._settings)
+        client = AsyncClient(self._settings.callers_address, shm_bytes=self._settings.shm_bytes)
+        return create_app(client, self._settings)
 
     def _options(self) -> dict[str, Any]:
         return {

@@ -9,13 +9,14 @@ import time
 
 import click
 
-from headway import logs
+from headway import logs, shm
 from headway.cli.options import settings_options
 from headway.settings import WorkerSettings
 from headway_worker import device
 from headway_worker.loop import Loop
 from headway_worker.runner import Runner
 from headway_worker.session import About, Session
+from headway_worker.sharing import Sharing
 
 _log = logs.get("headway.worker")
 
@@ -30,7 +31,8 @@ def main(settings: WorkerSettings) -> None:
     about = About(name, socket.gethostname(), os.getpid(), str(chosen))
     loop = Loop(Session(about, drain_s=settings.drain_s), settings.workers_address, name)
     _log.info("worker starts", name=name, device=str(chosen))
-    sys.exit(loop.run(Runner(chosen, loop.report, time.monotonic)))
+    sharing = Sharing(shm.folder_of(settings.workers_address))
+    sys.exit(loop.run(Runner(chosen, loop.report, time.monotonic, sharing)))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ even `SystemExit`; when a batch of several raises, each is run again alone (unle
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from headway.body import is_body, unpack_body
 from headway.errors import DeadlineExceeded, InvalidInput, ModelError
 from headway.messages import Batch, BatchReply, Result
+from headway.refs import has_slots, without_slots
 from headway.tensors import Tensors, unpack
 from headway_worker import device
 from headway_worker.collate import Values, as_tensors, grouped, to_host
@@ -25,14 +27,15 @@ from headway_worker.loaded import Loaded
 from headway_worker.orders import Run
 from headway_worker.replies import body_reply, error_reply, message_of, tensors_reply
 from headway_worker.request import ModelRequest
+from headway_worker.sharing import Sharing
 
 Clock = Callable[[], float]
 
 
-def run_batch(loaded: Loaded, order: Run, clock: Clock) -> Result:
+def run_batch(loaded: Loaded, order: Run, clock: Clock, sharing: Sharing | None = None) -> Result:
     """The outcomes of a batch; `compute_us` is the time in `infer`, with the copies to and from the
     device. To be called under `torch.inference_mode()`."""
-    return _Passage(loaded, order, clock).result()
+    return _Passage(loaded, order, clock, sharing or Sharing()).result()
 
 
 def refuse_batch(batch: Batch, error: BaseException) -> Result:
@@ -43,10 +46,11 @@ def refuse_batch(batch: Batch, error: BaseException) -> Result:
 class _Passage:
     """One batch on its way. Requests are known by their places in the batch."""
 
-    def __init__(self, loaded: Loaded, order: Run, clock: Clock) -> None:
+    def __init__(self, loaded: Loaded, order: Run, clock: Clock, sharing: Sharing) -> None:
         self.loaded = loaded
         self.batch, self.received = order
         self.clock = clock
+        self.sharing = sharing
         self.compute_s = 0.0
         self.requests: dict[int, ModelRequest] = {}
         self.replies: dict[int, BatchReply] = {}
@@ -77,8 +81,9 @@ class _Passage:
         return late_s > 0
 
     def _request(self, place: int) -> ModelRequest:
-        _, rows, options, packed = self.batch.requests[place]
-        tensors, specs = unpack(packed), self.loaded.spec.inputs
+        _, rows, options, inline = self.batch.requests[place]
+        tensors, specs = unpack(self.sharing.packed(options, inline)), self.loaded.spec.inputs
+        options = without_slots(options) if has_slots(options) else options
         if not is_body(options):
             return ModelRequest(options, rows, None, checked(tensors, specs, rows))
         body = unpack_body(tensors, options)
@@ -121,12 +126,14 @@ class _Passage:
 
     def _answer(self, place: int, outputs: Values) -> None:
         request = self.requests[place]
+        put = partial(self.sharing.put, self.batch.requests[place].options)
         try:
             if request.content is None:
-                self.replies[place] = tensors_reply(as_tensors(outputs))
+                self.replies[place] = tensors_reply(as_tensors(outputs), put)
             else:
                 postprocess = self.loaded.postprocess
-                self.replies[place] = body_reply(postprocess(outputs, request) if postprocess else outputs)
+                answer = postprocess(outputs, request) if postprocess else outputs
+                self.replies[place] = body_reply(answer, put)
         except BaseException as error:
             self._fail([place], error)
 

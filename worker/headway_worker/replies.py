@@ -7,14 +7,23 @@ Must not know: torch, the model, when anything runs.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from headway.body import Body
 from headway.errors import HeadwayError, InvalidInput, ModelError
 from headway.messages import OK, BatchReply
-from headway.tensors import Tensors, pack
+from headway.refs import SLOT
+from headway.tensors import Buffer, Tensors, pieces_of
 
 ERROR_CHARS_MAX = 8000
+
+
+Put = Callable[[list[Buffer]], int | None]  # writes a reply where its request wants it; None: nowhere
+
+
+def inline(pieces: list[Buffer]) -> None:
+    """The request reserved no slot for its reply."""
 
 
 def message_of(error: BaseException) -> str:
@@ -43,15 +52,15 @@ def error_reply(error: BaseException) -> BatchReply:
     return BatchReply(code or ModelError.code, error_text(error), {})
 
 
-def tensors_reply(outputs: Tensors) -> BatchReply:
+def tensors_reply(outputs: Tensors, put: Put = inline) -> BatchReply:
     """Packed outputs. Raises: ModelError naming an output with elements that do not travel."""
     try:
-        return BatchReply(OK, pack(outputs), {})
+        return _reply(pieces_of(outputs), {}, put)
     except InvalidInput as error:
         raise ModelError(f"outputs: {error}") from None
 
 
-def body_reply(answer: Any) -> BatchReply:
+def body_reply(answer: Any, put: Put = inline) -> BatchReply:
     """What a `postprocess` returned: bytes, str, a `Body` (its data and type; it has no parts), or
     anything that JSON can say, with tensors and arrays in it as nested lists and bytes as UTF-8.
 
@@ -64,7 +73,14 @@ def body_reply(answer: Any) -> BatchReply:
         answer = Body(answer.encode(), "text/plain; charset=utf-8")
     elif not isinstance(answer, Body):
         answer = Body(json.dumps(answer, default=_listed).encode(), "application/json")
-    return BatchReply(OK, bytes(answer.data), {"content_type": answer.content_type})
+    return _reply([bytes(answer.data)], {"content_type": answer.content_type}, put)
+
+
+def _reply(pieces: list[Buffer], meta: dict[str, Any], put: Put) -> BatchReply:
+    length = put(pieces)
+    if length is None:
+        return BatchReply(OK, b"".join(pieces), meta)
+    return BatchReply(OK, b"", {**meta, SLOT: length})
 
 
 def _listed(value: Any) -> Any:

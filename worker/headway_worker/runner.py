@@ -29,9 +29,11 @@ from headway_worker.batches import refuse_batch, run_batch
 from headway_worker.loaded import Loaded, load, warm_up
 from headway_worker.orders import Order, Report, Run
 from headway_worker.replies import error_text, printable
+from headway_worker.sharing import Sharing
 
 log = logging.getLogger("headway.worker")
 DETAIL_CHARS_MAX = 59_000
+TIDY_S = 5.0
 
 
 class Runner:
@@ -46,11 +48,13 @@ class Runner:
         device: torch.device,
         report: Callable[[Report], None],
         clock: Callable[[], float],
+        sharing: Sharing | None = None,
     ) -> None:
         self.device = device
         self.running: tuple[int, float] | None = None
         self._report = report
         self._clock = clock
+        self._sharing = sharing or Sharing()
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._stopped = False
         self._loaded: dict[tuple[str, str], Loaded] = {}
@@ -67,8 +71,14 @@ class Runner:
     def run(self) -> None:
         """Obey orders until `stop`."""
         devices.enter(self.device)
-        while (order := self._orders.get()) is not None and not self._stopped:
-            self.obey(order)
+        while not self._stopped:
+            try:
+                order = self._orders.get(timeout=TIDY_S)
+            except queue.Empty:
+                self._sharing.tidy()
+                continue
+            if order is not None and not self._stopped:
+                self.obey(order)
             del order  # a batch's tensors are not kept while the queue is empty
 
     def obey(self, order: Order) -> None:
@@ -130,7 +140,7 @@ class Runner:
             if loaded is None:
                 raise NotReady(f"model {batch.model} version {batch.version} is not loaded here")
             with torch.inference_mode():
-                result = run_batch(loaded, order, self._clock)
+                result = run_batch(loaded, order, self._clock, self._sharing)
         except NotReady as error:
             result = refuse_batch(batch, error)
         except BaseException as error:

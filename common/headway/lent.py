@@ -1,0 +1,226 @@
+"""A caller's shared memory: the slots that it lends to workers, one segment of them.
+
+Knows: when there is room, which call lent which slots, how large a model's replies are.
+Must not know: files and mappings (`shm`), when a call lets go of its slots (`calls`).
+
+How it works. A slot is taken from any thread, and belongs to a `Lent`. It is free again when nothing
+refers to that any more: not the call that it was lent for (`keep` until `release`), and no array that the
+user was given. The segment is made at its first use, and where it cannot be made, or has no room, tensors
+travel inside messages. A reply slot is reserved when the model's replies so far were large.
+
+Invariant: `__del__` only notes; what it noted is freed under the lock, since it may run at any time in any
+thread, one that holds the lock included.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headway import logs
+from headway.errors import RemoteProtocolError
+from headway.messages import Reply
+from headway.refs import SLOT
+from headway.shm import HEADER_BYTES, Segment, folder_of, sweep
+from headway.slots import Slot
+from headway.tensors import Array, Buffer, dtype_of, frame_of, size_of, write_pieces
+
+_log = logs.get("headway.client")
+SHM_BYTES_MIN = 65536
+RETRY_S = 10.0
+HEAD_BYTES = 2048 - HEADER_BYTES  # room for the packed header in front of an array
+TAIL_BYTES_MAX = 15
+
+
+class Lent:
+    """A slot, for as long as anything refers to this object."""
+
+    __slots__ = ("_returned", "segment", "slot")
+
+    def __init__(self, segment: Segment, slot: Slot, returned: deque[tuple[Segment, Slot]]) -> None:
+        self.segment = segment
+        self.slot = slot
+        self._returned = returned
+
+    def __del__(self) -> None:
+        self._returned.append((self.segment, self.slot))
+
+    @property
+    def data(self) -> memoryview:
+        """What may be written, after the header."""
+        return self.segment.view(self.slot)[HEADER_BYTES:]
+
+    def request_ref(self, start: int, length: int) -> list[Any]:
+        """For a request whose tensors are `length` bytes of `data` from `start`."""
+        return [*self._ref(), HEADER_BYTES + start, length]
+
+    def reply_ref(self) -> list[Any]:
+        """For a request whose reply may be written to `data`."""
+        return [*self._ref(), self.slot.length - HEADER_BYTES]
+
+    def _ref(self) -> list[Any]:
+        return [self.segment.name, self.slot.offset, self.slot.generation]
+
+
+class _Home:
+    """What an array in a slot refers to, and views on it too, which keeps the slot."""
+
+    def __init__(self, lent: Lent, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.lent = lent
+        self.nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        self.address = lent.segment.address + lent.slot.offset + HEADER_BYTES + HEAD_BYTES
+        self.head = b""
+        plain = np.dtype(f"V{dtype.itemsize}")  # any dtype, bfloat16 included, by its size
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": shape,
+            "typestr": plain.str,
+            "data": (self.address, False),
+        }
+
+    def framed(self, head: bytes, tail: bytes) -> tuple[Lent, list[Any]] | None:
+        """The slot and the reference to it with this head written in front of the array, once: an earlier
+        request with another head may be on its way, and then the array is copied like any other."""
+        if len(head) > HEAD_BYTES or self.head not in (b"", head):
+            return None
+        self.head = head
+        start, end = HEAD_BYTES - len(head), HEAD_BYTES + self.nbytes
+        data = self.lent.data
+        data[start:HEAD_BYTES] = head
+        data[end : end + len(tail)] = tail
+        return self.lent, self.lent.request_ref(start, end + len(tail) - start)
+
+
+class Lender:
+    """One caller's shared memory, `size` bytes of it; for any thread. `size` 0, or an address that is not on
+    this host: none."""
+
+    def __init__(self, address: str, size: int, bytes_min: int = SHM_BYTES_MIN) -> None:
+        self.bytes_min = bytes_min
+        self._folder = folder_of(address) if size > 0 else None
+        self._size = size
+        self._segment: Segment | None = None
+        self._retry_at = 0.0
+        self._said = False
+        self._lock = threading.Lock()
+        self._returned: deque[tuple[Segment, Slot]] = deque()
+        self._kept: dict[int, tuple[Lent, ...]] = {}  # by call
+        self._reply_bytes: dict[tuple[str, str], int] = {}  # by model and version, where it is large
+
+    @property
+    def taken(self) -> int:
+        """How many slots are taken."""
+        with self._lock:
+            self._free_returned()
+            return self._segment.taken if self._segment else 0
+
+    def take(self, length: int) -> Lent | None:
+        """A slot for `length` bytes. None: there is no room, so send it inline."""
+        if self._folder is None or length < self.bytes_min or length > self._size:
+            return None
+        with self._lock:
+            self._free_returned()
+            segment = self._made() if self._segment is None else self._segment
+            if segment is None or not segment.is_ours:
+                return None
+            slot = segment.take(length)
+        return Lent(segment, slot, self._returned) if slot else None
+
+    def empty(self, shape: Sequence[int] | int, dtype: npt.DTypeLike) -> Array:
+        """An array whose bytes a worker can read where they are; an ordinary one when there is no room."""
+        wanted = np.dtype(dtype)
+        sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+        plain: Array = np.empty(sizes, wanted)  # raises for what is no shape; its pages are never touched
+        lent = None if wanted.hasobject else self.take(HEAD_BYTES + plain.nbytes + TAIL_BYTES_MAX)
+        if lent is None:
+            return plain
+        return np.asarray(_Home(lent, sizes, wanted)).view(wanted).reshape(sizes)
+
+    def in_place(self, tensors: dict[str, Array]) -> tuple[Lent, list[Any]] | None:
+        """The slot, and the reference for it, when the tensors are one array that `empty` made."""
+        if len(tensors) != 1:
+            return None
+        ((name, array),) = tensors.items()
+        home: Any = array.base
+        while isinstance(home, np.ndarray):
+            home = home.base
+        if not isinstance(home, _Home) or not array.flags.c_contiguous or array.nbytes != home.nbytes:
+            return None
+        if home.lent.segment is not self._segment or array.ctypes.data != home.address:
+            return None
+        head, tail = frame_of(name, dtype_of(array), array.shape, home.nbytes)
+        return home.framed(head, tail)
+
+    def place(self, pieces: list[Buffer]) -> tuple[Lent, list[Any]] | None:
+        """Packed tensors written into a slot, and the reference to it. None: there is no room."""
+        size = size_of(pieces)
+        lent = self.take(size)
+        if lent is None:
+            return None
+        write_pieces(pieces, lent.data)
+        return lent, lent.request_ref(0, size)
+
+    def reply_room(self, model: str, version: str) -> Lent | None:
+        """A slot for a reply as large as the model's largest so far; None where that was small."""
+        if not self._reply_bytes:
+            return None
+        most = self._reply_bytes.get((model, version), 0)
+        return self.take((1 << (most + HEADER_BYTES - 1).bit_length()) - HEADER_BYTES) if most else None
+
+    def keep(self, id: int, lent: tuple[Lent, ...]) -> None:
+        """The slots are lent for this call, the last one for its reply if it has a reply slot."""
+        if lent:
+            self._kept[id] = lent
+
+    def release(self, id: int) -> None:
+        """No worker touches the slots of this call any more."""
+        self._kept.pop(id, None)
+
+    def received(self, id: int, reply: Reply) -> Reply:
+        """The reply with its content, copied out of its slot. Raises: RemoteProtocolError."""
+        length = reply.meta.get(SLOT)
+        if length is None:
+            return reply
+        room = self._kept[id][-1].data if id in self._kept else memoryview(b"")
+        if type(length) is not int or not 0 <= length <= len(room):
+            raise RemoteProtocolError(f"a reply in a slot of {len(room)} bytes says it has {length!r:.20}")
+        return reply._replace(content=bytes(room[:length]))
+
+    def learn(self, model: str, version: str, reply: Reply) -> None:
+        """How large the model's replies are."""
+        size = len(reply.content)
+        if size >= self.bytes_min and size > self._reply_bytes.get((model, version), 0):
+            self._reply_bytes[model, version] = size
+
+    def close(self) -> None:
+        """Remove the segment. Arrays in it stay valid; a later `take` makes another one."""
+        with self._lock:
+            segment, self._segment = self._segment, None
+        self._kept.clear()
+        if segment:
+            segment.close()
+
+    def _made(self) -> Segment | None:
+        now = time.monotonic()
+        if now < self._retry_at or self._folder is None:
+            return None
+        try:
+            sweep(self._folder)
+            self._segment = Segment(self._folder, self._size)
+        except OSError as error:
+            self._retry_at = now + RETRY_S
+            if not self._said:
+                self._said = True
+                _log.warning("no shared memory, tensors travel in messages", reason=str(error))
+        return self._segment
+
+    def _free_returned(self) -> None:
+        while self._returned:
+            segment, slot = self._returned.popleft()
+            segment.free(slot)
