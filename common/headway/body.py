@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from headway.errors import InvalidInput
-from headway.tensors import BY_NAME, Buffer, Tensors, raw_pieces
+from headway.tensors import BY_NAME, Buffer, Part, Tensors, pack_raw
 
 BODY = "body"
 _UINT8 = BY_NAME["uint8"]
@@ -45,16 +45,15 @@ class Body:
 
 def pack_body(body: Body) -> tuple[bytes, dict[str, Any]]:
     """The packed tensors and the options that carry a body. Raises: InvalidInput for names that cannot."""
-    pieces, options = body_pieces(body)
-    return b"".join(pieces), options
+    parts, options = body_parts(body)
+    return pack_raw(parts), options
 
 
-def body_pieces(body: Body) -> tuple[list[Buffer], dict[str, Any]]:
-    """`pack_body` before its pieces are joined. Raises: as it."""
+def body_parts(body: Body) -> tuple[list[Part], dict[str, Any]]:
+    """What `pack_body` packs, views on the body, and its options."""
     named = body.parts or {BODY: body}
     data = {name: _flat(part.data) for name, part in named.items()}
-    pieces = raw_pieces([(name, _UINT8, (len(flat),), flat) for name, flat in data.items()])
-    return pieces, {
+    return [(name, _UINT8, (len(flat),), flat) for name, flat in data.items()], {
         "form": BODY,
         "types": {name: part.content_type for name, part in named.items()},
     }

@@ -29,7 +29,7 @@ from headway.messages import Reply
 from headway.refs import SLOT
 from headway.shm import HEADER_BYTES, Segment, folder_of, sweep
 from headway.slots import Slot
-from headway.tensors import Array, Buffer, dtype_of, frame_of, size_of, write_pieces
+from headway.tensors import Array, Buffer, Part, dtype_of, frame_of, size_of, write_pieces
 
 _log = logs.get("headway.client")
 SHM_BYTES_MIN = 65536
@@ -90,11 +90,46 @@ class _Home:
         if len(head) > HEAD_BYTES or self.head not in (b"", head):
             return None
         self.head = head
-        start, end = HEAD_BYTES - len(head), HEAD_BYTES + self.nbytes
-        data = self.lent.data
-        data[start:HEAD_BYTES] = head
-        data[end : end + len(tail)] = tail
-        return self.lent, self.lent.request_ref(start, end + len(tail) - start)
+        return _framed(self.lent, HEAD_BYTES, self.nbytes, head, tail)
+
+
+class Received:
+    """Bytes that are received into a slot, `length` of them, with room before and after them to make them
+    packed tensors where they lie. `view` is where they go."""
+
+    def __init__(self, lent: Lent, start: int, length: int) -> None:
+        self.lent = lent
+        self._start = start
+        self.view = lent.data[start : start + length]
+
+    def framed(self, parts: list[Part]) -> tuple[Lent, list[Any]] | None:
+        """The slot and the reference to it, when the parts are one, and its data lies here. What was received
+        before that data is overwritten."""
+        if len(parts) != 1:
+            return None
+        name, dtype, shape, data = parts[0]
+        if not isinstance(data, memoryview) or not len(data):
+            return None
+        offset = _address(data) - _address(self.view)
+        if not 0 <= offset <= len(self.view) - len(data):
+            return None
+        return _framed(self.lent, self._start + offset, len(data), *frame_of(name, dtype, shape, len(data)))
+
+
+def _framed(lent: Lent, start: int, length: int, head: bytes, tail: bytes) -> tuple[Lent, list[Any]] | None:
+    """Head and tail written around the data; None when the head has no room."""
+    first, end = start - len(head), start + length
+    if first < 0:
+        return None
+    data = lent.data
+    data[first:start] = head
+    data[end : end + len(tail)] = tail
+    return lent, lent.request_ref(first, end + len(tail) - first)
+
+
+def _address(data: memoryview) -> int:
+    address: int = np.frombuffer(data, np.uint8).ctypes.data
+    return address
 
 
 class Lender:
@@ -156,6 +191,13 @@ class Lender:
             return None
         head, tail = frame_of(name, dtype_of(array), array.shape, home.nbytes)
         return home.framed(head, tail)
+
+    def receive(self, length: int, before: int) -> Received | None:
+        """Room for `length` bytes that are to come, the first `before` of them no tensor's. None: there is no
+        room, or it is not worth it."""
+        start = HEAD_BYTES + -before % HEADER_BYTES  # so that the tensor's data is aligned
+        lent = self.take(start + length + TAIL_BYTES_MAX) if length >= self.bytes_min else None
+        return Received(lent, start, length) if lent else None
 
     def place(self, pieces: list[Buffer]) -> tuple[Lent, list[Any]] | None:
         """Packed tensors written into a slot, and the reference to it. None: there is no room."""

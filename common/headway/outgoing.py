@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
-from headway.body import Body, body_pieces
+from headway.body import Body, body_parts
 from headway.calls import Call
 from headway.errors import HeadwayError, InvalidInput, RemoteProtocolError, TooLarge, UnknownModel
-from headway.lent import Lender, Lent
+from headway.lent import Lender, Lent, Received
 from headway.messages import BATCH_ROWS_MAX, NAME_CHARS_MAX, OPTIONS_MAX, REQUEST_BYTES_MAX, Reply
 from headway.refs import REPLY_SLOT, SLOT
-from headway.tensors import Buffer, Tensors, pieces_of, size_of, unpack
+from headway.tensors import Buffer, Part, Tensors, pieces_of, raw_pieces, size_of, unpack
 
 DEFAULT_TIMEOUT_S = 60.0
 OPTIONS_BYTES_MAX = 32768
@@ -54,8 +54,19 @@ def ask_tensors(
 
 def ask_body(model: str, body: Body | bytes, version: str = "", lender: Lender | None = None) -> Asked:
     """A request with a raw body for the model's `preprocess`. Raises: InvalidInput; TooLarge."""
-    pieces, options = body_pieces(body if isinstance(body, Body) else Body(body))
-    return ask_pieces(Asked(model, version, 0, options, b""), pieces, lender)
+    parts, options = body_parts(body if isinstance(body, Body) else Body(body))
+    return ask_parts(Asked(model, version, 0, options, b""), parts, lender)
+
+
+def ask_parts(
+    asked: Asked, parts: list[Part], lender: Lender | None, received: Received | None = None
+) -> Asked:
+    """The request with tensors whose data is bytes already: packed where it was received, if that is one
+    tensor in a slot, else copied. Raises: InvalidInput; TooLarge."""
+    placed = received.framed(parts) if received else None
+    if placed is None:
+        return ask_pieces(asked, raw_pieces(parts), lender)
+    return asked._replace(options={**asked.options, SLOT: placed[1]}, lent=placed[:1])
 
 
 def ask_pieces(asked: Asked, pieces: list[Buffer], lender: Lender | None) -> Asked:

@@ -71,6 +71,7 @@ DTYPES = (
     DType(13, "bytes", "BYTES", np.dtype("object")),
     DType(14, "bfloat16", "BF16", np.dtype(ml_dtypes.bfloat16)),
 )
+Part = tuple[str, DType, tuple[int, ...], Buffer]
 _BY_CODE = {d.code: d for d in DTYPES}
 _BY_NUMPY = {d.numpy: d for d in DTYPES}
 BY_NAME = {d.name: d for d in DTYPES}
@@ -100,7 +101,7 @@ def pack(tensors: Mapping[str, Array]) -> bytes:
 
 def pieces_of(tensors: Mapping[str, Array]) -> list[Buffer]:
     """What `pack` joins: views where the arrays allow it. Raises: as `pack`."""
-    parts: list[tuple[str, DType, tuple[int, ...], Buffer]] = []
+    parts: list[Part] = []
     for name, array in tensors.items():
         try:
             dtype = dtype_of(array)
@@ -110,7 +111,7 @@ def pieces_of(tensors: Mapping[str, Array]) -> list[Buffer]:
     return raw_pieces(parts)
 
 
-def pack_raw(parts: list[tuple[str, DType, tuple[int, ...], Buffer]]) -> bytes:
+def pack_raw(parts: list[Part]) -> bytes:
     """`pack` for data that is bytes already, laid out as the module says; sizes are not checked here.
 
     Raises: InvalidInput for a name or a rank that does not travel, or too many tensors.
@@ -118,7 +119,7 @@ def pack_raw(parts: list[tuple[str, DType, tuple[int, ...], Buffer]]) -> bytes:
     return b"".join(raw_pieces(parts))
 
 
-def raw_pieces(parts: list[tuple[str, DType, tuple[int, ...], Buffer]]) -> list[Buffer]:
+def raw_pieces(parts: list[Part]) -> list[Buffer]:
     """What `pack_raw` joins. Raises: as it."""
     pieces: list[Buffer] = [
         _head(tuple([(name, d.code, shape, len(data)) for name, d, shape, data in parts]))

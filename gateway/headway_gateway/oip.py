@@ -15,7 +15,7 @@ import falcon.asgi
 import headway
 from headway.errors import CallerError, InternalError, InvalidInput
 from headway.messages import Reply
-from headway.outgoing import Asked
+from headway.outgoing import Asked, ask_parts
 from headway.settings import GatewaySettings
 from headway.tensors import BY_NAME, Tensors, unpack
 from headway_gateway.models import ask_broker, is_ready, versions_of, waiting
@@ -77,13 +77,13 @@ class OpenInference:
     ) -> None:
         check_names(model, version)
         said_s = req.timeout_s(self._settings)
-        body = await req.body(self._settings.body_bytes_max)
+        said = req.get_header(LENGTH_HEADER) or ""
+        before = int(said) if said.isdecimal() and len(said) <= 12 else 0  # checked when the body is there
+        body = await req.body(self._settings.body_bytes_max, self._client.lender, before)
         request = decode(body, _json_bytes(req, len(body)))
-        reply = await req.while_connected(
-            self._client.reply(
-                _asked(request, model, version), _shorter(said_s, request.timeout_s, self._settings)
-            )
-        )
+        asked = ask_parts(_asked(request, model, version), request.parts, self._client.lender, req.received)
+        timeout_s = _shorter(said_s, request.timeout_s, self._settings)
+        reply = await req.while_connected(self._client.reply(asked, timeout_s))
         used = str(reply.meta.get("version", version))
         resp.data, json_bytes = encode(request, model, used, _tensors(reply))
         if json_bytes is not None:
@@ -109,7 +109,7 @@ def _tensor(name: str, dtype: str, shape: list[int]) -> dict[str, Any]:
 
 def _asked(request: InferRequest, model: str, version: str) -> Asked:
     options = {"parameters": dict(request.parameters)} if request.parameters else {}
-    return Asked(model, version, request.rows, options, request.packed)
+    return Asked(model, version, request.rows, options, b"")
 
 
 def _tensors(reply: Reply) -> Tensors:

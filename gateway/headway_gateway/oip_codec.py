@@ -17,23 +17,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from headway.errors import InvalidInput, TooLarge
-from headway.messages import BATCH_ROWS_MAX, REQUEST_BYTES_MAX
+from headway.errors import InvalidInput
+from headway.messages import BATCH_ROWS_MAX
 from headway.tensors import (
     BY_OIP,
     NAME_BYTES_MAX,
     RANK_MAX,
     TENSORS_MAX,
     Buffer,
-    DType,
+    Part,
     Tensors,
     dtype_of,
-    pack_raw,
     view,
 )
 from headway_gateway.oip_data import from_json, to_bytes, to_json
 
-Part = tuple[str, DType, tuple[int, ...], Buffer]
 DIMENSION_MAX = 1 << 40
 _to_text = json.JSONEncoder(separators=(",", ":")).encode  # NaN stays the bare literal that clients read
 # Known to the protocol and without meaning here; whatever else is named goes to the model.
@@ -48,7 +46,7 @@ class InferRequest:
     to None where they have none; an empty map wants all. `timeout_s` is None where none was said."""
 
     rows: int
-    packed: bytes
+    parts: list[Part]
     id: str = ""
     outputs: Mapping[str, bool | None] = field(default_factory=dict)
     binary: bool = False
@@ -56,10 +54,10 @@ class InferRequest:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-def decode(body: bytes, json_bytes: int | None) -> InferRequest:
+def decode(body: Buffer, json_bytes: int | None) -> InferRequest:
     """A request; `json_bytes` is where its JSON ends, None where it has nothing else.
 
-    Raises: InvalidInput naming the input; TooLarge.
+    Raises: InvalidInput naming the input.
     """
     split = len(body) if json_bytes is None else json_bytes
     asked = _object(memoryview(body)[:split])
@@ -70,7 +68,7 @@ def decode(body: bytes, json_bytes: int | None) -> InferRequest:
     parts = _inputs(asked.get("inputs"), _Tail(body, split))
     return InferRequest(
         rows=_rows(parts),
-        packed=_packed(parts),
+        parts=parts,
         id=id,
         outputs=_outputs(asked.get("outputs")),
         binary=_flag("parameters", parameters, "binary_data_output") or False,
@@ -107,7 +105,7 @@ def encode(request: InferRequest, model: str, version: str, tensors: Tensors) ->
 class _Tail:
     """What follows the JSON: binary tensors back to back."""
 
-    def __init__(self, body: bytes, start: int) -> None:
+    def __init__(self, body: Buffer, start: int) -> None:
         self._body = memoryview(body)
         self._offset = start
 
@@ -187,13 +185,6 @@ def _rows(parts: list[Part]) -> int:
     if not 0 < rows <= BATCH_ROWS_MAX:
         raise InvalidInput(f"input {parts[0][0]!r}: a batch size is from 1 to {BATCH_ROWS_MAX}, not {rows}")
     return rows
-
-
-def _packed(parts: list[Part]) -> bytes:
-    packed = pack_raw(parts)
-    if len(packed) > REQUEST_BYTES_MAX:
-        raise TooLarge(f"tensors of {len(packed)} bytes are over the limit of {REQUEST_BYTES_MAX}")
-    return packed
 
 
 def _outputs(entries: Any) -> dict[str, bool | None]:

@@ -16,9 +16,9 @@ import falcon.asgi
 from falcon.media import MultipartFormHandler
 from falcon.media.multipart import MultipartParseOptions
 
-from headway.body import Body
+from headway.body import Body, body_parts
 from headway.errors import HeadwayError, InvalidInput
-from headway.outgoing import ask_body
+from headway.outgoing import Asked, ask_parts
 from headway.settings import GatewaySettings
 from headway.tensors import NAME_BYTES_MAX
 from headway_gateway.models import ask_broker
@@ -53,7 +53,9 @@ class Predictions:
         check_names(model, version)
         timeout_s = req.timeout_s(self._settings) or self._settings.request_timeout_s
         body = await self._body(req)
-        reply = self._client.reply(ask_body(model, body, version), timeout_s)
+        parts, options = body_parts(body)
+        asked = ask_parts(Asked(model, version, 0, options, b""), parts, self._client.lender, req.received)
+        reply = self._client.reply(asked, timeout_s)
         answer = await req.while_connected(reply)
         resp.content_type = _media_type(answer.meta.get("content_type"))
         resp.data = answer.content
@@ -61,11 +63,11 @@ class Predictions:
     on_put = on_post  # `curl -T`, as TorchServe's documentation has it
 
     async def _body(self, req: Request) -> Body:
-        data = await req.body(self._settings.body_bytes_max)
+        data = await req.body(self._settings.body_bytes_max, self._client.lender)
         content_type = req.content_type or BINARY
         if not content_type.lower().startswith("multipart/form-data"):
             return Body(data, content_type)
-        stream: Any = _chunks(data)
+        stream: Any = _chunks(bytes(data))
         form = await self._forms.deserialize_async(stream, content_type, len(data))
         return Body(b"", content_type, await _parts(form))
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -21,8 +21,10 @@ import falcon
 import falcon.asgi
 
 from headway.errors import Cancelled, InvalidInput, TooLarge, UnknownModel
+from headway.lent import Lender, Received
 from headway.messages import Name
 from headway.settings import GatewaySettings
+from headway.tensors import Buffer
 
 T = TypeVar("T")
 TIMEOUT_HEADER = "Headway-Timeout-Ms"
@@ -40,35 +42,64 @@ class Request(falcon.asgi.Request):
         self.started = perf_counter()
         self.receive = receive
         self.first_event: dict[str, Any] = first_event or {}
+        self.received: Received | None = None  # where the body is, if that is shared memory
         if not scope["query_string"].isascii():  # Falcon would fail where no error handler reaches
             scope["query_string"] = b""
         super().__init__(scope, receive, first_event, options)
 
-    async def body(self, bytes_max: int) -> bytes:
-        """The whole body, unpacked if it came compressed.
+    async def body(self, bytes_max: int, lender: Lender | None = None, before: int = 0) -> Buffer:
+        """The whole body, unpacked if it came compressed. A large one is received into a slot of `lender`'s;
+        its first `before` bytes are no tensor's.
 
         Raises: TooLarge, before a byte is read where Content-Length says so; InvalidInput; Cancelled
         when the client went before its end.
         """
-        body = await self._body(bytes_max)
-        encoding = self.get_header("Content-Encoding")
-        return body if encoding in (None, "identity") else inflated(body, encoding or "", bytes_max)
-
-    async def _body(self, bytes_max: int) -> bytes:
         length = self.content_length
         _check_size(length or 0, bytes_max)
+        encoding = self.get_header("Content-Encoding")
+        if encoding not in (None, "identity"):
+            return inflated(await self._body(bytes_max), encoding or "", bytes_max)
+        if lender and length and self.first_event.get("more_body"):
+            self.received = lender.receive(length, before)
+        return await (self._into(self.received.view) if self.received else self._body(bytes_max))
+
+    async def _body(self, bytes_max: int) -> bytes:
+        if not self.first_event.get("more_body"):  # PERF: the many small ones need no iterator
+            body: bytes = self.first_event.get("body", b"")
+            _check_size(len(body), bytes_max)
+            self._check_length(len(body))
+            return body
+        chunks, size = [], 0
+        async for chunk in self._chunks():
+            chunks.append(chunk)
+            size += len(chunk)
+            _check_size(size, bytes_max)
+        self._check_length(size)
+        return b"".join(chunks)
+
+    async def _into(self, room: memoryview) -> memoryview:
+        size = 0
+        async for chunk in self._chunks():
+            if size + len(chunk) > len(room):
+                raise InvalidInput(f"the body goes on after its {len(room)} bytes")
+            room[size : size + len(chunk)] = chunk
+            size += len(chunk)
+        self._check_length(size)
+        return room
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
         event = self.first_event
-        chunks, size = [event.get("body", b"")], len(event.get("body", b""))
+        yield event.get("body", b"")
         while event.get("more_body"):
             event = await self.receive()
             if event["type"] == "http.disconnect":
                 raise Cancelled("the client left before the end of its body")
-            chunks.append(event.get("body", b""))
-            size += len(chunks[-1])
-            _check_size(size, bytes_max)
+            yield event.get("body", b"")
+
+    def _check_length(self, size: int) -> None:
+        length = self.content_length
         if length is not None and length != size:
             raise InvalidInput(f"Content-Length says {length} bytes, the body has {size}")
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def timeout_s(self, settings: GatewaySettings) -> float | None:
         """What the client's header says, None if it has none. Raises: InvalidInput."""
