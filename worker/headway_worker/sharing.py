@@ -42,7 +42,7 @@ class Sharing:
         try:
             return self._mapped.request(options[SLOT])
         except InvalidInput as error:
-            log.warning("request refused, the %dth: %s", self._mapped.refused, error)
+            log.warning("request refused, %d so far: %s", self._mapped.refused, error)
             raise
 
     def put(self, options: dict[str, Any], pieces: list[Buffer]) -> int | None:
