@@ -22,6 +22,7 @@ from headway.messages import (
     Join,
     Leave,
     Load,
+    Released,
     Replies,
     Reply,
     Request,
@@ -97,6 +98,9 @@ class Sent:
     def replies(self, caller: str = "c") -> dict[int, Reply]:
         return {reply.id: reply for message in self.to(caller, Replies) for reply in message.replies}
 
+    def released(self, caller: str = "c") -> list[int]:
+        return [id for message in self.to(caller, Released) for id in message.ids]
+
     def codes(self, caller: str = "c") -> dict[int, int]:
         return {id: reply.code for id, reply in self.replies(caller).items()}
 
@@ -143,7 +147,7 @@ class Bench:
                 int(timeout_s * 1000),
                 fields["attempt"],
                 fields["rows"],
-                {},
+                fields.get("options", {}),
                 fields.get("tensors", b"t%d" % id),
             )
             for id in ids

@@ -30,6 +30,7 @@ from headway.messages import (
     Dismiss,
     Heartbeat,
     Ping,
+    Reclaims,
     Replies,
     Result,
     Welcome,
@@ -755,3 +756,118 @@ def test_a_dismissed_worker_hears_it_before_anything_else() -> None:
     assert [type(a.message) for a in sent.actions if getattr(a, "worker", b"") == b"w"][-1] is Dismiss
     bench.handle(FromWorker(b"w", Alive()))
     assert bench.wake().dismissed == [("w", "not on the roster: join again", 0)]
+
+
+# ---- shared memory ----
+
+SLOTS = {"slot": ["s", 0, 1, 64, 5], "reply_slot": ["s", 4096, 2, 100], "k": 1}
+
+
+def test_a_reply_says_nothing_of_slots_when_its_worker_is_through() -> None:
+    bench = serving()
+    bench.ask(1, options=SLOTS)
+    [(worker, batch)] = bench.wake().batches
+    assert batch.requests[0].options == SLOTS
+    bench.answers(worker, batch)
+    sent = bench.wake()
+    assert sent.replies()[1].meta == {"version": "1"} and sent.released() == []
+
+
+def test_a_request_that_expires_in_its_batch_is_held_until_the_batch_is_done() -> None:
+    bench = serving()
+    bench.ask(1, options=SLOTS, timeout_s=1.0)
+    [(worker, batch)] = bench.wake().batches
+    sent = bench.live(2.0, alive=["w"])
+    assert sent.replies()[1].meta["held"] == 1 and sent.released() == []
+    bench.answers(worker, batch)
+    assert bench.wake().released() == [1]
+
+
+def test_slots_of_a_queued_request_are_released_when_they_are_reclaimed() -> None:
+    bench = Bench()
+    bench.ask(1, options=SLOTS)
+    bench.says("c", Reclaims([1, 2]))
+    assert sorted(bench.wake().released()) == [1, 2]
+    assert bench.outcomes == {"Cancelled": 1}
+
+
+def test_slots_of_a_running_request_are_released_when_it_is_done() -> None:
+    bench = serving()
+    bench.ask(1, options=SLOTS)
+    [(worker, batch)] = bench.wake().batches
+    bench.says("c", Reclaims([1]))
+    bench.says("c", Reclaims([1]))
+    assert bench.wake().released() == []
+    bench.answers(worker, batch)
+    assert bench.wake().released() == [1]
+
+
+def test_a_worker_that_is_known_to_be_dead_holds_nothing() -> None:
+    bench = serving("w", "x")
+    bench.ask(1, options=SLOTS)
+    [(worker, _)] = bench.wake().batches
+    bench.handle(WorkerGone(worker.encode(), "killed"))
+    [(worker, batch)] = bench.wake().batches
+    assert batch.requests[0].options == {"slot": SLOTS["slot"], "k": 1}, "no reply slot the second time"
+    bench.answers(worker, batch)
+    assert "held" not in bench.wake().replies()[1].meta
+
+
+@pytest.mark.parametrize("end", ["its process ends", "it says so", "it joins again and says so"])
+def test_a_worker_that_outlived_its_lease_holds_slots_until(end: str) -> None:
+    bench = serving("w", "x", response_timeout_s=1.0)
+    bench.ask(1, options=SLOTS)
+    [(lost, old)] = bench.wake().batches
+    other = "x" if lost == "w" else "w"
+    [(worker, batch)] = bench.live(1.2, alive=["w", "x"]).batches
+    assert worker == other
+    bench.answers(worker, batch)
+    sent = bench.wake()
+    assert sent.codes() == {1: OK} and sent.replies()[1].meta["held"] == 1
+    sent = bench.live(2.0, alive=[other])
+    assert sent.to(lost, Heartbeat) and sent.released() == []
+    if end == "its process ends":
+        bench.handle(WorkerGone(lost.encode(), "no route"))
+    else:
+        if end == "it joins again and says so":
+            bench.host(lost)
+        bench.result(lost, Result(old.id, 0, []))
+    assert bench.wake().released() == [1]
+    assert bench.scheduler.holds.limbo == {}
+
+
+def test_a_worker_that_does_not_read_may_live_and_holds_its_slots() -> None:
+    bench = serving("w", "x")
+    bench.ask(1, options=SLOTS)
+    [(worker, _)] = bench.wake().batches
+    bench.handle(WorkerGone(worker.encode(), "does not read", dead=False))
+    [(worker, batch)] = bench.wake().batches
+    bench.answers(worker, batch)
+    assert bench.wake().replies()[1].meta["held"] == 1
+
+
+def test_a_request_that_was_sent_to_the_broker_before_has_no_reply_slot() -> None:
+    bench = serving()
+    bench.ask(1, options=SLOTS, attempt=1)
+    [(_, batch)] = bench.wake().batches
+    assert "reply_slot" not in batch.requests[0].options
+
+
+def test_a_caller_that_left_is_told_all_the_same_when_its_slots_are_free() -> None:
+    bench = serving()
+    bench.ask(1, options=SLOTS)
+    [(worker, batch)] = bench.wake().batches
+    bench.handle(CallerGone(b"c"))
+    bench.says("c", Reclaims([1]))
+    assert bench.wake().released() == []
+    bench.answers(worker, batch)
+    assert bench.wake().released() == [1]
+
+
+def test_a_broker_with_a_worker_in_limbo_does_not_sleep() -> None:
+    bench = serving(response_timeout_s=1.0)
+    bench.ask(1, options=SLOTS, timeout_s=1.05)
+    bench.wake()
+    bench.live(1.5)
+    assert bench.scheduler.holds.limbo
+    assert bench.scheduler.next_wake() is not None

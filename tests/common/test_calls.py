@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from headway.calls import Abandon, Call, Calls, CallTimes, Send, Settle, Unsent
+from headway.calls import Abandon, Call, Calls, CallTimes, Release, Send, Settle, Unsent
 from headway.errors import (
     BrokerUnreachable,
     DeadlineExceeded,
@@ -30,6 +30,8 @@ from headway.messages import (
     Heartbeat,
     Ping,
     Query,
+    Reclaims,
+    Released,
     Replies,
     Reply,
     Requests,
@@ -454,6 +456,114 @@ def test_next_wake_is_never_later_than_the_first_thing_to_do(deadlines, connecte
     assert set(settled) == set(range(len(deadlines)))
 
 
+# ---- slots
+
+
+def lent(id, calls, now=0.0, deadline=10.0):
+    calls.handle(Call(id, now + deadline, slots=True), now)
+    return turn(calls, now)[0]
+
+
+def held(id):
+    return Replies([Reply(id, 0, b"", {"held": 1})])
+
+
+def releases(actions):
+    return [action.id for action in actions if isinstance(action, Release)]
+
+
+def reclaimed(messages):
+    return [id for m in messages if isinstance(m, Reclaims) for id in m.ids]
+
+
+def test_a_call_with_slots_waits_for_the_brokers_name_and_others_do_not():
+    calls = Calls()
+    calls.handle(Call(2, 10), 0)
+    assert ids_of(lent(1, calls)) == [2]
+    assert calls.next_wake() > 0, "it does not spin"
+    calls.handle(Heartbeat(b"one"), 0.1)
+    assert attempts_of(turn(calls, 0.1)[0]) == {1: 0, 2: 1}
+
+
+def test_a_reply_gives_the_slots_back_after_it_was_read():
+    calls = acquainted()
+    lent(1, calls)
+    assert [type(action) for action in calls.handle(ok(1), 1)] == [Settle, Release]
+
+
+def test_a_reply_that_says_held_is_followed_by_released():
+    calls = acquainted()
+    lent(1, calls)
+    assert releases(calls.handle(held(1), 1)) == []
+    assert calls.held == 1
+    assert releases(calls.handle(Released(b"one", [1, 1, 2]), 2)) == [1]
+    assert calls.held == 0 and calls.next_wake() is None
+
+
+def test_what_was_not_released_is_asked_for_every_second():
+    calls = acquainted()
+    lent(1, calls)
+    calls.handle(held(1), 1)
+    assert calls.next_wake() == 2
+    assert reclaimed(turn(calls, 2)[0]) == [1]
+    assert reclaimed(turn(calls, 2.5)[0]) == []
+    assert reclaimed(turn(calls, 3)[0]) == [1]
+
+
+def test_an_abandoned_call_asks_for_its_slots_in_place_of_a_cancel():
+    calls = acquainted()
+    lent(1, calls)
+    assert calls.handle(Abandon(1), 1) == []
+    assert calls.next_wake() == -math.inf
+    sent, _ = turn(calls, 1)
+    assert sent == [Reclaims([1])]
+    assert releases(calls.handle(Released(b"one", [1]), 1)) == [1]
+
+
+def test_a_call_that_never_left_gives_its_slots_back_at_once():
+    calls = acquainted()
+    calls.handle(Call(1, 10, slots=True), 0)
+    assert releases(calls.handle(Abandon(1), 0)) == [1]
+
+
+def test_a_reply_that_crossed_the_abandoning_counts():
+    calls = acquainted()
+    for id in (1, 2):
+        lent(id, calls)
+        calls.handle(Abandon(id), 1)
+    assert releases(calls.handle(ok(1), 1)) == [1]
+    assert releases(calls.handle(held(2), 1)) == []
+
+
+def test_an_expired_call_keeps_its_slots_until_they_are_released():
+    calls = acquainted()
+    lent(1, calls, deadline=1.0)
+    actions = calls.wake(1.0 + TIMES.grace_s)
+    assert isinstance(actions[0], Settle) and releases(actions) == []
+    assert releases(calls.handle(Released(b"one", [1]), 2)) == [1]
+
+
+def test_after_a_restart_of_the_broker_slots_are_in_quarantine():
+    calls = acquainted()
+    lent(1, calls)
+    lent(2, calls)
+    calls.handle(Abandon(2), 1)
+    calls.handle(Heartbeat(b"two"), 5)
+    assert releases(calls.handle(Released(b"two", [2]), 5)) == [], "it does not know what the old one gave"
+    assert attempts_of(turn(calls, 5)[0]) == {1: 1}
+    assert releases(calls.handle(ok(1), 6)) == []
+    assert releases(calls.wake(5 + TIMES.orphan_s)) == [2]
+    assert releases(calls.wake(6 + TIMES.orphan_s)) == [1]
+
+
+def test_what_a_new_broker_releases_tells_that_it_is_new():
+    calls = acquainted()
+    lent(1, calls)
+    calls.handle(Abandon(1), 1)
+    assert releases(calls.handle(Released(b"two", [1]), 2)) == []
+    assert releases(calls.wake(2 + TIMES.orphan_s)) == [1]
+
+
 # ---- everything at once
 
 
@@ -470,6 +580,8 @@ class AnyLife(RuleBasedStateMachine):
         self.waiting = set()
         self.delivered = {}
         self.broker = b"one"
+        self.lent = set()  # calls with slots that are not back
+        self.wanted = set()  # those that the broker was asked for
 
     def settle(self, id, outcome):
         assert id in self.waiting, "settled twice, or after it was abandoned"
@@ -494,21 +606,30 @@ class AnyLife(RuleBasedStateMachine):
             case Cancels(ids):
                 assert set(ids) <= set(self.delivered)
                 assert not set(ids) & self.waiting
+            case Reclaims(ids):
+                assert set(ids) <= self.lent - self.waiting
+                self.wanted |= set(ids)
 
     def do(self, actions):
         for action in actions:
             match action:
                 case Settle(id, outcome):
                     self.settle(id, outcome)
+                case Release(id):
+                    assert id in self.lent, "released twice, or it lent nothing"
+                    assert id not in self.waiting, "released before it was settled"
+                    self.lent.remove(id)
                 case Send(message):
                     self.send(message)
 
-    @rule(timeout=st.floats(-0.1, 30), question=st.booleans())
-    def start(self, timeout, question):
+    @rule(timeout=st.floats(-0.1, 30), question=st.booleans(), slots=st.booleans())
+    def start(self, timeout, question, slots):
         self.ids += 1
         self.waiting.add(self.ids)
         self.deadlines[self.ids] = self.now + timeout
-        call = Call(self.ids, self.now + timeout, query="stats" if question else "")
+        call = Call(self.ids, self.now + timeout, query="stats" if question else "", slots=slots > question)
+        if call.slots:
+            self.lent.add(self.ids)
         self.do(self.calls.handle(call, self.now))
 
     @precondition(lambda self: self.ids)
@@ -519,10 +640,11 @@ class AnyLife(RuleBasedStateMachine):
         self.do(self.calls.handle(Abandon(id), self.now))
 
     @precondition(lambda self: self.connected and self.delivered)
-    @rule(data=st.data(), code=st.sampled_from([0, 20, 200]))
-    def reply(self, data, code):
+    @rule(data=st.data(), code=st.sampled_from([0, 20, 200]), held=st.booleans())
+    def reply(self, data, code, held):
         id = data.draw(st.sampled_from(sorted(self.delivered)))
-        self.do(self.calls.handle(Replies([Reply(id, code, b"", {})] * 2), self.now))
+        meta = {"held": 1} if held else {}
+        self.do(self.calls.handle(Replies([Reply(id, code, b"", meta)] * 2), self.now))
         assert id not in self.waiting
 
     @precondition(lambda self: self.connected and self.delivered)
@@ -533,7 +655,13 @@ class AnyLife(RuleBasedStateMachine):
 
     @rule(broker=st.sampled_from([b"one", b"two", b"three"]))
     def heartbeat(self, broker):
+        self.broker = broker
         self.do(self.calls.handle(Heartbeat(broker), self.now))
+
+    @rule()
+    def release(self):
+        ids, self.wanted = sorted(self.wanted), set()
+        self.do(self.calls.handle(Released(self.broker, ids), self.now))
 
     @rule(connected=st.booleans())
     def line(self, connected):
@@ -549,7 +677,7 @@ class AnyLife(RuleBasedStateMachine):
     @invariant()
     def open_calls_are_those_that_wait(self):
         assert len(self.calls) == len(self.waiting)
-        assert self.calls.next_wake() is not None or not self.waiting
+        assert self.calls.next_wake() is not None or not (self.waiting or self.calls.held)
 
     def teardown(self):
         """Left alone, everything ends."""
@@ -559,7 +687,11 @@ class AnyLife(RuleBasedStateMachine):
                 break
             self.now = max(self.now, wake)
             self.turn(0.0)
+            if not self.waiting:
+                self.connected = True
+                self.release()
         assert not self.waiting
+        assert not self.lent and not self.calls.held
         assert len(self.calls) == 0
 
 
