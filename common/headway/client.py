@@ -10,7 +10,8 @@ so those must not wait for this client.
 Invariant: whoever takes a future out of `_futures` settles it (or tells its waiters that it is
 cancelled), once; when the thread has ended, the dict is empty.
 
-Knows: threads, the socket's loop, futures. Must not know: what to send and when (that is `calls`).
+Knows: threads, the socket's loop, futures. Must not know: what to send and when (that is `calls`), what is in
+shared memory (`lent`). Over 300 lines: half of them are the signatures and docstrings that users read.
 """
 
 from __future__ import annotations

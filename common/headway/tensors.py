@@ -1,7 +1,7 @@
 """Tensors as bytes, and back as numpy views.
 
 Knows: the table of dtypes, the layout of a packed set of tensors, shape and size checks.
-Must not know: torch, the wire's messages, shared memory.
+Must not know: torch, the wire's messages, shared memory. Over 300 lines: both directions belong together.
 
 A packed set of named tensors is one byte string, opaque to the broker:
 
