@@ -153,10 +153,10 @@ class AsyncClient:
         deadline = deadline_of(time.monotonic(), timeout_s)
         asked = with_reply_room(asked, self.lender)
         call = call_of(next(self._ids), asked, deadline)
-        self.lender.keep(call.id, asked.lent)
+        if asked.lent:
+            self.lender.keep(call.id, asked.lent)
         reply = reply_of(await self._start(call))
-        self.lender.learn(asked.model, asked.version, reply)
-        return reply
+        return self.lender.received(call.id, reply, (asked.model, asked.version))
 
     async def _query(self, what: str) -> dict[str, Any]:
         answer = await self._start(query_of(next(self._ids), what, time.monotonic() + QUERY_TIMEOUT_S))

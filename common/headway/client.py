@@ -190,6 +190,8 @@ class Client:
         deadline = deadline_of(time.monotonic(), timeout_s)
         asked = with_reply_room(asked, self.lender)
         call = call_of(next(self._ids), asked, deadline)
+        if not asked.lent:
+            return self._start(call, convert)
         self.lender.keep(call.id, asked.lent)
         try:
             return self._start(call, convert)
@@ -310,8 +312,7 @@ class Client:
             if isinstance(outcome, HeadwayError):
                 raise outcome
             if isinstance(outcome, Reply):
-                outcome = self.lender.received(id, outcome)
-                self.lender.learn(future.model, future.version, outcome)
+                outcome = self.lender.received(id, outcome, future.model)
             result = future.convert(outcome)
         except HeadwayError as error:
             future.set_exception(error)
@@ -336,8 +337,7 @@ class _Future(Future[Any]):
         super().__init__()
         self._client = client
         self._id = call.id
-        self.model = call.model
-        self.version = call.version
+        self.model = (call.model, call.version)
         self.convert = convert
 
     def cancel(self) -> bool:

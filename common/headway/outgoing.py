@@ -18,7 +18,7 @@ from headway.errors import HeadwayError, InvalidInput, RemoteProtocolError, TooL
 from headway.lent import Lender, Lent, Received
 from headway.messages import BATCH_ROWS_MAX, NAME_CHARS_MAX, OPTIONS_MAX, REQUEST_BYTES_MAX, Reply
 from headway.refs import REPLY_SLOT, SLOT
-from headway.tensors import Buffer, Part, Tensors, pieces_of, raw_pieces, size_of, unpack
+from headway.tensors import Part, Tensors, pieces_of, raw_pieces, size_of, unpack
 
 DEFAULT_TIMEOUT_S = 60.0
 OPTIONS_BYTES_MAX = 32768
@@ -46,10 +46,15 @@ def ask_tensors(
     Raises: InvalidInput naming the input; TooLarge.
     """
     arrays = {name: _array(name, value) for name, value in inputs.items()}
-    rows = _rows(arrays) if batched else 0
-    if lender and (placed := lender.in_place(arrays)):
-        return Asked(model, version, rows, {SLOT: placed[1]}, b"", placed[:1])
-    return ask_pieces(Asked(model, version, rows, {}, b""), pieces_of(arrays), lender)
+    pieces, rows = pieces_of(arrays), _rows(arrays) if batched else 0
+    size = size_of(pieces)
+    if size > REQUEST_BYTES_MAX:
+        raise _too_large(size)
+    if lender is not None and size >= lender.bytes_min:
+        placed = lender.in_place(arrays) or lender.place(pieces)
+        if placed:
+            return Asked(model, version, rows, {SLOT: placed[1]}, b"", placed[:1])
+    return Asked(model, version, rows, {}, b"".join(pieces))
 
 
 def ask_body(model: str, body: Body | bytes, version: str = "", lender: Lender | None = None) -> Asked:
@@ -65,23 +70,24 @@ def ask_parts(
     tensor in a slot, else copied. Raises: InvalidInput; TooLarge."""
     placed = received.framed(parts) if received else None
     if placed is None:
-        return ask_pieces(asked, raw_pieces(parts), lender)
+        pieces = raw_pieces(parts)
+        size = size_of(pieces)
+        if size > REQUEST_BYTES_MAX:
+            raise _too_large(size)
+        placed = lender.place(pieces) if lender is not None else None
+        if placed is None:
+            return asked._replace(tensors=b"".join(pieces))
     return asked._replace(options={**asked.options, SLOT: placed[1]}, lent=placed[:1])
 
 
-def ask_pieces(asked: Asked, pieces: list[Buffer], lender: Lender | None) -> Asked:
-    """The request with packed tensors, in a slot or inline. Raises: TooLarge."""
-    size = size_of(pieces)
-    if size > REQUEST_BYTES_MAX:
-        raise TooLarge(f"a request of {size} bytes is over the limit of {REQUEST_BYTES_MAX}")
-    placed = lender.place(pieces) if lender else None
-    if placed is None:
-        return asked._replace(tensors=b"".join(pieces))
-    return asked._replace(options={**asked.options, SLOT: placed[1]}, lent=placed[:1])
+def _too_large(size: int) -> TooLarge:
+    return TooLarge(f"a request of {size} bytes is over the limit of {REQUEST_BYTES_MAX}")
 
 
 def with_reply_room(asked: Asked, lender: Lender) -> Asked:
     """The request with a slot for its reply, if that will be large."""
+    if not lender.reply_bytes:  # PERF: most callers never get a large one
+        return asked
     room = lender.reply_room(asked.model, asked.version)
     if room is None:
         return asked

@@ -189,16 +189,16 @@ def test_closing_leaves_arrays_valid_and_removes_the_file(lender, tmp_path):
 def test_a_reply_slot_is_reserved_once_replies_are_known_to_be_large(lender):
     asked = Asked("m", "", 0, {}, b"")
     assert with_reply_room(asked, lender) is asked
-    lender.learn("m", "", Reply(1, 0, bytes(SHM_BYTES_MIN - 1), {}))
+    lender.received(1, Reply(1, 0, bytes(SHM_BYTES_MIN - 1), {}), ("m", ""))
     assert with_reply_room(asked, lender) is asked
-    lender.learn("m", "", Reply(1, 0, bytes(LARGE), {}))
+    lender.received(1, Reply(1, 0, bytes(LARGE), {}), ("m", ""))
     assert with_reply_room(asked._replace(model="other"), lender).lent == ()
     _, _, _, length = with_reply_room(asked, lender).options["reply_slot"]
     assert length >= LARGE
 
 
 def test_a_reply_is_copied_out_of_its_slot(lender, mapped):
-    lender.learn("m", "", Reply(1, 0, bytes(LARGE), {}))
+    lender.received(1, Reply(1, 0, bytes(LARGE), {}), ("m", ""))
     asked = with_reply_room(Asked("m", "", 0, {}, b""), lender)
     lender.keep(1, asked.lent)
     mapped.write_reply(asked.options["reply_slot"], lambda room: room.__setitem__(slice(0, 5), b"reply"))
@@ -207,9 +207,9 @@ def test_a_reply_is_copied_out_of_its_slot(lender, mapped):
     assert reply.content == b"reply"
 
 
-@pytest.mark.parametrize("length", [-1, LARGE * 2, "5", True, None.__class__])
+@pytest.mark.parametrize("length", [-1, LARGE * 2, "5", True, None])
 def test_a_reply_that_lies_about_its_slot_is_refused(lender, length):
-    lender.learn("m", "", Reply(1, 0, bytes(LARGE), {}))
+    lender.received(1, Reply(1, 0, bytes(LARGE), {}), ("m", ""))
     lender.keep(1, with_reply_room(Asked("m", "", 0, {}, b""), lender).lent)
     with pytest.raises(RemoteProtocolError):
         lender.received(1, Reply(1, 0, b"", {"slot": length}))

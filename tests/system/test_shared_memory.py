@@ -106,7 +106,7 @@ def test_direct_requests_are_answered_right(up: Up, shm_bytes: int) -> None:
                 assert y.shape == SHAPE and (y == 2 * i).all()
         if shm_bytes:
             until(lambda: client.lender.taken == 0)
-            assert len(client.lender._reply_bytes) == 1
+            assert len(client.lender.reply_bytes) == 1
 
 
 def test_answers_stay_what_they_were_when_slots_are_used_again(up: Up) -> None:

@@ -18,7 +18,7 @@ X = np.arange(1 << 15, dtype=np.float32)
 @pytest.fixture
 def lender(tmp_path):
     lender = Lender(f"ipc://{tmp_path}/broker.sock", 1 << 22)
-    lender.learn("m", "", Reply(1, 0, bytes(1 << 18), {}))
+    lender.received(1, Reply(1, 0, bytes(1 << 18), {}), ("m", ""))
     yield lender
     lender.close()
 
