@@ -2,8 +2,8 @@
 
     python benchmarks/slots.py [--sizes 16384,65536,...] [--seconds 1.0]
 
-Starts `headway up` with an echo model that answers with one number (`small`) or with what it got (`same`), asks
-one at a time, inline and in a slot by turns, and prints the median of each in microseconds.
+Starts `headway up` with an echo model that answers with one number (`small`) or with what it got (`same`),
+asks one at a time, inline and in a slot by turns, and prints the median of each in microseconds.
 """
 
 from __future__ import annotations

@@ -174,7 +174,10 @@ class Calls:
                 return [Release(id) for id in self._held.release(ids)]
             case Answer(id=id, body=body):
                 self._hear(now)
-                return [Settle(id, body)] if self._open.pop(id, None) else []
+                call = self._open.get(id)
+                if call and call.query:  # a request that got one is still owed its reply
+                    del self._open[id]
+                    return [Settle(id, body)]
             case Abandon(id=id):
                 return self._abandon(id, now)
             case Unsent(message=message):

@@ -32,9 +32,9 @@ from headway.slots import Slot
 from headway.tensors import Array, Buffer, Part, dtype_of, frame_of, size_of, write_pieces
 
 _log = logs.get("headway.client")
-# PERF: one at a time through the broker, in microseconds, inline and in a slot (benchmarks/slots.py, two cores):
-# 16 KiB 1209 and 1312, 64 KiB 1253 and 1180, 128 KiB 1445 and 1211, 602,112 bytes 2491 and 1373, 5 MiB 28182
-# and 2993. Where they cross, the noise is larger than the difference.
+# PERF: one at a time through the broker, in us, inline and in a slot (benchmarks/slots.py, two cores): 16 KiB
+# 1209 and 1312, 64 KiB 1253 and 1180, 128 KiB 1445 and 1211, 602,112 bytes 2491 and 1373, 5 MiB 28 and 3 ms.
+# Where they cross, the noise is larger than the difference.
 SHM_BYTES_MIN = 65536
 RETRY_S = 10.0
 HEAD_BYTES = 2048 - HEADER_BYTES  # room for the packed header in front of an array
