@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 
 from headway.errors import Cancelled, InvalidInput, TooLarge
+from headway.lent import Lender
 from headway.messages import OK, Reply
 from headway.stub import AsyncStubClient
 from headway_gateway.app import create_app
@@ -66,6 +67,47 @@ def test_a_length_that_lies_is_refused():
 def test_half_a_body_is_not_a_body():
     with pytest.raises(Cancelled):
         body_of([chunk(b"ab", True), {"type": "http.disconnect"}])
+
+
+LARGE = 1 << 17
+
+
+def received(tmp_path, *events: dict[str, Any], length: int = LARGE) -> tuple[Request, Any]:
+    """A request whose body goes into shared memory, and its body."""
+    waiting = iter(events[1:])
+
+    async def receive() -> dict[str, Any]:
+        return next(waiting)
+
+    lender = Lender(f"ipc://{tmp_path}/broker.sock", 1 << 20)
+    request = Request(scope((b"content-length", b"%d" % length)), receive, events[0])
+    try:
+        return request, asyncio.run(request.body(1 << 20, lender))
+    finally:
+        lender.close()
+
+
+def test_a_large_body_is_received_into_a_slot(tmp_path):
+    half = bytes(range(256)) * (LARGE // 512)
+    request, body = received(tmp_path, chunk(half, True), chunk(b"", True), chunk(half))
+    assert request.received and body is request.received.view
+    assert body == half + half
+
+
+def test_a_large_body_that_is_there_already_is_not_received_again(tmp_path):
+    request, body = received(tmp_path, chunk(bytes(LARGE)))
+    assert request.received is None and body == bytes(LARGE)
+
+
+@pytest.mark.parametrize("last", [bytes(LARGE), b""])
+def test_a_body_in_a_slot_that_is_longer_or_shorter_than_announced_is_refused(tmp_path, last):
+    with pytest.raises(InvalidInput):
+        received(tmp_path, chunk(b"x", True), chunk(last))
+
+
+def test_a_client_that_leaves_within_a_body_in_a_slot_is_noticed(tmp_path):
+    with pytest.raises(Cancelled):
+        received(tmp_path, chunk(b"x", True), {"type": "http.disconnect"})
 
 
 def test_a_query_that_is_not_text_is_dropped():
