@@ -27,6 +27,9 @@ second a timer each would hold millions of them. Only batch delays have exact ti
 
 Invariants (proved by `check`): an open request is in one queue or in one flight, and in its caller's
 table; one that is not open is in no queue and no table; a request has one outcome; the roster's holds.
+
+Longer than 300 lines because it is the one place where the parts meet: `intake`, `dispatch`, `ledger`,
+`holds`, `roster` and `placement` do not know each other's business, and this file tells it to them.
 """
 
 from __future__ import annotations
@@ -36,16 +39,11 @@ from dataclasses import dataclass
 
 from headway.errors import (
     DeadlineExceeded,
-    HeadwayError,
     InternalError,
-    NotReady,
-    QueueFull,
     RemoteProtocolError,
-    TooLarge,
     WorkerLost,
 )
 from headway.messages import (
-    REQUEST_BYTES_MAX,
     Alive,
     Answer,
     Batch,
@@ -67,7 +65,6 @@ from headway.messages import (
     Released,
     Replies,
     Reply,
-    Request,
     Requests,
     Result,
     Results,
@@ -75,7 +72,6 @@ from headway.messages import (
     Welcome,
 )
 from headway.parts import parts
-from headway.refs import has_slots, without_reply_slot
 from headway_broker.batching import BatchPolicy, FillOrDelay
 from headway_broker.catalog import Catalog, Key
 from headway_broker.dispatch import Dispatch
@@ -92,6 +88,7 @@ from headway_broker.events import (
     WorkerGone,
 )
 from headway_broker.holds import Holds
+from headway_broker.intake import Intake
 from headway_broker.invariants import check, check_holds
 from headway_broker.ledger import Ledger
 from headway_broker.placement import Seat, plan
@@ -103,7 +100,6 @@ from headway_broker.stats import ModelStats
 TICK_S = 0.1
 PROBE_S = 1.0
 TRIES_MAX = 2
-RETRY_AFTER_S = (0.1, 60.0)
 
 
 @dataclass(frozen=True)
@@ -132,6 +128,7 @@ class Scheduler:
         self.holds = Holds()
         self.ledger = Ledger(self.stats, self.holds)
         self.report = Report(catalog, self.roster, self.queues, self.ledger)
+        self._intake = Intake(catalog, self.queues, self.roster, self.ledger, self.report)
         self._dispatch = Dispatch(self.queues, self.stats, self.roster, policy or FillOrDelay(), nonce)
         self._times = times or BrokerTimes()
         self._nonce = nonce
@@ -192,11 +189,12 @@ class Scheduler:
         match message:
             case Requests(requests=requests):
                 for request in requests:
-                    self._accept(caller, request, now)
+                    if key := self._intake.accept(caller, request, now):
+                        self._dispatch.look_at(key)
             case Cancels(ids=ids):
-                self._cancel([r for id in ids if (r := self.ledger.find(caller, id))])
+                self._intake.cancel([r for id in ids if (r := self.ledger.find(caller, id))])
             case Reclaims(ids=ids):
-                self._cancel([r for id in ids if (r := self.ledger.find(caller, id))])
+                self._intake.cancel([r for id in ids if (r := self.ledger.find(caller, id))])
                 self.holds.reclaim(caller, ids)
             case Ping():
                 self._outbox.append(ToCaller(caller, Heartbeat(self._nonce)))
@@ -207,70 +205,8 @@ class Scheduler:
             case _:
                 raise RemoteProtocolError(f"a caller sends no {type(message).__name__}")
 
-    def _accept(self, caller: bytes, request: Request, now: float) -> None:
-        """Queue a request, or refuse it. One that is open already was sent again: it keeps its place."""
-        if self.ledger.find(caller, request.id):
-            return
-        try:
-            key = self.catalog.resolve(request.model, request.version)
-        except HeadwayError as error:
-            self.ledger.refuse(caller, request.id, (request.model, request.version), error)
-            return
-        try:
-            self.ledger.open(self._enqueue(caller, key, request, now))
-            self._dispatch.look_at(key)
-        except HeadwayError as error:
-            self.ledger.refuse(caller, request.id, key, error)
-
-    def _enqueue(self, caller: bytes, key: Key, request: Request, now: float) -> OpenRequest:
-        queue = self.queues[key]
-        spec = queue.spec
-        if request.rows > spec.batch_size_max:
-            raise TooLarge(
-                f"{request.rows} rows, and batch_size_max of {spec.name!r} is {spec.batch_size_max}"
-            )
-        if len(request.tensors) > REQUEST_BYTES_MAX:
-            raise TooLarge(f"{len(request.tensors)} bytes, and a request has at most {REQUEST_BYTES_MAX}")
-        if request.attempt and not spec.idempotent:
-            raise WorkerLost("sent before the broker was restarted, and the model is not idempotent")
-        if not request.timeout_ms:
-            raise DeadlineExceeded("the request's time ran out before it reached the broker")
-        if not self.roster.idle(key) and (reason := self.report.unservable(key)):
-            raise NotReady(reason)
-        options, slots = request.options, has_slots(request.options)
-        accepted = OpenRequest(
-            caller,
-            request.id,
-            key,
-            now,
-            now + request.timeout_ms / 1000,
-            request.rows or 1,
-            request.rows,
-            without_reply_slot(options) if slots and request.attempt else options,
-            request.tensors,
-            slots=slots,
-        )
-        try:
-            queue.add(accepted)
-        except QueueFull as error:
-            error.retry_after_s = self._retry_after(key)
-            raise
-        return accepted
-
-    def _retry_after(self, key: Key) -> float:
-        """How long the queue takes to run empty, at the pace of its last batches."""
-        queue, workers = self.queues[key], self.roster.hosts(key)
-        batches = queue.rows / queue.spec.batch_size_max / max(len(workers), 1)
-        least, most = RETRY_AFTER_S
-        return min(max(batches * self.stats[key].batch_s, least), most)
-
-    def _cancel(self, requests: list[OpenRequest]) -> None:
-        for request in requests:
-            self.queues[request.key].remove(request)
-            self.ledger.cancel(request)
-
     def _caller_left(self, caller: bytes) -> None:
-        self._cancel(self.ledger.of(caller))
+        self._intake.cancel(self.ledger.of(caller))
         self.ledger.forget(caller)
 
     # ---- workers ----
@@ -307,7 +243,7 @@ class Scheduler:
                 self._note("copy", worker, model=copy.model, version=copy.version, state=copy.state)
                 self._replan(now)
                 self._dispatch.look_for(worker)
-                self._give_up((copy.model, copy.version), now)
+                self._intake.give_up((copy.model, copy.version), now)
             case Leave(reason=reason):
                 self.roster.leave(worker)
                 self._note("worker leaves", worker, reason=reason)
@@ -328,14 +264,6 @@ class Scheduler:
         self._outbox.append(ToWorker(identity, welcome))
         self._replan(now)
         self._dispatch.look_for(worker)
-
-    def _give_up(self, key: Key, now: float) -> None:
-        """Answer what waits for a model that failed to load everywhere."""
-        reason = self.report.unservable(key) if key in self.queues else ""
-        if reason:
-            for request in list(self.queues[key]):
-                self.queues[key].remove(request)
-                self.ledger.fail(request, NotReady(reason), now)
 
     def _done(self, worker: Worker, result: Result, now: float) -> None:
         """Settle what a batch's result, or a part of it, answers. (A batch taken back is not known.)"""
@@ -417,12 +345,7 @@ class Scheduler:
 
     def _tick(self, now: float) -> None:
         self._tick_at = now + TICK_S
-        for queue in self.queues.values():
-            if len(queue):
-                for request in queue.expire(now):
-                    self.ledger.fail(
-                        request, DeadlineExceeded("the request's time ran out in the queue"), now
-                    )
+        self._intake.expire(now)
         for worker in list(self.roster):
             self._watch(worker, now)
         if now >= self._beat_at:

@@ -1,0 +1,121 @@
+"""The way into the queues, and the ways out of them that lead to no worker.
+
+Knows: which requests are refused and why, cancels, expiry. Must not know: workers' messages, batches,
+what is to be sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from headway.errors import (
+    DeadlineExceeded,
+    HeadwayError,
+    NotReady,
+    QueueFull,
+    TooLarge,
+    WorkerLost,
+)
+from headway.messages import REQUEST_BYTES_MAX, Request
+from headway.models import ModelSpec
+from headway.refs import has_slots, without_reply_slot
+from headway_broker.catalog import Catalog, Key
+from headway_broker.ledger import Ledger
+from headway_broker.queues import OpenRequest, Queue
+from headway_broker.report import Report
+from headway_broker.roster import Roster
+
+RETRY_AFTER_S = (0.1, 60.0)
+
+
+class Intake:
+    """Puts requests into their queues, or refuses them."""
+
+    def __init__(
+        self, catalog: Catalog, queues: Mapping[Key, Queue], roster: Roster, ledger: Ledger, report: Report
+    ) -> None:
+        self._catalog = catalog
+        self._queues = queues
+        self._roster = roster
+        self._ledger = ledger
+        self._report = report
+
+    def accept(self, caller: bytes, request: Request, now: float) -> Key | None:
+        """Queue a request, and return whose queue it is in; or refuse it, and return None. One that is open
+        already was sent again: it keeps its place."""
+        if self._ledger.find(caller, request.id):
+            return None
+        key = (request.model, request.version)
+        try:
+            key = self._catalog.resolve(*key)
+            self._check(request, key)
+            self._ledger.open(self._queued(caller, key, request, now))
+        except HeadwayError as error:
+            self._ledger.refuse(caller, request.id, key, error)
+            return None
+        return key
+
+    def cancel(self, requests: list[OpenRequest]) -> None:
+        """Nobody waits for these any more."""
+        for request in requests:
+            self._queues[request.key].remove(request)
+            self._ledger.cancel(request)
+
+    def expire(self, now: float) -> None:
+        """Answer what waited until its time was over."""
+        for queue in self._queues.values():
+            if len(queue):
+                for request in queue.expire(now):
+                    late = DeadlineExceeded("the request's time ran out in the queue")
+                    self._ledger.fail(request, late, now)
+
+    def give_up(self, key: Key, now: float) -> None:
+        """Answer what waits for a model that failed to load everywhere."""
+        reason = self._report.unservable(key) if key in self._queues else ""
+        if reason:
+            for request in list(self._queues[key]):
+                self._queues[key].remove(request)
+                self._ledger.fail(request, NotReady(reason), now)
+
+    def _check(self, request: Request, key: Key) -> None:
+        """Raises: what speaks against the request, whatever its queue."""
+        spec: ModelSpec = self._queues[key].spec
+        rows, size = request.rows, len(request.tensors)
+        if rows > spec.batch_size_max:
+            raise TooLarge(f"{rows} rows, and batch_size_max of {spec.name!r} is {spec.batch_size_max}")
+        if size > REQUEST_BYTES_MAX:
+            raise TooLarge(f"{size} bytes, and a request has at most {REQUEST_BYTES_MAX}")
+        if request.attempt and not spec.idempotent:
+            raise WorkerLost("sent before the broker was restarted, and the model is not idempotent")
+        if not request.timeout_ms:
+            raise DeadlineExceeded("the request's time ran out before it reached the broker")
+        if not self._roster.idle(key) and (reason := self._report.unservable(key)):
+            raise NotReady(reason)
+
+    def _queued(self, caller: bytes, key: Key, request: Request, now: float) -> OpenRequest:
+        options, slots = request.options, has_slots(request.options)
+        accepted = OpenRequest(
+            caller,
+            request.id,
+            key,
+            now,
+            now + request.timeout_ms / 1000,
+            request.rows or 1,
+            request.rows,
+            without_reply_slot(options) if slots and request.attempt else options,
+            request.tensors,
+            slots=slots,
+        )
+        try:
+            self._queues[key].add(accepted)
+        except QueueFull as error:
+            error.retry_after_s = self._retry_after(key)
+            raise
+        return accepted
+
+    def _retry_after(self, key: Key) -> float:
+        """How long the queue takes to run empty, at the pace of its last batches."""
+        queue, workers = self._queues[key], self._roster.hosts(key)
+        batches = queue.rows / queue.spec.batch_size_max / max(len(workers), 1)
+        least, most = RETRY_AFTER_S
+        return min(max(batches * self._ledger.stats[key].batch_s, least), most)
