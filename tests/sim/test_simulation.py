@@ -12,8 +12,8 @@ from headway_broker.scheduler import BrokerTimes
 from tests.sim.world import Nature, WorkerNode, World
 
 SEEDS = range(120)
-LOAD_S = 3.0
-TIMEOUTS_S = (0.2, 2.0, 4.0)
+LOAD_S = 1.5
+TIMEOUTS_S = (0.2, 1.0, 2.5)
 
 
 def spec(name: str, **keys: object) -> ModelSpec:
@@ -83,7 +83,7 @@ def test_every_request_gets_one_outcome_in_time_whatever_dies(seed: int) -> None
     make_load(world, rate=random.Random(seed + 1).choice((10, 60)))
     make_faults(world)
     world.start()
-    world.settle_down(LOAD_S + max(TIMEOUTS_S) + 5.0)
+    world.settle_down(LOAD_S + max(TIMEOUTS_S) + 4.0)
     lives = world.broker.life  # a caller sends again what a broker's death left open
     for tensors, runs in world.judge.runs.items():
         assert runs <= 2 * lives, f"{tensors!r} ran {runs} times under {lives} brokers"
@@ -237,28 +237,3 @@ def test_a_request_that_came_back_is_served_while_the_other_worker_always_has_fu
     assert queue.rows == queue.rows_together, "what came back has not waited for the load to end"
     world.settle_down(30.0)
     assert set(world.judge.errors) <= {"QueueFull"}
-
-
-def test_after_a_days_crashes_of_callers_workers_and_brokers_no_slot_is_lost_or_was_used_twice() -> None:
-    """As many as one a minute makes in a day, in three virtual hours; most requests are in slots."""
-    end_s, rng = 3 * 3600.0, random.Random(7)
-    times = BrokerTimes(heartbeat_s=2.0, silence_s=6.0)
-    world = World(7, models(rng), Nature(latency_s=(0.0001, 0.01), batch_s=(0.01, 0.2)), times, 0.9, 120.0)
-    world.add_workers(3)
-    world.add_callers(3)
-    faults = [world.crash, world.crash, WorkerNode.hang, WorkerNode.freeze, WorkerNode.freeze, world.drain]
-    id, time = 0, 10.0
-    while (time := time + rng.uniform(3.0, 12.0)) < end_s:
-        for _ in range(12):
-            id += 1
-            caller, kind = rng.choice(world.callers), rng.random()
-            at, ask = time + rng.uniform(0, 1.0), (id, rng.choice(world.specs).name, rng.choice(TIMEOUTS_S))
-            world.plan(at, lambda c=caller, ask=ask, id=id: c.ask(*ask, b"request %d" % id))
-            if kind > 0.9:
-                world.plan(at + rng.uniform(0, 0.3), lambda c=caller, id=id: c.abandon(id))
-        victim = rng.choice([*world.workers * 4, *world.callers * 2, world.broker])
-        fault = rng.choice(faults) if isinstance(victim, WorkerNode) else world.crash
-        world.plan(time + rng.uniform(0, 1.0), lambda v=victim, fault=fault: v.alive and fault(v))
-    world.start()
-    world.settle_down(end_s + 60.0)
-    assert world.judge.released > 5_000 and world.judge.shared > 1_000
