@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from headway import Client
@@ -82,6 +83,19 @@ class Up:
             os.kill(pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Up]:
+    """An `Up` on the models in `folder`, stopped afterwards and checked to have left no process."""
+    up = Up(folder)
+    try:
+        up.hear("ready: http://")
+        yield up
+        assert up.end(signal.SIGINT) == 0
+        assert up.pids() == []
+    finally:
+        up.close()
 
 
 def session_of(pid: int) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from headway import Client
-from tests.system.stack import Up, add_model, until
+from tests.system.stack import Up, add_model, serving, until
 
 pytestmark = pytest.mark.system
 
@@ -55,14 +55,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("up")
     add_model(folder / "models", "echo", ECHO_TOML, ECHO)
     add_model(folder / "models", "slow", SLOW_TOML, SLOW)
-    up = Up(folder)
-    try:
-        up.hear("ready: http://")
+    with serving(folder) as up:
         yield up
-        assert up.end(signal.SIGINT) == 0
-        assert up.pids() == []
-    finally:
-        up.close()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from headway import Body, Client
 from headway.errors import InvalidInput
 from headway.outgoing import Asked
 from headway.shm import sweep
-from tests.system.stack import Up, add_model, until
+from tests.system.stack import Up, add_model, serving, until
 
 pytestmark = pytest.mark.system
 
@@ -72,14 +72,9 @@ with Client(sys.argv[1]) as client:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("up")
     add_model(folder / "models", "double", TOML, DOUBLE)
-    up = Up(folder)
-    try:
-        up.hear("ready: http://")
+    with serving(folder) as up:
         yield up
-        assert up.end(signal.SIGINT) == 0
-        assert segments(up) == [], "the gateway left its segment"
-    finally:
-        up.close()
+    assert segments(up) == [], "the gateway left its segment"
 
 
 @pytest.fixture
