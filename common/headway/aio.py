@@ -38,6 +38,7 @@ from headway.outgoing import (
     DEFAULT_TIMEOUT_S,
     Asked,
     Inputs,
+    answer_of,
     ask_body,
     ask_tensors,
     body_of,
@@ -159,10 +160,8 @@ class AsyncClient:
         return self.lender.received(call.id, reply, (asked.model, asked.version))
 
     async def _query(self, what: str) -> dict[str, Any]:
-        answer = await self._start(query_of(next(self._ids), what, time.monotonic() + QUERY_TIMEOUT_S))
-        if not isinstance(answer, dict):
-            raise RemoteProtocolError("not an answer to a question")
-        return answer
+        call = query_of(next(self._ids), what, deadline_of(time.monotonic(), QUERY_TIMEOUT_S))
+        return answer_of(await self._start(call))
 
     async def _start(self, call: Call) -> Any:
         if self._context is None:
@@ -226,9 +225,6 @@ class AsyncClient:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._on_turn_now()
-
-    def _on_turn_now(self) -> None:
         if self._turn:
             self._turn.cancel()
         self._on_turn()

@@ -39,6 +39,7 @@ from headway.outgoing import (
     DEFAULT_TIMEOUT_S,
     Asked,
     Inputs,
+    answer_of,
     ask_body,
     ask_tensors,
     body_of,
@@ -182,7 +183,7 @@ class Client:
 
     def _query(self, what: str, timeout_s: float) -> dict[str, Any]:
         call = query_of(next(self._ids), what, deadline_of(time.monotonic(), timeout_s))
-        answer: dict[str, Any] = self._wait(self._start(call, _answer_of))
+        answer: dict[str, Any] = self._wait(self._start(call, answer_of))
         return answer
 
     def _submit(self, asked: Asked, timeout_s: float | None, convert: Convert) -> _Future:
@@ -345,9 +346,3 @@ class _Future(Future[Any]):
         if cancelled:
             self._client._abandon(self._id)
         return cancelled
-
-
-def _answer_of(outcome: Any) -> dict[str, Any]:
-    if isinstance(outcome, Reply) or not isinstance(outcome, dict):
-        raise RemoteProtocolError("not an answer to a question")
-    return outcome

@@ -140,6 +140,13 @@ def reply_of(outcome: Any) -> Reply:
     return outcome
 
 
+def answer_of(outcome: Any) -> dict[str, Any]:
+    """The body of the answer to a question. Raises: RemoteProtocolError for anything else."""
+    if isinstance(outcome, Reply) or not isinstance(outcome, dict):
+        raise RemoteProtocolError("not an answer to a question")
+    return outcome
+
+
 def tensors_of(reply: Reply) -> Tensors:
     """The arrays of a reply: read-only views that keep the reply alive.
 
