@@ -31,9 +31,10 @@ import zmq
 from headway import link, logs
 from headway.body import Body
 from headway.calls import Abandon, Action, Call, Calls, Release, Send, Settle, Unsent
-from headway.errors import BrokerUnreachable, HeadwayError, InternalError, RemoteProtocolError
+from headway.errors import BrokerUnreachable, HeadwayError, InternalError
+from headway.inbox import drain
 from headway.lent import Lender
-from headway.messages import Reply
+from headway.messages import Message, Reply
 from headway.outgoing import (
     DEFAULT_TIMEOUT_S,
     Asked,
@@ -52,7 +53,7 @@ from headway.outgoing import (
 )
 from headway.settings import ClientSettings, read
 from headway.tensors import Array, Tensors
-from headway.wire import decode, encode
+from headway.wire import encode
 
 _log = logs.get("headway.client")
 DRAIN_MAX = 500
@@ -232,16 +233,13 @@ class AsyncClient:
     def _drain(self) -> int:
         """Read until the socket would block, or DRAIN_MAX; returns how many messages were read."""
         now = time.monotonic()
-        for count in range(DRAIN_MAX):
-            frame = link.receive(self._socket)
-            if frame is None:
-                return count
-            try:
-                self._do(self._calls.handle(decode(frame), now))
-            except RemoteProtocolError as error:
-                _log.warning("message refused", reason=str(error))
-        self._take_turn()
-        return DRAIN_MAX
+        count = drain(self._socket, DRAIN_MAX, lambda message: self._hear(message, now), _log)
+        if count == DRAIN_MAX:
+            self._take_turn()
+        return count
+
+    def _hear(self, message: Message, now: float) -> None:
+        self._do(self._calls.handle(message, now))
 
     def _do(self, actions: list[Action]) -> bool:
         """Do them; True if something was sent."""

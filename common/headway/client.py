@@ -32,7 +32,8 @@ import zmq
 from headway import link, logs
 from headway.body import Body
 from headway.calls import Abandon, Action, Call, Calls, Event, Release, Send, Settle, Unsent
-from headway.errors import BrokerUnreachable, HeadwayError, InternalError, RemoteProtocolError
+from headway.errors import BrokerUnreachable, HeadwayError, InternalError
+from headway.inbox import drain
 from headway.lent import Lender
 from headway.messages import Reply
 from headway.outgoing import (
@@ -53,7 +54,7 @@ from headway.outgoing import (
 )
 from headway.settings import ClientSettings, read
 from headway.tensors import Array, Tensors
-from headway.wire import decode, encode
+from headway.wire import encode
 
 _log = logs.get("headway.client")
 DRAIN_MAX = 1000
@@ -281,18 +282,8 @@ class Client:
         while self._events:
             self._do(self._calls.handle(self._events.popleft(), now))
         if self._socket in ready:
-            self._drain(now)
+            drain(self._socket, DRAIN_MAX, lambda message: self._do(self._calls.handle(message, now)), _log)
         self._do(self._calls.wake(now))
-
-    def _drain(self, now: float) -> None:
-        for _ in range(DRAIN_MAX):
-            frame = link.receive(self._socket)
-            if frame is None:
-                return
-            try:
-                self._do(self._calls.handle(decode(frame), now))
-            except RemoteProtocolError as error:
-                _log.warning("message refused", reason=str(error))
 
     def _do(self, actions: list[Action]) -> None:
         for action in actions:

@@ -22,6 +22,8 @@ import zmq
 from headway.errors import SettingsError
 from headway.messages import MESSAGE_BYTES_MAX
 
+Socket = zmq.Socket[bytes]
+
 LINGER_MS = 200
 HIGH_WATER = 100_000
 RECONNECT_MS = 50

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headway import aio
+from headway import aio, inbox
 from headway.aio import AsyncClient
 from headway.body import Body
 from headway.errors import (
@@ -244,7 +244,7 @@ def test_a_defect_in_the_loop_fails_what_is_open_and_no_more(broker, monkeypatch
     async def steps(client):
         held = asyncio.create_task(client.infer("hold", X))
         await until(broker.requests)
-        monkeypatch.setattr(aio, "decode", lambda frame: 1 / 0)
+        monkeypatch.setattr(inbox, "decode", lambda frame: 1 / 0)
         with pytest.raises(InternalError, match="ZeroDivisionError"):
             await client.infer("echo", X)
         with pytest.raises(InternalError):

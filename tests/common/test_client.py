@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from headway import client as client_module
+from headway import inbox
 from headway.body import Body
 from headway.client import Client
 from headway.errors import (
@@ -288,7 +289,7 @@ def test_a_client_may_be_opened_before_its_broker(absent):
 def test_a_defect_in_the_thread_fails_what_is_open_and_no_more(client, broker, monkeypatch, caplog):
     held = client.submit("hold", X)
     broker.wait_for(broker.requests)
-    monkeypatch.setattr(client_module, "decode", lambda frame: 1 / 0)
+    monkeypatch.setattr(inbox, "decode", lambda frame: 1 / 0)
     with pytest.raises(InternalError, match="ZeroDivisionError"):
         client.infer("echo", X)
     with pytest.raises(InternalError):

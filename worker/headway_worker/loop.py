@@ -20,10 +20,10 @@ from typing import Protocol
 import zmq
 
 from headway import link, logs
-from headway.errors import RemoteProtocolError
 from headway.exits import Exit
+from headway.inbox import drain
 from headway.messages import Load, Unload
-from headway.wire import decode, encode
+from headway.wire import encode
 from headway_worker.orders import Order, Report, Run
 from headway_worker.session import Action, Drain, Event, Leaving, Send, Session, Unsent
 
@@ -86,20 +86,10 @@ class Loop:
             os.read(wakeup, 64)
         now = time.monotonic()
         if self._socket in ready:
-            self._drain(now)
+            drain(self._socket, DRAIN_MAX, lambda message: self._do(self._session.handle(message, now)), _log)
         while self._reports:
             self._do(self._session.handle(self._reports.popleft(), now))
         self._do(self._session.wake(now))
-
-    def _drain(self, now: float) -> None:
-        for _ in range(DRAIN_MAX):
-            frame = link.receive(self._socket)
-            if frame is None:
-                return
-            try:
-                self._do(self._session.handle(decode(frame), now))
-            except RemoteProtocolError as error:
-                _log.warning("message refused", reason=str(error))
 
     def _do(self, actions: list[Action]) -> None:
         blocked = False  # from then on nothing is sent: messages must not overtake each other
