@@ -71,7 +71,7 @@ class Held:
     @property
     def hurry(self) -> bool:
         """Whether there is something to ask at once."""
-        return bool(self._fresh)
+        return bool(self._fresh and self._waiting)  # not for one that a late reply released meanwhile
 
     def next_wake(self) -> float:
         """inf: never."""

@@ -65,3 +65,11 @@ def test_a_new_brokers_word_is_not_enough_for_what_the_old_one_was_sent(held):
     assert held.release([1]) == []
     assert held.asks(50.0) == []
     assert held.due(105.0) == [1]
+
+
+def test_there_is_no_hurry_for_what_was_released_before_it_was_asked_for():
+    held = Held(orphan_s=120.0)
+    held.wait(1, 0.0, ask=True)
+    assert held.hurry
+    assert held.release([1]) == [1]
+    assert not held.hurry and not held.asks(0.0)
