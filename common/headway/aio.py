@@ -22,6 +22,7 @@ import itertools
 import select
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,10 @@ SAFETY_S = 1.0
 QUERY_TIMEOUT_S = 10.0
 
 
+Done = Callable[[Any], None]  # gets a call's outcome: a `Reply`, an answer's body, or an error
+_NOBODY: tuple[Done, None] = (lambda outcome: None, None)
+
+
 class AsyncClient:
     """A connection to one broker, used from one event loop. Open it after a fork, never before."""
 
@@ -77,7 +82,7 @@ class AsyncClient:
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
         self._calls = Calls()
-        self._futures: dict[int, asyncio.Future[Any]] = {}
+        self._open: dict[int, tuple[Done, Asked | None]] = {}
         self._turn: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._safety: asyncio.TimerHandle | None = None
@@ -151,33 +156,48 @@ class AsyncClient:
 
     async def reply(self, asked: Asked, timeout_s: float | None = None) -> Reply:
         """The raw reply, its content still packed: for those who pass it on. Raises as `infer`."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        id = self.start(asked, timeout_s, partial(_tell, future))
+        return reply_of(await self._awaited(id, future))
+
+    def start(self, asked: Asked, timeout_s: float | None, done: Done) -> int:
+        """Ask without a task that waits: `done` is called with the `Reply` or the error, once, from the event
+        loop, and must not raise. Returns what `abandon` takes. Raises: as `infer` for a request that
+        cannot be sent at all; `done` is not called then."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = deadline_of(time.monotonic(), timeout_s)
         asked = with_reply_room(asked, self.lender)
         call = call_of(next(self._ids), asked, deadline)
         if asked.lent:
             self.lender.keep(call.id, asked.lent)
-        reply = reply_of(await self._start(call))
-        return self.lender.received(call.id, reply, (asked.model, asked.version))
+        self._start(call, done, asked)
+        return call.id
+
+    def abandon(self, id: int) -> None:
+        """Withdraw what `start` began; its `done` is not called any more."""
+        if self._open.pop(id, None):
+            self._do(self._calls.handle(Abandon(id), time.monotonic()))
+            self._take_turn()
 
     async def _query(self, what: str) -> dict[str, Any]:
         call = query_of(next(self._ids), what, deadline_of(time.monotonic(), QUERY_TIMEOUT_S))
-        return answer_of(await self._start(call))
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._start(call, partial(_tell, future))
+        return answer_of(await self._awaited(call.id, future))
 
-    async def _start(self, call: Call) -> Any:
+    def _start(self, call: Call, done: Done, asked: Asked | None = None) -> None:
         if self._context is None:
             self.lender.release(call.id)
             raise BrokerUnreachable("the client is not open")
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._futures[call.id] = future
+        self._open[call.id] = (done, asked)
         self._calls.handle(call, time.monotonic())
         self._take_turn()
+
+    async def _awaited(self, id: int, future: asyncio.Future[Any]) -> Any:
         try:
             return await future
         finally:
-            if self._futures.pop(call.id, None):  # cancelled: nobody waits any more
-                self._do(self._calls.handle(Abandon(call.id), time.monotonic()))
-                self._take_turn()
+            self.abandon(id)  # if it was cancelled: nobody waits any more
 
     # ---- the loop ----
 
@@ -193,7 +213,7 @@ class AsyncClient:
             _log.exception("defect in the client")
             self._calls = Calls()
             self.lender.close()
-            for id in list(self._futures):
+            for id in list(self._open):
                 self._settle(id, InternalError(f"a defect in the client: {error!r}"))
 
     def _on_turn(self) -> None:
@@ -257,24 +277,24 @@ class AsyncClient:
         return sent
 
     def _settle(self, id: int, outcome: Any) -> None:
-        future = self._futures.pop(id, None)
-        if future is None or future.done():
-            return
-        try:
-            if isinstance(outcome, HeadwayError):
-                raise outcome
-            if isinstance(outcome, Reply):
-                outcome = self.lender.received(id, outcome)
-        except HeadwayError as error:
-            future.set_exception(error)
-        else:
-            future.set_result(outcome)
+        done, asked = self._open.pop(id, _NOBODY)
+        if asked and isinstance(outcome, Reply):
+            try:
+                outcome = self.lender.received(id, outcome, (asked.model, asked.version))
+            except HeadwayError as error:
+                outcome = error
+        done(outcome)
 
     def _look_for_stall(self) -> None:
         self._safety = self._loop.call_later(SAFETY_S, self._safely, self._look_for_stall)
         if self._turn is None and not _readable(self._fd) and self._drain():
             self.stalls += 1
             _log.warning("the socket's signal was lost", stalls=self.stalls)
+
+
+def _tell(future: asyncio.Future[Any], outcome: Any) -> None:
+    if not future.done():
+        future.set_result(outcome)
 
 
 def _readable(fd: int) -> bool:

@@ -209,15 +209,8 @@ def unpack(packed: Buffer) -> Tensors:
 
     Raises: InvalidInput for anything that `pack` would not have written.
     """
-    header = _header(packed)
-    fields, end = (_layout if len(header) <= CACHED_HEADER_BYTES_MAX else _layout.__wrapped__)(header)
-    size = len(packed)
-    if size > end:
-        raise InvalidInput(f"{size - end} bytes left over after the last tensor")
     tensors: Tensors = {}
-    for name, dtype, shape, count, start, length in fields:
-        if start + length > size:
-            raise InvalidInput(f"tensor {name!r}: {length} bytes announced, {max(size - start, 0)} there")
+    for name, dtype, shape, count, start, length in _fields(packed):
         if count and dtype is not BYTES:
             tensors[name] = np.frombuffer(packed, dtype.numpy, count, start).reshape(shape)
         else:
@@ -225,7 +218,30 @@ def unpack(packed: Buffer) -> Tensors:
     return tensors
 
 
+def unpack_raw(packed: Buffer) -> list[Part]:
+    """As `unpack`, the data of each tensor as bytes, a view on `packed`: for those who pass it on. What the
+    elements of a BYTES tensor are is not looked at. Raises: InvalidInput."""
+    whole = memoryview(packed)
+    return [
+        (name, dtype, shape, whole[start : start + length])
+        for name, dtype, shape, _, start, length in _fields(packed)
+    ]
+
+
 Field = tuple[str, DType, tuple[int, ...], int, int, int]
+
+
+def _fields(packed: Buffer) -> list[Field]:
+    """What lies where, all of it within `packed`. Raises: InvalidInput."""
+    header = _header(packed)
+    fields, end = (_layout if len(header) <= CACHED_HEADER_BYTES_MAX else _layout.__wrapped__)(header)
+    size = len(packed)
+    if size > end:
+        raise InvalidInput(f"{size - end} bytes left over after the last tensor")
+    for name, _, _, _, start, length in fields:
+        if start + length > size:
+            raise InvalidInput(f"tensor {name!r}: {length} bytes announced, {max(size - start, 0)} there")
+    return fields
 
 
 @lru_cache(256)  # PERF: the same headers come again and again; 3.0 us to unpack becomes 1.8
@@ -237,7 +253,7 @@ def _layout(header: bytes) -> tuple[list[Field], int]:
         dtype = _BY_CODE.get(code)
         if dtype is None:
             raise InvalidInput(f"tensor {name!r}: there is no dtype with code {code}")
-        count = _checked_count(name, dtype, shape, length)
+        count = checked_count(name, dtype, shape, length)
         fields.append((name, dtype, tuple(shape), count, offset, length))
         offset += length + (-length % _ALIGN)
     if len({field[0] for field in fields}) != len(fields):
@@ -250,13 +266,13 @@ def view(name: str, dtype: DType, shape: list[int] | tuple[int, ...], data: Buff
 
     Raises: InvalidInput with the expected and the actual size.
     """
-    count = _checked_count(name, dtype, shape, len(data))
+    count = checked_count(name, dtype, shape, len(data))
     if dtype is BYTES:
         return _strings(name, count, data).reshape(shape)
     return np.frombuffer(data, dtype.numpy, count).reshape(shape)
 
 
-def _checked_count(name: str, dtype: DType, shape: list[int] | tuple[int, ...], length: int) -> int:
+def checked_count(name: str, dtype: DType, shape: list[int] | tuple[int, ...], length: int) -> int:
     """How many elements there are, if so many of them take `length` bytes (of BYTES, nobody knows)."""
     count = math.prod(shape)
     if count == 0 and math.prod(d for d in shape if d) >= 1 << 48:  # numpy cannot, though it is empty

@@ -33,6 +33,8 @@ from headway.errors import (
     UnknownModel,
     WorkerLost,
 )
+from headway_gateway.inference import JSON, Answer
+from headway_gateway.request import write
 
 _log = logging.getLogger("headway.gateway")
 CLIENT_GONE = 499  # nobody reads it; it is for the counters
@@ -73,7 +75,6 @@ _HTTP: dict[int, tuple[str, str]] = {
 def add_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
     """Answer every exception of `app` in the dialect of its path."""
     app.add_error_handler(falcon.HTTPError, _on_http_error)
-    app.add_error_handler(HeadwayError, _on_headway_error)
     app.add_error_handler(Exception, _on_exception)
 
 
@@ -92,34 +93,33 @@ def retry_after(error: HeadwayError) -> str:
     return str(max(1, math.ceil(error.retry_after_s or 1)))
 
 
-async def _on_headway_error(req: Any, resp: Any, error: HeadwayError, params: Any) -> None:
-    row = row_of(error)
+def answer_to(error: Exception, dialect: str, facts: dict[str, Any]) -> Answer:
+    """An error as an HTTP response. `facts` say in the log what was asked when it is none of ours."""
+    row = row_of(error) if isinstance(error, HeadwayError) else None
     if row is None:
-        await _on_exception(req, resp, error, params)
-        return
-    if row.retry:
-        resp.set_header("Retry-After", retry_after(error))
-    _answer(req, resp, row.status, row.type, str(error))
+        _log.error("unexpected error", exc_info=error, extra={"facts": facts})
+        return _answer(dialect, 500, "InternalServerException", "internal error")
+    answer = _answer(dialect, row.status, row.type, str(error))
+    if row.retry and isinstance(error, HeadwayError):
+        return answer._replace(headers=(("Retry-After", retry_after(error)),))
+    return answer
+
+
+def _answer(dialect: str, status: int, type: str, message: str) -> Answer:
+    if dialect == "oip":
+        return Answer(status, JSON, json.dumps({"error": message}).encode())
+    # indented, and with a newline at the end, as TorchServe's
+    body = {"code": status, "type": type, "message": message}
+    return Answer(status, JSON, (json.dumps(body, indent=2) + "\n").encode())
+
+
+async def _on_exception(req: Any, resp: Any, error: Exception, params: Any) -> None:
+    write(resp, answer_to(error, dialect_of(req.path), {"method": req.method, "path": req.path}))
 
 
 async def _on_http_error(req: Any, resp: Any, error: falcon.HTTPError, params: Any) -> None:
     type, text = _HTTP.get(error.status_code, ("BadRequestException", ""))
     if error.headers:
         resp.set_headers(error.headers)
-    _answer(req, resp, error.status_code, type, text or error.description or error.title or "")
-
-
-async def _on_exception(req: Any, resp: Any, error: Exception, params: Any) -> None:
-    facts = {"method": req.method, "path": req.path}
-    _log.error("unexpected error", exc_info=error, extra={"facts": facts})
-    _answer(req, resp, 500, "InternalServerException", "internal error")
-
-
-def _answer(req: Any, resp: Any, status: int, type: str, message: str) -> None:
-    resp.status = status
-    resp.content_type = falcon.MEDIA_JSON
-    if dialect_of(req.path) == "oip":
-        resp.data = json.dumps({"error": message}).encode()
-    else:  # indented, and with a newline at the end, as TorchServe's
-        body = {"code": status, "type": type, "message": message}
-        resp.data = (json.dumps(body, indent=2) + "\n").encode()
+    message = text or error.description or error.title or ""
+    write(resp, _answer(dialect_of(req.path), error.status_code, type, message))

@@ -7,6 +7,7 @@ Knows: paths, headers and JSON objects of the protocol. Must not know: how tenso
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import falcon
@@ -14,20 +15,24 @@ import falcon.asgi
 
 import headway
 from headway.errors import CallerError, InternalError, InvalidInput
+from headway.lent import Received
 from headway.messages import Reply
 from headway.outgoing import Asked, ask_parts
 from headway.settings import GatewaySettings
-from headway.tensors import BY_NAME, Tensors, unpack
+from headway.tensors import BY_NAME, Buffer, Part, unpack_raw
+from headway_gateway.inference import BINARY, JSON, Answer, Head, Question, Target, check_names, timeout_s
 from headway_gateway.models import ask_broker, is_ready, versions_of, waiting
 from headway_gateway.oip_codec import InferRequest, decode, encode
-from headway_gateway.request import Request, check_names
+from headway_gateway.request import Request, respond
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 EXTENSIONS = ["binary_tensor_data", "parameters"]
 
 
 class OpenInference:
-    """The routes of this dialect. Statuses are exactly 200 where all is well: clients insist."""
+    """The routes of this dialect, an `Inference`. Statuses are exactly 200 where all is well."""
+
+    name = "oip"
 
     def __init__(self, client: Any, settings: GatewaySettings) -> None:
         self._client = client
@@ -75,20 +80,19 @@ class OpenInference:
     async def on_post_infer(
         self, req: Request, resp: falcon.asgi.Response, model: str, version: str = ""
     ) -> None:
-        check_names(model, version)
-        said_s = req.timeout_s(self._settings)
-        said = req.get_header(LENGTH_HEADER) or ""
-        before = int(said) if said.isdecimal() and len(said) <= 12 else 0  # checked when the body is there
-        body = await req.body(self._settings.body_bytes_max, self._client.lender, before)
-        request = decode(body, _json_bytes(req, len(body)))
-        asked = ask_parts(_asked(request, model, version), request.parts, self._client.lender, req.received)
-        timeout_s = _shorter(said_s, request.timeout_s, self._settings)
-        reply = await req.while_connected(self._client.reply(asked, timeout_s))
-        used = str(reply.meta.get("version", version))
-        resp.data, json_bytes = encode(request, model, used, _tensors(reply))
-        if json_bytes is not None:
-            resp.content_type = "application/octet-stream"
-            resp.set_header(LENGTH_HEADER, str(json_bytes))
+        await respond(req, resp, self, Target(model, version), self._client, self._settings)
+
+    def before(self, head: Head) -> int:
+        said = head.get_header(LENGTH_HEADER) or ""
+        return int(said) if said.isdecimal() and len(said) <= 12 else 0  # checked when the body is there
+
+    def ask(self, target: Target, head: Head, body: Buffer, received: Received | None) -> Question:
+        check_names(target)
+        said_s = timeout_s(head, self._settings)
+        request = decode(body, _json_bytes(head, len(body)))
+        asked = ask_parts(_asked(request, target), request.parts, self._client.lender, received)
+        limit_s = _shorter(said_s, request.timeout_s, self._settings)
+        return Question(asked, limit_s, partial(_answer, request, target))
 
 
 def metadata(versions: list[dict[str, Any]], asked: str) -> dict[str, Any]:
@@ -107,20 +111,28 @@ def _tensor(name: str, dtype: str, shape: list[int]) -> dict[str, Any]:
     return {"name": name, "datatype": BY_NAME[dtype].oip, "shape": [-1, *shape]}
 
 
-def _asked(request: InferRequest, model: str, version: str) -> Asked:
+def _asked(request: InferRequest, target: Target) -> Asked:
     options = {"parameters": dict(request.parameters)} if request.parameters else {}
-    return Asked(model, version, request.rows, options, b"")
+    return Asked(*target, request.rows, options, b"")
 
 
-def _tensors(reply: Reply) -> Tensors:
+def _answer(request: InferRequest, target: Target, reply: Reply) -> Answer:
+    version = str(reply.meta.get("version", target.version))
+    data, json_bytes = encode(request, target.model, version, _parts(reply))
+    if json_bytes is None:
+        return Answer(200, JSON, data)
+    return Answer(200, BINARY, data, ((LENGTH_HEADER, str(json_bytes)),))
+
+
+def _parts(reply: Reply) -> list[Part]:
     try:
-        return unpack(reply.content)  # type: ignore[arg-type]
+        return unpack_raw(reply.content)  # type: ignore[arg-type]
     except InvalidInput as error:  # not the caller's input
         raise InternalError(f"the model's reply holds no tensors: {error}") from None
 
 
-def _json_bytes(req: Request, body_bytes: int) -> int | None:
-    text = req.get_header(LENGTH_HEADER)
+def _json_bytes(head: Head, body_bytes: int) -> int | None:
+    text = head.get_header(LENGTH_HEADER)
     if text is None:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 12 or not 0 < int(text) <= body_bytes:

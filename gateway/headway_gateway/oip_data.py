@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from headway.errors import InvalidInput
-from headway.tensors import BYTES, Array, Buffer, DType, dtype_of, pack_strings
+from headway.tensors import BYTES, Array, DType, dtype_of, pack_strings
 
 _NOT_IN_JSON = ("FP16", "BF16")
 _ELEMENTS: dict[str, tuple[set[type], str]] = {
@@ -65,13 +65,6 @@ def _check_range(where: str, dtype: DType, least: int, most: int) -> None:
     if least < limits.min or most > limits.max:
         beyond = least if least < limits.min else most
         raise InvalidInput(f"{where}: {beyond} does not fit into {dtype.oip}")
-
-
-def to_bytes(array: Array) -> Buffer:
-    """An output as binary data; a view where the array allows it."""
-    if dtype_of(array) is BYTES:
-        return pack_strings(array)
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def to_json(name: str, array: Array) -> list[Any]:

@@ -18,18 +18,22 @@ from falcon.media.multipart import MultipartParseOptions
 
 from headway.body import Body, body_parts
 from headway.errors import HeadwayError, InvalidInput
+from headway.lent import Received
+from headway.messages import Reply
 from headway.outgoing import Asked, ask_parts
 from headway.settings import GatewaySettings
-from headway.tensors import NAME_BYTES_MAX
+from headway.tensors import NAME_BYTES_MAX, Buffer
+from headway_gateway.inference import BINARY, Answer, Head, Question, Target, check_names, timeout_s
 from headway_gateway.models import ask_broker
-from headway_gateway.request import Request, check_names
+from headway_gateway.request import Request, exchange, respond
 
 PARTS_MAX = 64
-BINARY = "application/octet-stream"
 
 
 class Predictions:
-    """The routes of this dialect."""
+    """The routes of this dialect, an `Inference` but for forms."""
+
+    name = "predictions"
 
     def __init__(self, client: Any, settings: GatewaySettings) -> None:
         self._client = client
@@ -50,26 +54,41 @@ class Predictions:
         resp.media = {"status": "Healthy" if resp.status_code == 200 else "Unhealthy"}
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response, model: str, version: str = "") -> None:
-        check_names(model, version)
-        timeout_s = req.timeout_s(self._settings) or self._settings.request_timeout_s
-        body = await self._body(req)
-        parts, options = body_parts(body)
-        asked = ask_parts(Asked(model, version, 0, options, b""), parts, self._client.lender, req.received)
-        reply = self._client.reply(asked, timeout_s)
-        answer = await req.while_connected(reply)
-        resp.content_type = _media_type(answer.meta.get("content_type"))
-        resp.data = answer.content
+        target = Target(model, version)
+        if not _is_form(req):
+            await respond(req, resp, self, target, self._client, self._settings)
+            return
+        check_names(target)
+        form = await self._form(await req.body(self._settings.body_bytes_max), req.content_type or "")
+        await exchange(req, resp, self._question(target, req, form, None), self._client)
 
     on_put = on_post  # `curl -T`, as TorchServe's documentation has it
 
-    async def _body(self, req: Request) -> Body:
-        data = await req.body(self._settings.body_bytes_max, self._client.lender)
-        content_type = req.content_type or BINARY
-        if not content_type.lower().startswith("multipart/form-data"):
-            return Body(data, content_type)
+    def before(self, head: Head) -> int:
+        return 0
+
+    def ask(self, target: Target, head: Head, body: Buffer, received: Received | None) -> Question:
+        check_names(target)
+        return self._question(target, head, Body(body, head.get_header("Content-Type") or BINARY), received)
+
+    def _question(self, target: Target, head: Head, body: Body, received: Received | None) -> Question:
+        limit_s = timeout_s(head, self._settings) or self._settings.request_timeout_s
+        parts, options = body_parts(body)
+        asked = ask_parts(Asked(*target, 0, options, b""), parts, self._client.lender, received)
+        return Question(asked, limit_s, _answer)
+
+    async def _form(self, data: Buffer, content_type: str) -> Body:
         stream: Any = _chunks(bytes(data))
         form = await self._forms.deserialize_async(stream, content_type, len(data))
         return Body(b"", content_type, await _parts(form))
+
+
+def _is_form(head: Head) -> bool:
+    return (head.get_header("Content-Type") or "").lower().startswith("multipart/form-data")
+
+
+def _answer(reply: Reply) -> Answer:
+    return Answer(200, _media_type(reply.meta.get("content_type")), reply.content)  # type: ignore[arg-type]
 
 
 async def _chunks(data: bytes) -> AsyncIterator[bytes]:

@@ -1,5 +1,4 @@
-"""The HTTP request as the dialects see it: its body within limits, its timeout, and whether its client
-is still there.
+"""The HTTP request as Falcon's routes see it: its body within limits, and whether its client is still there.
 
 Knows: ASGI's events and the headers that every dialect shares. Must not know: models, dialects, errors
 as HTTP.
@@ -20,16 +19,14 @@ from typing import Any, TypeVar
 import falcon
 import falcon.asgi
 
-from headway.errors import Cancelled, InvalidInput, TooLarge, UnknownModel
+from headway.errors import Cancelled, InvalidInput, TooLarge
 from headway.lent import Lender, Received
-from headway.messages import Name
 from headway.settings import GatewaySettings
 from headway.tensors import Buffer
+from headway_gateway.inference import Answer, Inference, Question, Target, check_names, timeout_s
 
 T = TypeVar("T")
-TIMEOUT_HEADER = "Headway-Timeout-Ms"
 WATCH_AFTER_S = 0.05  # most requests are over by then, and watching costs a task
-_NAME_LENGTH_MAX: int = Name.__metadata__[0].max  # type: ignore[attr-defined]
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}  # deflate is the zlib format, not raw DEFLATE
 
 
@@ -101,16 +98,6 @@ class Request(falcon.asgi.Request):
         if length is not None and length != size:
             raise InvalidInput(f"Content-Length says {length} bytes, the body has {size}")
 
-    def timeout_s(self, settings: GatewaySettings) -> float | None:
-        """What the client's header says, None if it has none. Raises: InvalidInput."""
-        text = self.get_header(TIMEOUT_HEADER)
-        if text is None:
-            return None
-        most_ms = int(settings.request_timeout_s_max * 1000)
-        if not text.isascii() or not text.isdigit() or len(text) > 12 or not 1 <= int(text) <= most_ms:
-            raise InvalidInput(f"{TIMEOUT_HEADER} is an integer from 1 to {most_ms}, not {text[:40]!r}")
-        return int(text) / 1000
-
     async def while_connected(self, answer: Awaitable[T]) -> T:
         """The answer. A client that leaves meanwhile cancels it. Raises: Cancelled, and what it raises."""
         watch = _Watch(self.receive)
@@ -153,12 +140,29 @@ class _Watch:
         self.task.cancel()
 
 
-def check_names(model: str, version: str) -> None:
-    """Raises: UnknownModel for names that no model can have and the wire would not carry."""
-    if len(model) > _NAME_LENGTH_MAX or len(version) > _NAME_LENGTH_MAX:
-        raise UnknownModel(
-            f"there is no model {model[:40]!r}... (names end at {_NAME_LENGTH_MAX} characters)"
-        )
+async def respond(
+    req: Request, resp: Any, dialect: Inference, target: Target, client: Any, settings: GatewaySettings
+) -> None:
+    """The whole of an inference route. Raises: what the dialect and the broker have to say."""
+    check_names(target)
+    timeout_s(req, settings)  # before a large body is read in vain
+    body = await req.body(settings.body_bytes_max, client.lender, dialect.before(req))
+    await exchange(req, resp, dialect.ask(target, req, body, req.received), client)
+
+
+async def exchange(req: Request, resp: Any, question: Question, client: Any) -> None:
+    """Ask, and write the answer into the response."""
+    reply = await req.while_connected(client.reply(question.asked, question.timeout_s))
+    write(resp, question.answer(reply))
+
+
+def write(resp: Any, answer: Answer) -> None:
+    """Make it Falcon's response."""
+    resp.status = answer.status
+    resp.content_type = answer.content_type
+    resp.data = answer.data
+    for name, value in answer.headers:
+        resp.set_header(name, value)
 
 
 def inflated(body: bytes, encoding: str, bytes_max: int) -> bytes:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from headway.errors import InvalidInput
-from headway.tensors import pack_raw, unpack
+from headway.tensors import pack, pack_raw, unpack, unpack_raw
 from headway_gateway.oip_codec import InferRequest, decode, encode
 
 X = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
@@ -161,7 +161,7 @@ TENSORS = {"full": FULL, "ids": IDS}
 
 
 def reply(request: InferRequest, tensors=TENSORS) -> tuple[dict[str, Any], bytes, int | None]:
-    body, json_bytes = encode(request, "m", "3", tensors)
+    body, json_bytes = encode(request, "m", "3", unpack_raw(pack(tensors)))
     end = len(body) if json_bytes is None else json_bytes
     return json.loads(body[:end]), body[end:], json_bytes
 
