@@ -131,7 +131,7 @@ def _framed(lent: Lent, start: int, length: int, head: bytes, tail: bytes) -> tu
 
 
 def _address(data: memoryview) -> int:
-    address: int = np.frombuffer(data, np.uint8).ctypes.data
+    address: int = np.frombuffer(data, np.uint8).__array_interface__["data"][0]  # `.ctypes` takes 2 us more
     return address
 
 

@@ -76,8 +76,8 @@ def ask_parts(
             raise _too_large(size)
         placed = lender.place(pieces) if lender is not None else None
         if placed is None:
-            return asked._replace(tensors=b"".join(pieces))
-    return asked._replace(options={**asked.options, SLOT: placed[1]}, lent=placed[:1])
+            return Asked(*asked[:4], b"".join(pieces))
+    return Asked(*asked[:3], {**asked.options, SLOT: placed[1]}, asked.tensors, placed[:1])
 
 
 def _too_large(size: int) -> TooLarge:

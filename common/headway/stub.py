@@ -10,6 +10,7 @@ the real way, so a dtype that does not travel fails here too. `calls` lists what
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -120,6 +121,10 @@ class AsyncStubClient(_Stub):
 
     stalls = 0
 
+    def __init__(self, models: Models) -> None:
+        super().__init__(models)
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
     async def open(self) -> None:
         """Nothing to take."""
 
@@ -150,6 +155,23 @@ class AsyncStubClient(_Stub):
 
     async def reply(self, asked: Asked, timeout_s: float | None = None) -> Reply:
         return self._reply(asked)
+
+    def start(self, asked: Asked, timeout_s: float | None, done: Callable[[Any], None]) -> int:
+        """As `AsyncClient.start`, over `reply`."""
+        task = asyncio.get_running_loop().create_task(self._told(asked, timeout_s, done))
+        self._tasks[id(task)] = task
+        return id(task)
+
+    async def _told(self, asked: Asked, timeout_s: float | None, done: Callable[[Any], None]) -> None:
+        try:
+            outcome: Any = await self.reply(asked, timeout_s)
+        except Exception as error:
+            outcome = error
+        done(outcome)
+
+    def abandon(self, id: int) -> None:
+        """As `AsyncClient.abandon`."""
+        self._tasks.pop(id).cancel()
 
     async def models(self) -> list[dict[str, Any]]:
         return self._states()

@@ -11,13 +11,18 @@ import falcon.asgi
 
 from headway.settings import GatewaySettings
 from headway_gateway.errors import add_error_handlers
+from headway_gateway.lane import Lane
 from headway_gateway.metrics import HttpMetrics, Metrics
 from headway_gateway.models import Models
 from headway_gateway.oip import OpenInference
 from headway_gateway.predictions import Predictions
 from headway_gateway.request import Request
 
-App = falcon.asgi.App[Any, Any]
+
+class App(falcon.asgi.App[Any, Any]):
+    """Falcon's app, with the short way that a server may offer beside it."""
+
+    lane: Lane
 
 
 class _Lifespan:
@@ -38,10 +43,12 @@ def create_app(client: Any, settings: GatewaySettings) -> App:
     """The gateway over `client`, an `AsyncClient` that is not open yet, or a stub."""
     http = HttpMetrics()
     middleware: list[Any] = [_Lifespan(client), http]
-    app: App = falcon.asgi.App(request_type=Request, middleware=middleware)
+    app = App(request_type=Request, middleware=middleware)
     add_error_handlers(app)
-    Predictions(client, settings).add_routes(app)
-    OpenInference(client, settings).add_routes(app)
+    predictions, oip = Predictions(client, settings), OpenInference(client, settings)
+    predictions.add_routes(app)
+    oip.add_routes(app)
     Models(client).add_routes(app)
     Metrics(client, http).add_routes(app)
+    app.lane = Lane(client, settings.body_bytes_max, (oip, predictions), http)
     return app

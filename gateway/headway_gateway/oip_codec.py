@@ -64,8 +64,9 @@ def decode(body: Buffer, json_bytes: int | None) -> InferRequest:
     """
     split = len(body) if json_bytes is None else json_bytes
     is_cached = json_bytes is not None and split <= CACHED_JSON_BYTES_MAX
-    request, inputs = (_head if is_cached else _head.__wrapped__)(bytes(memoryview(body)[:split]))
-    return request._replace(parts=_cut(inputs, memoryview(body)[split:]))
+    whole = memoryview(body)
+    request, inputs = (_head if is_cached else _head.__wrapped__)(bytes(whole[:split]))
+    return InferRequest(request[0], _cut(inputs, whole[split:]), *request[2:])  # _replace takes 2 us
 
 
 def encode(request: InferRequest, model: str, version: str, parts: list[Part]) -> tuple[bytes, int | None]:

@@ -27,6 +27,7 @@ from headway import logs
 from headway.errors import SettingsError
 from headway.exits import Exit
 from headway.settings import GatewaySettings
+from headway_gateway.connection import Connection
 
 _log = logs.get("headway.gateway")
 GRACEFUL_TIMEOUT_S = 10  # what is in flight may end; then it is cut
@@ -91,7 +92,7 @@ class Worker(UvicornWorker):
 
     CONFIG_KWARGS = {  # noqa: RUF012 (the base class has it so)
         "loop": "uvloop",
-        "http": "httptools",
+        "http": Connection,
         "ws": "none",
         "lifespan": "on",
         "proxy_headers": False,

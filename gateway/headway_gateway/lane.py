@@ -1,0 +1,170 @@
+"""The short way of an inference request: from the HTTP parser to the broker and back, past ASGI.
+
+Knows: which requests may take it, and that exactly one answer leaves. Must not know: uvicorn, transports
+(that is `connection`), Falcon, how a dialect reads and writes.
+
+Why. PERF: through uvicorn and Falcon an answer costs 38 us before anything is done for it: a task, a scope,
+an event, a router, two writes. With them the gateway was the limit long before broker and worker; the parser
+and two system calls alone cost 6 us (64 connections, one core).
+
+Only what is plain takes it: a POST to an inference route, its path without escapes or a query, with a
+Content-Length within the limit, each header once, nothing compressed, no form. All else goes the long way,
+through Falcon, and is answered there by the same functions: a test compares them byte by byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from time import perf_counter
+from typing import Any, Protocol
+
+from headway.errors import Cancelled
+from headway.lent import SHM_BYTES_MIN
+from headway.outgoing import reply_of
+from headway_gateway.errors import answer_to
+from headway_gateway.inference import Answer, Inference, Target
+
+Headers = Sequence[tuple[bytes, bytes]]
+Answered = Callable[[Answer], None]
+
+URL_BYTES_MAX = 500
+_NAME = rb"([A-Za-z0-9_.\-]+)"
+_ROUTES = re.compile(
+    rb"/v2/models/%s(?:/versions/%s)?/infer|/predictions/%s(?:/%s)?" % (_NAME, _NAME, _NAME, _NAME)
+)
+_LONG_WAY = (b"transfer-encoding", b"content-encoding", b"expect", b"upgrade")
+
+
+class Counters(Protocol):
+    """The gateway's. (Not imported: the processes' parent loads this module, and must not load
+    prometheus_client, see `server`.)"""
+
+    def count(self, dialect: str, status: int, seconds: float) -> None: ...
+
+
+class Lane:
+    """Decides who may take the short way. `dialects`: Open Inference Protocol, then predictions."""
+
+    def __init__(
+        self, client: Any, bytes_max: int, dialects: tuple[Inference, Inference], counters: Counters
+    ) -> None:
+        self.client = client
+        self.counters = counters
+        self._bytes_max = bytes_max
+        self._dialects = dialects
+
+    def enter(self, method: bytes, url: bytes, headers: Headers) -> Errand | None:
+        """The errand for a request with this head; None: it must go the long way. Header names are in lower
+        case."""
+        if method != b"POST" or len(url) > URL_BYTES_MAX:
+            return None
+        route = _route(url)
+        said = dict(headers)
+        length = said.get(b"content-length", b"")
+        if route is None or len(said) != len(headers) or not length.isdigit() or len(length) > 12:
+            return None
+        if int(length) > self._bytes_max or any(name in said for name in _LONG_WAY):
+            return None
+        if said.get(b"content-type", b"")[:10].lower() == b"multipart/":
+            return None
+        dialect, target = route
+        return Errand(self, self._dialects[dialect], target, Head(said), int(length))
+
+
+@lru_cache(1024)
+def _route(url: bytes) -> tuple[int, Target] | None:
+    """Which dialect (its place in `dialects`), and which model."""
+    found = _ROUTES.fullmatch(url)
+    if found is None:
+        return None
+    names = [(name or b"").decode() for name in found.groups()]
+    return (0, Target(*names[:2])) if names[0] else (1, Target(*names[2:]))
+
+
+class Head:
+    """A request's headers, as the dialects ask for them."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, headers: dict[bytes, bytes]) -> None:
+        self._headers = headers
+
+    def get_header(self, name: str) -> str | None:
+        value = self._headers.get(_key(name))
+        return value.decode("latin1") if value is not None else None
+
+
+@lru_cache(64)
+def _key(name: str) -> bytes:
+    return name.lower().encode()
+
+
+class Errand:
+    """One request on the short way. Feed it the body, then `run` it; or `abandon` it.
+
+    `room`, where a body is large: memory for all of it, shared memory if there is some. The body may be
+    written there instead of being fed.
+    """
+
+    __slots__ = ("_answered", "_chunks", "_dialect", "_head", "_id", "_lane", "_received", "_started",
+                 "_target", "room")  # fmt: skip
+
+    def __init__(self, lane: Lane, dialect: Inference, target: Target, head: Head, length: int) -> None:
+        self._started = perf_counter()
+        self._lane = lane
+        self._dialect = dialect
+        self._target = target
+        self._head = head
+        self._id = 0
+        self._chunks: list[bytes] = []
+        self._received = None
+        self.room: memoryview | None = None
+        if length >= SHM_BYTES_MIN:
+            self._received = lane.client.lender.receive(length, dialect.before(head))
+            self.room = self._received.view if self._received else memoryview(bytearray(length))
+
+    def feed(self, chunk: bytes) -> None:
+        """More of a body that has no `room`."""
+        self._chunks.append(chunk)
+
+    def run(self, answered: Answered) -> None:
+        """The body is whole: ask. `answered` is called once, maybe at once, unless it is abandoned."""
+        self._answered = answered
+        chunks, received = self._chunks, self._received
+        body = self.room if self.room is not None else chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        # From here on the question holds the memory, for as long as it is open. (This errand and its
+        # connection hold each other, and would keep it until the next collection of cycles.)
+        self.room = self._received = None
+        self._chunks = []
+        try:
+            question = self._dialect.ask(self._target, self._head, body, received)
+            client = self._lane.client
+            self._id = client.start(question.asked, question.timeout_s, lambda o: self._told(question, o))
+        except Exception as error:
+            self._finish(self._refusal(error))
+
+    def abandon(self) -> None:
+        """The client is gone: withdraw it."""
+        if self._id:
+            self._lane.client.abandon(self._id)
+        self._count(self._refusal(Cancelled("the client left")).status)
+
+    def _told(self, question: Any, outcome: Any) -> None:
+        self._id = 0
+        try:
+            answer = question.answer(reply_of(outcome))
+        except Exception as error:
+            answer = self._refusal(error)
+        self._finish(answer)
+
+    def _refusal(self, error: Exception) -> Answer:
+        return answer_to(error, self._dialect.name, {"method": "POST", "model": self._target.model})
+
+    def _finish(self, answer: Answer) -> None:
+        self._count(answer.status)
+        self._answered(answer)
+
+    def _count(self, status: int) -> None:
+        self._lane.counters.count(self._dialect.name, status, perf_counter() - self._started)
