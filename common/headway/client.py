@@ -3,37 +3,29 @@
     with Client() as client:
         outputs = client.infer("tiny", {"x": np.ones(16, np.float32)})
 
-One thread of its own holds the socket and the `Calls`; any number of threads may use a client. Requests
-that are submitted while that thread is busy leave in one message. It also runs the callbacks of futures,
-so those must not wait for this client.
+Any number of threads may use a client. One that waits for an answer drives the socket itself where it can,
+and a thread of the client's own does when none waits (see `pump`). Either runs the callbacks of futures, so
+those must not wait for this client. Requests that are submitted while it is busy leave in one message.
 
-Invariant: whoever takes a future out of `_futures` settles it (or tells its waiters that it is
-cancelled), once; when the thread has ended, the dict is empty.
-
-Knows: threads, the socket's loop, futures. Must not know: what to send and when (that is `calls`), what is in
-shared memory (`lent`). Over 300 lines: half of them are the signatures and docstrings that users read.
+Knows: what users say and get. Must not know: sockets (that is `pump`), what to send and when (`calls`), what
+is in shared memory (`lent`).
 """
 
 from __future__ import annotations
 
 import itertools
-import os
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
-import zmq
 
-from headway import link, logs
+from headway import logs
 from headway.body import Body
-from headway.calls import Abandon, Action, Call, Calls, Event, Release, Send, Settle, Unsent
-from headway.errors import BrokerUnreachable, HeadwayError, InternalError
-from headway.inbox import drain
+from headway.calls import Call
+from headway.errors import HeadwayError, InternalError
 from headway.lent import Lender
 from headway.messages import Reply
 from headway.outgoing import (
@@ -52,14 +44,12 @@ from headway.outgoing import (
     tensors_of,
     with_reply_room,
 )
+from headway.pump import Pump
 from headway.settings import ClientSettings, read
 from headway.tensors import Array, Tensors
-from headway.wire import encode
 
 _log = logs.get("headway.client")
-DRAIN_MAX = 1000
 QUERY_TIMEOUT_S = 10.0
-AFTER_DEFECT_S = 0.1
 
 
 class Client:
@@ -81,18 +71,7 @@ class Client:
         self.lender = Lender(self.address, settings.shm_bytes if shm_bytes is None else shm_bytes)
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
-        self._pid = os.getpid()
-        self._events: deque[Event] = deque()
-        self._signalled = False
-        self._closing = False
-        self._ended = False
-        self._lock = threading.Lock()  # nobody writes to the signal once it is closed
-        self._futures: dict[int, _Future] = {}
-        self._calls = Calls()
-        self._context, self._socket = link.caller(self.address)
-        self._signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._thread = threading.Thread(target=self._run, name="headway-client", daemon=True)
-        self._thread.start()
+        self._pump = Pump(self.address, self.lender)
 
     def __enter__(self) -> Client:
         return self
@@ -115,7 +94,7 @@ class Client:
         The arrays are read-only views on the reply. Raises: any of `headway.errors`.
         """
         asked = ask_tensors(model, inputs, version, batched, self.lender)
-        return tensors_of(self._wait(self._submit(asked, timeout_s, reply_of)))
+        return tensors_of(self._reply(asked, timeout_s))
 
     def predict(
         self, model: str, body: Body | bytes, *, version: str = "", timeout_s: float | None = None
@@ -124,9 +103,7 @@ class Client:
 
         Raises: any of `headway.errors`.
         """
-        return body_of(
-            self._wait(self._submit(ask_body(model, body, version, self.lender), timeout_s, reply_of))
-        )
+        return body_of(self._reply(ask_body(model, body, version, self.lender), timeout_s))
 
     @overload
     def submit(
@@ -175,165 +152,63 @@ class Client:
 
     def close(self) -> None:
         """Withdraw what is open (its futures raise BrokerUnreachable) and leave."""
-        if self._closing or os.getpid() != self._pid:
-            return
-        self._closing = True
-        self._wake_thread()
-        if threading.current_thread() is not self._thread:  # it is in a future's callback
-            self._thread.join()
+        self._pump.close()
 
     def _query(self, what: str, timeout_s: float) -> dict[str, Any]:
         call = query_of(next(self._ids), what, deadline_of(time.monotonic(), timeout_s))
-        answer: dict[str, Any] = self._wait(self._start(call, answer_of))
-        return answer
+        return answer_of(self._pump.ask(call, None))
 
-    def _submit(self, asked: Asked, timeout_s: float | None, convert: Convert) -> _Future:
+    def _reply(self, asked: Asked, timeout_s: float | None) -> Reply:
+        call = self._call(asked, timeout_s)
+        return reply_of(self._pump.ask(call, (asked.model, asked.version)))
+
+    def _submit(self, asked: Asked, timeout_s: float | None, convert: Convert) -> Future[Any]:
+        call = self._call(asked, timeout_s)
+        future = _Future(self._pump, call.id, convert)
+        self._pump.start(call, (asked.model, asked.version), future.settle)
+        return future
+
+    def _call(self, asked: Asked, timeout_s: float | None) -> Call:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = deadline_of(time.monotonic(), timeout_s)
         asked = with_reply_room(asked, self.lender)
         call = call_of(next(self._ids), asked, deadline)
-        if not asked.lent:
-            return self._start(call, convert)
-        self.lender.keep(call.id, asked.lent)
-        try:
-            return self._start(call, convert)
-        except BaseException:
-            self.lender.release(call.id)
-            raise
-
-    def _start(self, call: Call, convert: Convert) -> _Future:
-        if os.getpid() != self._pid:
-            raise BrokerUnreachable("this client was opened before a fork; open one in the child")
-        if self._closing:
-            raise BrokerUnreachable("the client was closed")
-        future = _Future(self, call, convert)
-        self._futures[call.id] = future
-        self._tell(call)
-        if self._ended:  # meanwhile: nobody else may have seen it
-            self._settle_all(BrokerUnreachable, "the client was closed")
-        return future
-
-    def _abandon(self, id: int) -> None:
-        future = self._futures.pop(id, None)
-        if future is not None:
-            future.set_running_or_notify_cancel()  # or `concurrent.futures.wait` waits for ever
-            if os.getpid() == self._pid:
-                self._tell(Abandon(id))
-
-    def _tell(self, event: Event) -> None:
-        self._events.append(event)
-        if not self._signalled:  # PERF: one write of 1 µs for many submits, not one each
-            self._wake_thread()
-
-    def _wake_thread(self) -> None:
-        self._signalled = True
-        with self._lock:
-            if not self._ended:
-                os.eventfd_write(self._signal, 1)
-
-    def _wait(self, future: _Future) -> Any:
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()  # a KeyboardInterrupt withdraws the request
-            raise
-
-    # ---- the thread ----
-
-    def _run(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._signal, zmq.POLLIN)
-        try:
-            while not self._closing:
-                self._turn(poller)
-            self._do(self._calls.leave())
-        finally:
-            self._end()
-
-    def _turn(self, poller: zmq.Poller) -> None:
-        """A step. A defect in it fails what is open, rather than leave it waiting for ever."""
-        try:
-            self._step(poller)
-        except Exception as error:
-            _log.exception("defect in the client")
-            self._calls = Calls()
-            self.lender.close()
-            self._settle_all(InternalError, f"a defect in the client: {error!r}")
-            time.sleep(AFTER_DEFECT_S)  # or one that comes at every step would fill the log
-
-    def _end(self) -> None:
-        self._closing = True
-        with self._lock:
-            self._ended = True
-            os.close(self._signal)
-        self._settle_all(BrokerUnreachable, "the client was closed")
-        self.lender.close()
-        self._socket.close()
-        self._context.term()  # waits for the last message, at most link.LINGER_MS
-
-    def _step(self, poller: zmq.Poller) -> None:
-        wake = self._calls.next_wake()
-        ready = dict(poller.poll(link.wait_ms(wake, time.monotonic())))
-        if self._signal in ready:
-            os.eventfd_read(self._signal)
-        self._signalled = False  # before the deque is read: a later event signals again
-        now = time.monotonic()
-        while self._events:
-            self._do(self._calls.handle(self._events.popleft(), now))
-        if self._socket in ready:
-            drain(self._socket, DRAIN_MAX, lambda message: self._do(self._calls.handle(message, now)), _log)
-        self._do(self._calls.wake(now))
-
-    def _do(self, actions: list[Action]) -> None:
-        for action in actions:
-            match action:
-                case Settle(id=id, outcome=outcome):
-                    self._settle(id, outcome)
-                case Release(id=id):
-                    self.lender.release(id)
-                case Send(message=message):
-                    if not link.send(self._socket, encode(message)):
-                        self._calls.handle(Unsent(message), time.monotonic())
-
-    def _settle(self, id: int, outcome: Any) -> None:
-        future = self._futures.pop(id, None)
-        if future is None or not future.set_running_or_notify_cancel():
-            return
-        try:
-            if isinstance(outcome, HeadwayError):
-                raise outcome
-            if isinstance(outcome, Reply):
-                outcome = self.lender.received(id, outcome, future.model)
-            result = future.convert(outcome)
-        except HeadwayError as error:
-            future.set_exception(error)
-        except Exception as error:
-            _log.exception("defect in reading a reply")
-            future.set_exception(InternalError(f"a defect in the client: {error!r}"))
-        else:
-            future.set_result(result)
-
-    def _settle_all(self, error: type[HeadwayError], reason: str) -> None:
-        for id in list(self._futures):
-            self._settle(id, error(reason))
+        if asked.lent:
+            self.lender.keep(call.id, asked.lent)
+        return call
 
 
 Convert = Callable[[Any], Any]
 
 
 class _Future(Future[Any]):
-    """A future whose cancellation withdraws the request from the broker's queue."""
+    """A future whose cancellation withdraws the request from the broker's queue. `convert` makes its result
+    of the outcome, or raises."""
 
-    def __init__(self, client: Client, call: Call, convert: Convert) -> None:
+    def __init__(self, pump: Pump, id: int, convert: Convert) -> None:
         super().__init__()
-        self._client = client
-        self._id = call.id
-        self.model = (call.model, call.version)
-        self.convert = convert
+        self._pump = pump
+        self._id = id
+        self._convert = convert
 
     def cancel(self) -> bool:
         cancelled = super().cancel()
-        if cancelled:
-            self._client._abandon(self._id)
+        if cancelled and self._pump.abandon(self._id):
+            self.set_running_or_notify_cancel()  # or `concurrent.futures.wait` waits for ever
         return cancelled
+
+    def settle(self, outcome: Any) -> None:
+        """The call's outcome; a second one counts if the first one's telling was interrupted."""
+        if self.done() and not self.cancelled():
+            return
+        if not self.running() and not self.set_running_or_notify_cancel():
+            return
+        try:
+            result = self._convert(outcome)
+        except HeadwayError as error:
+            self.set_exception(error)
+        except Exception as error:
+            _log.exception("defect in reading a reply")
+            self.set_exception(InternalError(f"a defect in the client: {error!r}"))
+        else:
+            self.set_result(result)

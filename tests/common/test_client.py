@@ -198,8 +198,8 @@ def test_a_callback_that_raises_or_closes_the_client_harms_nobody(broker, caplog
 
     client.submit("echo", X).add_done_callback(close)
     assert closed.wait(5)
-    client._thread.join(5)
-    assert not client._thread.is_alive()
+    client._pump.thread.join(5)
+    assert not client._pump.thread.is_alive()
     with pytest.raises(BrokerUnreachable, match="closed"):
         client.infer("echo", X)
 

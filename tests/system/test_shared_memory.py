@@ -191,7 +191,7 @@ def test_a_bad_reference_is_refused_for_that_request_alone(up: Up) -> None:
         good = client.submit("double", {"x": image(1)})
         for ref in (["../x", 0, 1, 64, 5], ["1-0123456789abcdef.seg", 0, 1, 64, 5], "x", [1]):
             with pytest.raises(InvalidInput, match="shared memory"):
-                client._wait(client._submit(Asked("double", "", 0, {"slot": ref}, b""), 5.0, raised))
+                client._submit(Asked("double", "", 0, {"slot": ref}, b""), 5.0, raised).result()
         assert (good.result()["y"] == 2).all()
 
 

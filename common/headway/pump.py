@@ -1,0 +1,259 @@
+"""Drives the calls of a `Client` over its socket, from whichever thread waits for an answer.
+
+Knows: threads, the socket, the clock. Must not know: what to send and when (that is `calls`), tensors,
+futures.
+
+How it works. One thread at a time *leads*: it holds `_lead`, and with it the socket and the `Calls`. A
+thread that asks and waits leads itself if nobody does: it sends, polls and reads its own answer, so that no
+other thread has to wake up for it. The pump's own thread leads when nobody waits in that way and something is
+open, such as a future; else it is parked. A leader serves everybody: what other threads start meanwhile
+comes to it as events with a signal, and leaves in one message. When it has its own answer, it hands over to
+the pump's thread if anything is open. PERF: one request at a time PERF_PUMP.
+
+Invariants: a call's `told` is called once, unless the call is abandoned; when the pump has ended, nothing
+waits. A KeyboardInterrupt can end a leader at any point: where it may have hit in the middle of something,
+everything open is told so, rather than left waiting for what was lost.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import zmq
+
+from headway import link, logs
+from headway.calls import Abandon, Action, Call, Calls, Event, Release, Send, Settle, Unsent
+from headway.errors import BrokerUnreachable, HeadwayError, InternalError
+from headway.inbox import drain
+from headway.lent import Lender
+from headway.messages import Reply
+from headway.wire import encode
+
+_log = logs.get("headway.client")
+DRAIN_MAX = 1000
+AFTER_DEFECT_S = 0.1
+
+Told = Callable[
+    [Any], None
+]  # gets a call's outcome: a `Reply`, an answer's body, or an error; must not raise
+Model = tuple[str, str] | None  # whose reply it is, a name and a version; None for a question
+_NOBODY: tuple[Told, Model] = (lambda outcome: None, None)
+
+
+class Pump:
+    """One connection to the broker, for any number of threads. Raises: SettingsError for an address that is
+    none."""
+
+    def __init__(self, address: str, lender: Lender) -> None:
+        self._lender = lender
+        self._pid = os.getpid()
+        self._calls = Calls()
+        self._waiting: dict[int, tuple[Told, Model]] = {}
+        self._events: deque[Event] = deque()
+        self._signalled = False
+        self._closing = False
+        self._ended = False
+        self._midway = False  # a step has taken something and is not through with it
+        self._leader = 0
+        self._lead = threading.Lock()
+        self._lock = threading.Lock()  # nobody writes to the signal once it is closed
+        self._context, self._socket = link.caller(address)
+        self._signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._signal, zmq.POLLIN)
+        self.thread = threading.Thread(target=self._run, name="headway-client", daemon=True)
+        self.thread.start()
+
+    def start(self, call: Call, model: Model, told: Told) -> None:
+        """Ask; `told` is called from whichever thread leads then. Raises: BrokerUnreachable."""
+        self._check_open(call)
+        self._waiting[call.id] = (told, model)
+        self._tell(call)
+        if self._ended:  # meanwhile: nobody else may have seen it
+            self._tell_all(BrokerUnreachable, "the client was closed")
+
+    def ask(self, call: Call, model: Model) -> Any:
+        """Ask, and wait for the outcome. Raises: BrokerUnreachable, InternalError."""
+        self._check_open(call)
+        if self._leader == threading.get_ident():
+            raise InternalError("what interrupts a wait for an answer cannot wait for one itself")
+        if self._lead.acquire(blocking=False):
+            return self._ask_leading(call, model)
+        future: Future[Any] = Future()
+        self.start(call, model, partial(_tell, future))
+        try:
+            return future.result()
+        except BaseException:  # a KeyboardInterrupt withdraws the request
+            self.abandon(call.id)
+            raise
+
+    def abandon(self, id: int) -> bool:
+        """Nobody waits for this call any more. False: it has its outcome already, or is about to."""
+        if self._waiting.pop(id, None) is None:
+            return False
+        if os.getpid() == self._pid:
+            self._tell(Abandon(id))
+        return True
+
+    def close(self) -> None:
+        """Withdraw what is open, whose outcome is BrokerUnreachable then, and leave."""
+        if self._closing or os.getpid() != self._pid:
+            return
+        self._closing = True
+        self._wake_thread()
+        if threading.get_ident() not in (self.thread.ident, self._leader):  # it may be in a `told`
+            self.thread.join()
+
+    def _check_open(self, call: Call) -> None:
+        if os.getpid() == self._pid and not self._closing:
+            return
+        self._lender.release(call.id)
+        if self._closing:
+            raise BrokerUnreachable("the client was closed")
+        raise BrokerUnreachable("this client was opened before a fork; open one in the child")
+
+    def _tell(self, event: Event) -> None:
+        self._events.append(event)
+        if not self._signalled:  # PERF: one write of 1 µs for many submits, not one each
+            self._wake_thread()
+
+    def _wake_thread(self) -> None:
+        self._signalled = True
+        with self._lock:
+            if not self._ended:
+                os.eventfd_write(self._signal, 1)
+
+    # ---- leading ----
+
+    def _ask_leading(self, call: Call, model: Model) -> Any:
+        outcome: list[Any] = []
+        self._leader = threading.get_ident()
+        try:
+            self._check_open(call)
+            self._waiting[call.id] = (outcome.append, model)
+            now = time.monotonic()
+            self._do(self._calls.handle(call, now))
+            self._do(self._calls.wake(now))
+            while not outcome:
+                if self._closing:
+                    raise BrokerUnreachable("the client was closed")
+                self._turn()
+            return outcome[0]
+        except BaseException:
+            self.abandon(call.id)
+            if self._midway:
+                self._fail_all("another request of this client was interrupted")
+            raise
+        finally:
+            self._leader = 0
+            self._lead.release()
+            if self._is_busy():
+                self._wake_thread()
+
+    def _is_busy(self) -> bool:
+        return bool(self._events) or self._calls.next_wake() is not None
+
+    def _run(self) -> None:
+        parking = zmq.Poller()
+        parking.register(self._signal, zmq.POLLIN)
+        try:
+            while not self._closing:
+                parking.poll()
+                with self._lead:
+                    self._lead_while_busy()
+        finally:
+            with self._lead:
+                self._end()
+
+    def _lead_while_busy(self) -> None:
+        self._read_signal()
+        while self._is_busy() and not self._closing:
+            self._turn()
+
+    def _end(self) -> None:
+        self._closing = True
+        self._do(self._calls.leave())
+        with self._lock:
+            self._ended = True
+            os.close(self._signal)
+        self._tell_all(BrokerUnreachable, "the client was closed")
+        self._lender.close()
+        self._socket.close()
+        self._context.term()  # waits for the last message, at most link.LINGER_MS
+
+    # ---- one step ----
+
+    def _turn(self) -> None:
+        """A step. A defect in it fails what is open, rather than leave it waiting for ever."""
+        try:
+            self._step()
+        except Exception as error:
+            _log.exception("defect in the client")
+            self._fail_all(f"a defect in the client: {error!r}")
+            time.sleep(AFTER_DEFECT_S)  # or one that comes at every step would fill the log
+
+    def _step(self) -> None:
+        wait_ms = 0 if self._events else link.wait_ms(self._calls.next_wake(), time.monotonic())
+        ready = dict(self._poller.poll(wait_ms))
+        self._midway = True
+        if self._signal in ready:
+            self._read_signal()
+        now = time.monotonic()
+        while self._events:
+            self._do(self._calls.handle(self._events.popleft(), now))
+        if self._socket in ready:
+            drain(self._socket, DRAIN_MAX, lambda message: self._do(self._calls.handle(message, now)), _log)
+        self._do(self._calls.wake(now))
+        self._midway = False
+
+    def _read_signal(self) -> None:
+        with suppress(BlockingIOError):  # another leader read it
+            os.eventfd_read(self._signal)
+        self._signalled = False  # before the deque is read: a later event signals again
+
+    def _do(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Settle(id=id, outcome=outcome):
+                    self._settle(id, outcome)
+                case Release(id=id):
+                    self._lender.release(id)
+                case Send(message=message):
+                    if not link.send(self._socket, encode(message)):
+                        self._calls.handle(Unsent(message), time.monotonic())
+
+    def _settle(self, id: int, outcome: Any) -> None:
+        told, model = self._waiting.pop(id, _NOBODY)
+        try:
+            if model and isinstance(outcome, Reply):
+                outcome = self._lender.received(id, outcome, model)
+            told(outcome)
+        except HeadwayError as error:
+            told(error)
+        except KeyboardInterrupt:
+            told(InternalError("the reading of the reply was interrupted"))
+            raise
+
+    def _fail_all(self, reason: str) -> None:
+        self._midway = False
+        self._calls = Calls()
+        self._lender.close()
+        self._tell_all(InternalError, reason)
+
+    def _tell_all(self, error: type[HeadwayError], reason: str) -> None:
+        for id in list(self._waiting):
+            self._settle(id, error(reason))
+
+
+def _tell(future: Future[Any], outcome: Any) -> None:
+    if not future.done():
+        future.set_result(outcome)
