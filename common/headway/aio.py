@@ -218,9 +218,8 @@ class AsyncClient:
 
     def _on_turn(self) -> None:
         self._turn = None
-        self._drain()
-        if self._do(self._calls.wake(time.monotonic())):
-            self._drain()  # the send may have swallowed the signal
+        self._do(self._calls.wake(time.monotonic()))
+        self._drain()  # a send may have swallowed the signal, or a drain had reached its bound
         self._arm()
 
     def _on_readable(self) -> None:
@@ -261,9 +260,7 @@ class AsyncClient:
     def _hear(self, message: Message, now: float) -> None:
         self._do(self._calls.handle(message, now))
 
-    def _do(self, actions: list[Action]) -> bool:
-        """Do them; True if something was sent."""
-        sent = False
+    def _do(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
                 case Settle(id=id, outcome=outcome):
@@ -271,10 +268,8 @@ class AsyncClient:
                 case Release(id=id):
                     self.lender.release(id)
                 case Send(message=message):
-                    sent = True
                     if not link.send(self._socket, encode(message)):
                         self._calls.handle(Unsent(message), time.monotonic())
-        return sent
 
     def _settle(self, id: int, outcome: Any) -> None:
         done, asked = self._open.pop(id, _NOBODY)

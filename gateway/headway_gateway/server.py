@@ -32,6 +32,9 @@ from headway_gateway.connection import Connection
 _log = logs.get("headway.gateway")
 GRACEFUL_TIMEOUT_S = 10  # what is in flight may end; then it is cut
 SILENCE_S = 30  # a process whose event loop stands still for so long is killed and replaced
+# Longer than any proxy or client keeps an idle connection (nginx: 60 s): who closes first must be the one who
+# sends, or a request now and then meets a connection that is just being closed.
+KEEP_ALIVE_S = 75
 NOTIFY_S = 1
 MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -145,6 +148,7 @@ class Gateway(BaseApplication):
             "preload_app": False,
             "timeout": SILENCE_S,
             "graceful_timeout": GRACEFUL_TIMEOUT_S,
+            "keepalive": KEEP_ALIVE_S,
             "worker_tmp_dir": str(self._settings.run_dir),
             # At "info" both tell every step of their lives, and a socket closed twice at each end.
             "loglevel": "warning" if self._settings.log_level == "info" else self._settings.log_level,
