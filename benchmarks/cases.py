@@ -128,7 +128,12 @@ CASES = (
         "payload-direct-1",
         "payload, native client, one at a time",
         "payload",
-        (headway("direct", 1), triton("shm"), triton("grpc-shm")),
+        (
+            headway("direct", 1),
+            Run("written in place", "headway", "in-place"),
+            triton("shm"),
+            triton("grpc-shm"),
+        ),
         key="p50_ms",
         goals={"tritonclient shm": 0.4, "tritonclient grpc-shm": None},
     ),

@@ -20,13 +20,15 @@ from typing import Any
 
 from benchmarks.dialects import DIALECTS
 from benchmarks.inputs import EXAMPLES
-from benchmarks.load_direct import closed_async, closed_direct, open_direct
+from benchmarks.load_direct import closed_async, closed_direct, closed_in_place, open_direct
 from benchmarks.load_http import Target, closed_http, open_http
+
+DIRECT = {"direct": closed_direct, "async": closed_async, "in-place": closed_in_place}
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("way", choices=(*DIALECTS, "direct", "async"))
+    parser.add_argument("way", choices=(*DIALECTS, *DIRECT))
     parser.add_argument("address")
     parser.add_argument("--model", choices=tuple(EXAMPLES), default="tiny")
     parser.add_argument("--callers", type=int, default=1)
@@ -45,8 +47,7 @@ def run(o: argparse.Namespace) -> dict[str, Any]:
         return closed_http(target, o.callers, o.seconds)
     if o.rate:
         return open_direct(o.address, example, o.seconds, plan)
-    closed = closed_direct if o.way == "direct" else closed_async
-    return closed(o.address, example, o.callers, o.seconds)
+    return DIRECT[o.way](o.address, example, o.callers, o.seconds)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Load through Headway's own clients, without HTTP, closed or open loop.
 
-    closed_direct   headway.Client: one thread keeps so many requests in flight
-    closed_async    headway.AsyncClient: so many coroutines, each asks again when it has its answer
-    open_direct     headway.Client: requests are submitted when they are due
+    closed_direct    headway.Client: one thread keeps so many requests in flight
+    closed_in_place  the same for one caller, whose tensor is where the worker reads it (`client.empty`)
+    closed_async     headway.AsyncClient: so many coroutines, each asks again when it has its answer
+    open_direct      headway.Client: requests are submitted when they are due
 
 Knows: the clients, the clock. Must not know: how a client does what it does.
 """
@@ -44,12 +45,24 @@ def _got(future: Future[Any], example: Example) -> bool:
 def closed_direct(address: str, example: Example, callers: int, seconds: float) -> dict[str, Any]:
     with Client(address) as client:
         tally = Closed(time.monotonic_ns(), seconds)
-        (_one_at_a_time if callers == 1 else _many)(client, example, callers, tally)
+        if callers == 1:
+            _one_at_a_time(client, example, example.x, tally)
+        else:
+            _many(client, example, callers, tally)
         return tally.facts()
 
 
-def _one_at_a_time(client: Client, example: Example, callers: int, tally: Tally) -> None:
-    inputs, going = {"x": example.x}, True
+def closed_in_place(address: str, example: Example, callers: int, seconds: float) -> dict[str, Any]:
+    with Client(address) as client:
+        x = client.empty(example.x.shape, example.x.dtype)
+        x[...] = example.x
+        tally = Closed(time.monotonic_ns(), seconds)
+        _one_at_a_time(client, example, x, tally)
+        return tally.facts()
+
+
+def _one_at_a_time(client: Client, example: Example, x: np.ndarray, tally: Tally) -> None:
+    inputs, going = {"x": x}, True
     while going:
         asked = time.monotonic_ns()
         try:

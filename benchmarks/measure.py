@@ -32,7 +32,7 @@ def command(case: Case, run: Run, server: Server | None, seconds: float) -> list
         way = run.way.removeprefix("tritonclient ")
         address = server.grpc if way.startswith("grpc") else server.address
         return [str(server.home / "bin" / "python"), "-m", "benchmarks.load_triton", way, address, *options]
-    is_direct = run.way in ("direct", "async")
+    is_direct = run.way in ("direct", "async", "in-place")
     address = server.direct if isinstance(server, Headway) and is_direct else server.address
     return [sys.executable, "-m", "benchmarks.load", run.way, address, *options]
 
