@@ -8,7 +8,7 @@ thread that asks and waits leads itself if nobody does: it sends, polls and read
 other thread has to wake up for it. The pump's own thread leads when nobody waits in that way and something is
 open, such as a future; else it is parked. A leader serves everybody: what other threads start meanwhile
 comes to it as events with a signal, and leaves in one message. When it has its own answer, it hands over to
-the pump's thread if anything is open. PERF: one request at a time PERF_PUMP.
+the pump's thread if anything is open. PERF: see `headway_worker.exchange`, which does the same.
 
 Invariants: a call's `told` is called once, unless the call is abandoned; when the pump has ended, nothing
 waits. A KeyboardInterrupt can end a leader at any point: where it may have hit in the middle of something,
