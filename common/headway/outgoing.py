@@ -134,7 +134,10 @@ def deadline_of(now: float, timeout_s: float) -> float:
 def reply_of(outcome: Any) -> Reply:
     """The reply, or its error raised."""
     if isinstance(outcome, HeadwayError):
-        raise outcome
+        try:
+            raise outcome
+        finally:
+            del outcome  # or the error holds itself through this frame, and its caller's slots
     if not isinstance(outcome, Reply) or not isinstance(outcome.content, bytes):
         raise RemoteProtocolError(f"not a reply to a request: {type(outcome).__name__}")
     return outcome

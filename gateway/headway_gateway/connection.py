@@ -68,6 +68,7 @@ class Connection(HttpToolsProtocol):
         self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
+        self._unset_keepalive_if_required()  # set again by an answer to what came in the same packet before
         errand = self._errand()
         if errand is None:
             self._go_the_long_way()
@@ -92,6 +93,8 @@ class Connection(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expect
         self.headers.extend(headers)
         super().on_headers_complete()
+        if self._passage and len(self.pipeline) == 1:
+            self.flow.resume_reading()  # or nobody would notice that the client leaves
 
     def on_body(self, body: bytes) -> None:
         if not isinstance(self.cycle, Passage):

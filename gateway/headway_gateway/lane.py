@@ -20,7 +20,7 @@ from functools import lru_cache
 from time import perf_counter
 from typing import Any, Protocol
 
-from headway.errors import Cancelled
+from headway.errors import Cancelled, HeadwayError
 from headway.lent import SHM_BYTES_MIN
 from headway.outgoing import reply_of
 from headway_gateway.errors import answer_to
@@ -147,12 +147,18 @@ class Errand:
 
     def abandon(self) -> None:
         """The client is gone: withdraw it."""
+        self.room = self._received = None
         if self._id:
             self._lane.client.abandon(self._id)
         self._count(self._refusal(Cancelled("the client left")).status)
 
     def _told(self, question: Any, outcome: Any) -> None:
         self._id = 0
+        if isinstance(
+            outcome, HeadwayError
+        ):  # not raised: its traceback would hold the question and its slot
+            self._finish(self._refusal(outcome))
+            return
         try:
             answer = question.answer(reply_of(outcome))
         except Exception as error:

@@ -142,7 +142,7 @@ def _object(text: bytes) -> dict[str, Any]:
     try:
         asked = json.loads(str(text, "utf-8"))
     except (ValueError, RecursionError) as error:
-        reason = "nested too deep" if isinstance(error, RecursionError) else error
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise InvalidInput(f"the request is not JSON: {reason}") from None
     if not isinstance(asked, dict):
         raise InvalidInput("the request must be a JSON object")

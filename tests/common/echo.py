@@ -4,7 +4,7 @@ What it does with a request is said by the name of the model:
 
     echo      answers with the tensors as they came; a body with its bytes
     error-N   answers with error N, "on demand"
-    hold      never answers
+    hold      does not answer, until a `release` comes: that answers them all, and itself
     garbage   answers with bytes that are no tensors
     text      answers with success and a string, which no reply may have
     noise     sends frames that are no messages, then answers as `echo` does
@@ -61,6 +61,7 @@ class EchoBroker:
         }
         self._changed = threading.Condition()
         self._seen: list[Message] = []
+        self._held: list[Request] = []
         self._thread: threading.Thread | None = None
 
     def start(self) -> EchoBroker:
@@ -129,9 +130,15 @@ class EchoBroker:
                 return [encode(Answer(id, self.answers[what]))]
             case Requests(requests=requests):
                 noise = NOISE if any(r.model == "noise" for r in requests) else []
-                replies = [_reply(r) for r in requests if r.model != "hold"]
-                return [*noise, encode(Replies(replies))]
+                return [*noise, encode(Replies([_reply(r) for r in self._answerable(requests)]))]
         return []
+
+    def _answerable(self, requests: list[Request]) -> list[Request]:
+        self._held += [r for r in requests if r.model == "hold"]
+        answerable = [r for r in requests if r.model != "hold"]
+        if any(r.model == "release" for r in requests):
+            answerable, self._held = self._held + answerable, []
+        return answerable
 
 
 def _reply(request: Request) -> Reply:
