@@ -144,7 +144,10 @@ def reply_of(outcome: Any) -> Reply:
 
 
 def answer_of(outcome: Any) -> dict[str, Any]:
-    """The body of the answer to a question. Raises: RemoteProtocolError for anything else."""
+    """The body of the answer to a question, or its error raised. Raises: RemoteProtocolError for anything
+    else."""
+    if isinstance(outcome, HeadwayError):
+        raise outcome
     if isinstance(outcome, Reply) or not isinstance(outcome, dict):
         raise RemoteProtocolError("not an answer to a question")
     return outcome

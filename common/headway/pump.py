@@ -34,7 +34,7 @@ from headway.calls import Abandon, Action, Call, Calls, Event, Release, Send, Se
 from headway.errors import BrokerUnreachable, HeadwayError, InternalError
 from headway.inbox import drain
 from headway.lent import Lender
-from headway.messages import Reply
+from headway.messages import Bye, Reply
 from headway.wire import encode
 
 _log = logs.get("headway.client")
@@ -246,6 +246,7 @@ class Pump:
     def _fail_all(self, reason: str) -> None:
         self._midway = False
         self._calls = Calls()
+        link.send(self._socket, encode(Bye()))  # the broker need not run what nobody waits for
         self._lender.close()
         self._tell_all(InternalError, reason)
 

@@ -156,7 +156,7 @@ class Errand:
         self._id = 0
         if isinstance(
             outcome, HeadwayError
-        ):  # not raised: its traceback would hold the question and its slot
+        ):  # not raised: its traceback would hold the slot
             self._finish(self._refusal(outcome))
             return
         try:

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from headway.body import Body
-from headway.errors import InvalidInput, QueueFull, RemoteProtocolError, TooLarge, UnknownModel
+from headway.errors import (
+    BrokerUnreachable,
+    InvalidInput,
+    QueueFull,
+    RemoteProtocolError,
+    TooLarge,
+    UnknownModel,
+)
 from headway.messages import (
     BATCH_ROWS_MAX,
     OPTIONS_MAX,
@@ -24,6 +31,7 @@ from headway.messages import (
 from headway.outgoing import (
     OPTIONS_BYTES_MAX,
     Asked,
+    answer_of,
     ask_body,
     ask_tensors,
     body_of,
@@ -231,3 +239,8 @@ def test_the_models_of_an_answer():
     for answer in ({}, {"models": None}, {"models": {}}):
         with pytest.raises(RemoteProtocolError):
             models_of(answer)
+
+
+def test_the_error_of_a_question_is_raised_as_it_is():
+    with pytest.raises(BrokerUnreachable):
+        answer_of(BrokerUnreachable("away"))
