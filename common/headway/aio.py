@@ -79,6 +79,7 @@ class AsyncClient:
         self.address = address or settings.callers_address
         self.lender = Lender(self.address, settings.shm_bytes if shm_bytes is None else shm_bytes)
         self.stalls = 0
+        self._heard = self._heard_before = 0  # messages, now and at the last look for a stall
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
         self._calls = Calls()
@@ -253,6 +254,7 @@ class AsyncClient:
         """Read until the socket would block, or DRAIN_MAX; returns how many messages were read."""
         now = time.monotonic()
         count = drain(self._socket, DRAIN_MAX, lambda message: self._hear(message, now), _log)
+        self._heard += count
         if count == DRAIN_MAX:
             self._take_turn()
         return count
@@ -281,8 +283,11 @@ class AsyncClient:
         done(outcome)
 
     def _look_for_stall(self) -> None:
+        """A signal was lost if nothing was heard since the last look, and something is there now. (Where much
+        is heard, something may well arrive between the two lines below.)"""
         self._safety = self._loop.call_later(SAFETY_S, self._safely, self._look_for_stall)
-        if self._turn is None and not _readable(self._fd) and self._drain():
+        is_quiet, self._heard_before = self._heard == self._heard_before, self._heard
+        if is_quiet and self._turn is None and not _readable(self._fd) and self._drain():
             self.stalls += 1
             _log.warning("the socket's signal was lost", stalls=self.stalls)
 
