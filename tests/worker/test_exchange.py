@@ -176,7 +176,15 @@ def test_an_idle_runner_takes_its_orders_at_the_socket(broker, worker):
     assert set(worker.runner.brought_by) == {"runner"}
 
 
-def test_the_keeper_takes_orders_and_keeps_the_worker_alive_while_the_runner_is_away(broker, worker):
+@pytest.fixture
+def never_parked_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keeper does not look by itself whether the runner is there: it must be told."""
+    monkeypatch.setattr(exchange_module, "PARKED_S", 60.0)
+
+
+def test_the_keeper_takes_orders_and_keeps_the_worker_alive_while_the_runner_is_away(
+    never_parked_for_long, broker, worker
+):
     go = threading.Event()
 
     def work(order: Order) -> None:
@@ -233,6 +241,7 @@ def test_nothing_is_lost_when_the_lead_changes_all_the_time(broker, worker):
         worker.answer(order)
 
     worker.work = work
+    broker.send(Welcome(b"broker", 120_000))  # no heartbeat that would make good for a signal that was lost
     heard: list[int] = []
     for id in range(1, 1501):
         broker.give(id)
@@ -244,7 +253,9 @@ def test_nothing_is_lost_when_the_lead_changes_all_the_time(broker, worker):
 
 
 @pytest.mark.parametrize("is_away", [False, True])
-def test_the_keeper_returns_when_the_worker_is_dismissed_whoever_leads(broker, worker, is_away):
+def test_the_keeper_returns_when_the_worker_is_dismissed_whoever_leads(
+    never_parked_for_long, broker, worker, is_away
+):
     if is_away:
         worker.work = lambda order: (worker.exchange.leave(), time.sleep(0.3))
         broker.give(1)
