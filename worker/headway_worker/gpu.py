@@ -1,0 +1,86 @@
+"""A CUDA device as `streams` and `graphs` need it: streams, events, memory, capture.
+
+Knows: torch.cuda. Must not know: models, batches, in which order things happen.
+
+The three streams are the worker's, not a model's: batches of all its models run one after the other. They
+do not wait for CUDA's default stream, on which models load their weights; `settle` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@cache
+def cuda_gpu(device: torch.device) -> CudaGpu:
+    """The device's streams, made once in a process."""
+    return CudaGpu(device)
+
+
+class CudaGpu:
+    """See `streams.Gpu`. Belongs to the runner's thread."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.copy_in = torch.cuda.Stream(device)
+        self.compute = torch.cuda.Stream(device)
+        self.copy_out = torch.cuda.Stream(device)
+
+    def settle(self) -> None:
+        """Wait for everything on the device."""
+        torch.cuda.synchronize(self.device)
+
+    def event(self) -> torch.cuda.Event:
+        return torch.cuda.Event(enable_timing=True)
+
+    def record(self, stream: Any, event: Any) -> None:
+        event.record(stream)
+
+    def wait(self, stream: Any, event: Any) -> None:
+        stream.wait_event(event)
+
+    def copy(self, stream: Any, target: Tensor, source: Tensor) -> None:
+        with torch.cuda.stream(stream):
+            target.copy_(source, non_blocking=True)
+
+    def fill(self, stream: Any, target: Tensor, value: float) -> None:
+        with torch.cuda.stream(stream):
+            target.fill_(value)
+
+    def call(self, stream: Any, function: Callable[[], T]) -> T:
+        with torch.cuda.stream(stream):
+            return function()
+
+    def empty(self, stream: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        with torch.cuda.stream(stream):
+            return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def pinned(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        # torch keeps page-locked memory itself, and gives it out again when the copies are done that use it.
+        return torch.empty(shape, dtype=dtype, pin_memory=True)
+
+    def is_done(self, event: Any) -> bool:
+        return bool(event.query())
+
+    def synchronize(self, event: Any) -> None:
+        event.synchronize()
+
+    def seconds(self, start: Any, end: Any) -> float:
+        return float(start.elapsed_time(end)) / 1000
+
+    def pool(self) -> Any:
+        return torch.cuda.graph_pool_handle()
+
+    def capture(self, function: Callable[[], T], pool: Any) -> tuple[Callable[[], None], T]:
+        graph = torch.cuda.CUDAGraph()
+        # Only what this thread does may break a capture: a model's other threads go on.
+        with torch.cuda.graph(graph, pool=pool, stream=self.compute, capture_error_mode="thread_local"):
+            result = function()
+        return graph.replay, result
