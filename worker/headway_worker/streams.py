@@ -261,7 +261,10 @@ class _Flying:
         self._holds = holds
 
     def is_done(self) -> bool:
-        return self._gpu.is_done(self._done)
+        try:
+            return self._gpu.is_done(self._done)
+        except RuntimeError:  # the device has failed, as `outputs` will say
+            return True
 
     def outputs(self) -> Values:
         self._gpu.synchronize(self._done)  # lets other threads run meanwhile
