@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +140,7 @@ class Model(torch.nn.Module):
         on_gpu.result()
     torch.cuda.synchronize()
     # Some batch was in before the one before it was computed.
-    pairs = zip(events, events[1:], strict=False)
+    pairs = pairwise(events)
     leads_ms = [copied.elapsed_time(before) for (_, before), (copied, _) in pairs]
     assert max(leads_ms) > 0, leads_ms
 
