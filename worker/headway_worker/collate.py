@@ -119,7 +119,8 @@ def _filled(parts: Sequence[Array], room: tuple[Value, Array], pad: Any) -> Valu
     for part in parts:
         array[(slice(row, row + len(part)), *map(slice, part.shape[1:]))] = part
         row += len(part)
-    array[row:] = pad
+    if row < len(array):
+        array[row:] = pad
     return value
 
 

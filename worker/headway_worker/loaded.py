@@ -58,8 +58,9 @@ class Loaded:
         ModelError."""
         outputs, rows = flight.outputs(), width_of(requests)
         self.compute_s = flight.compute_s()
-        collate.check_outputs(outputs, self.spec.outputs, bucket_of(rows, self.buckets))
-        return collate.split(collate.cut(outputs, rows), requests)
+        bucket = bucket_of(rows, self.buckets)
+        collate.check_outputs(outputs, self.spec.outputs, bucket)
+        return collate.split(collate.cut(outputs, rows) if rows < bucket else outputs, requests)
 
     def tell(self, error: BaseException) -> None:
         """Log an exception of the model's with its traceback, each message once; a caller's fault only

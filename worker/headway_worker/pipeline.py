@@ -31,35 +31,35 @@ B = TypeVar("B")  # a batch
 O = TypeVar("O")  # an order that is a barrier  # noqa: E741
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Prepare(Generic[B]):
     """Make the batch ready to be launched."""
 
     batch: B
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Launch(Generic[B]):
     """Hand the batch to its device."""
 
     batch: B
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Watch(Generic[B]):
     """Nothing to do but to wait: for a new order, or until this batch is done; then call `land`."""
 
     batch: B
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Finish(Generic[B]):
     """Wait until the batch is done, and answer it."""
 
     batch: B
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Obey(Generic[O]):
     """Do what the order says; nothing is in flight."""
 

@@ -8,7 +8,7 @@ batch in flight: on the CPU it has landed by then, on a GPU it lands later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from headway.models import ModelSpec
@@ -20,7 +20,7 @@ from headway_worker.request import ModelRequest
 
 Clock = Callable[[], float]
 Infer = Callable[[Values], Values]
-Collated = Mapping[str, Any]  # as its own track has made it, and no other's
+Collated = dict[str, Any]  # as its own track has made it, and no other's
 
 
 class Flight(Protocol):
@@ -94,7 +94,7 @@ class HostTrack:
 
     def launch(self, inputs: Collated, clock: Clock) -> Flight:
         start = clock()
-        made = self._casting.outputs(self._infer(self._casting.inputs(dict(inputs))))
+        made = self._casting.outputs(self._infer(self._casting.inputs(inputs)))
         outputs = {name: to_host(name, value) for name, value in made.items()}
         return Landed(outputs, clock() - start)
 
