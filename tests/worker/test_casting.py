@@ -83,7 +83,7 @@ def test_torchscript_runs_in_half_precision(bench: Bench) -> None:
     made = bench.outputs(request(input=floats(1, 2)))[0]["y"]
     exact = line(torch.tensor([1.0, 2.0])).detach().numpy()
     assert abs(made - exact).max() < 0.05
-    assert torch.equal(torch.from_numpy(made), torch.from_numpy(made).to(torch.bfloat16).float())
+    assert torch.equal(torch.tensor(made), torch.tensor(made).to(torch.bfloat16).float())
 
 
 def test_weights_and_images_are_channels_last(bench: Bench) -> None:
@@ -99,7 +99,7 @@ def test_channels_last_changes_no_result(bench: Bench) -> None:
     scripted(bench, model, toml + tensor("outputs", "y", shape=(4, 6, 6)), image[None])
     assert bench.load().state == "ready"
     made = bench.outputs(request(input=image.numpy()))[0]["y"]
-    assert torch.allclose(torch.from_numpy(made), model(image[None])[0], atol=1e-5)
+    assert torch.allclose(torch.tensor(made), model(image[None])[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("key", ['precision = "float16"\n', "channels_last = true\n"])

@@ -80,7 +80,7 @@ class Passage:
     @property
     def is_done(self) -> bool:
         """Whether `finish` need not wait for the device."""
-        return all([group.flight is None or group.flight.is_done() for group in self.groups])
+        return all(group.flight is None or group.flight.is_done() for group in self.groups)
 
     def finish(self) -> Result:
         """Wait for the device, and answer every request; `compute_us` is the time in the model."""
