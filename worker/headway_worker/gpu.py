@@ -3,7 +3,7 @@
 Knows: torch.cuda. Must not know: models, batches, in which order things happen.
 
 The three streams are the worker's, not a model's: batches of all its models run one after the other. They
-do not wait for CUDA's default stream, on which models load their weights; `settle` does.
+do not wait for CUDA's default stream, nor it for them.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ from headway_worker.pipeline import Finish, Launch, Obey, Pipeline, Prepare, Wat
 from headway_worker.replies import error_text, printable
 from headway_worker.sharing import Sharing
 from headway_worker.warmup import warm_up
+from headway_worker.yard import enter
 
 T = TypeVar("T")
 log = logging.getLogger("headway.worker")
@@ -88,7 +89,7 @@ class Runner:
 
     def run(self) -> None:
         """Obey orders until `stop`."""
-        devices.enter(self.device)
+        enter(self.device)
         with torch.inference_mode():  # once: entering it for each step costs 3 us, with tiny models a tenth
             while not self._stopped:
                 self._turn()
