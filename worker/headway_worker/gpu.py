@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar
 
@@ -33,8 +34,9 @@ class CudaGpu:
         self.copy_in = torch.cuda.Stream(device)
         self.compute = torch.cuda.Stream(device)
         self.copy_out = torch.cuda.Stream(device)
+        self._broken: list[Any] = []  # graphs whose captures broke off
 
-    def settle(self) -> None:
+    def drain(self) -> None:
         """Wait for everything on the device."""
         torch.cuda.synchronize(self.device)
 
@@ -93,6 +95,17 @@ class CudaGpu:
                 torch.cuda.graph(graph, pool, self.compute, capture_error_mode="thread_local"),
             ):
                 result = function()
+        except BaseException:
+            self._clear_up(graph, pool)
+            raise
         finally:
             gc.enable()
         return graph.replay, result
+
+    def _clear_up(self, graph: Any, pool: Any) -> None:
+        """torch leaves a capture that broke off open in its allocator, which would then put off giving memory
+        back; and the allocator keeps looking at the graph, which therefore must stay."""
+        self._broken.append(graph)
+        for end in (lambda: torch._C._cuda_endAllocateToPool(self.device.index or 0, pool), graph.reset):
+            with suppress(RuntimeError):  # it was closed already
+                end()

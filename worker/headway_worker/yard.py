@@ -41,5 +41,5 @@ def track_for(
     if device.type != "cuda":
         return HostTrack(spec, infer, buckets)
     gpu = cuda_gpu(device)
-    gpu.settle()  # in case that its weights were loaded by another thread, or on a stream of its own
+    gpu.drain()  # in case that its weights were loaded by another thread, or on a stream of its own
     return StreamTrack(spec, infer, buckets, gpu, holds)
