@@ -21,6 +21,7 @@ from headway.tensors import BY_NAME, NAME_BYTES_MAX, RANK_MAX
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
 VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,3}")
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
+PRECISIONS = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,16 @@ class ModelSpec:
     device: str = "auto"
     batch_size_max: int = 1
     batch_delay_ms: float = 0.0
+    batch_buckets: tuple[int, ...] = ()
     response_timeout_s: float = 60.0
     queue_size_max: int = 1000
     queue_bytes_max: int = 256 << 20
     copies: int = 1
     idempotent: bool = True
+    decode_ahead: bool = True
+    precision: str = "float32"
+    channels_last: bool = False
+    cuda_graphs: bool = False
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -124,6 +130,9 @@ def _check(spec: ModelSpec) -> None:
             raise SettingsError(f"{key} must be from {least} to {most}, not {getattr(spec, key)}")
     if not DEVICE.fullmatch(spec.device):
         raise SettingsError(f"device: {spec.device!r} is not auto, cpu, cuda or cuda:N")
+    if spec.precision not in PRECISIONS:
+        raise SettingsError(f"precision: {spec.precision!r} is not one of {', '.join(PRECISIONS)}")
+    _check_buckets(spec)
     for key in ("file", "processing"):
         if ".." in getattr(spec, key).split("/") or getattr(spec, key).startswith("/"):
             raise SettingsError(f"{key}: {getattr(spec, key)!r} leaves the model's folder")
@@ -131,6 +140,16 @@ def _check(spec: ModelSpec) -> None:
         names = [t.name for t in getattr(spec, key)] + [t.mask for t in getattr(spec, key) if t.mask]
         if len(set(names)) != len(names):
             raise SettingsError(f"{key}: two tensors have one name")
+
+
+def _check_buckets(spec: ModelSpec) -> None:
+    buckets = spec.batch_buckets
+    if any(type(rows) is not int or rows < 1 for rows in buckets) or list(buckets) != sorted(set(buckets)):
+        raise SettingsError(f"batch_buckets must be rising whole numbers above 0, not {list(buckets)}")
+    if buckets and buckets[-1] != spec.batch_size_max:
+        raise SettingsError(
+            f"batch_buckets must end with batch_size_max, which is {spec.batch_size_max}, not {buckets[-1]}"
+        )
 
 
 def checked(

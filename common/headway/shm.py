@@ -29,7 +29,7 @@ import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -68,7 +68,7 @@ class Segment:
             raise
         self._view = memoryview(self._map)
         self._slots = Slots(self.size)
-        self.address: int = np.frombuffer(self._map, np.uint8).ctypes.data
+        self.address = _address(self._map)
 
     @property
     def name(self) -> str:
@@ -107,6 +107,11 @@ class Segment:
             self._path.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = -1
+
+
+def _address(mapping: mmap.mmap) -> int:
+    address: int = np.frombuffer(mapping, np.uint8).ctypes.data
+    return address
 
 
 def _made(folder: Path) -> tuple[Path, int]:
@@ -150,15 +155,27 @@ def _swept(path: Path) -> bool:
         os.close(fd)
 
 
+class Watch(Protocol):
+    """Who wants to know which memory is mapped, such as a driver that reads it by itself. Must not raise."""
+
+    def mapped(self, address: int, length: int) -> None:
+        """From here on this memory is a segment's."""
+
+    def unmapped(self, address: int) -> None:
+        """Its owner is gone. It stays mapped while views on it are left, and nobody is told when it ends:
+        whoever reads it without a view must have stopped when this returns."""
+
+
 class Mapped:
     """Segments of others, as a worker has them: each is mapped once, at its first use.
 
     `refused` counts references that were none. Not for several threads at once.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, watch: Watch | None = None) -> None:
         self.refused = 0
         self._folder = folder
+        self._watch = watch
         self._maps: dict[str, tuple[int, mmap.mmap]] = {}
 
     def __len__(self) -> int:
@@ -189,13 +206,17 @@ class Mapped:
         """Let go of the segments whose owners have removed them, or are gone."""
         for name, (fd, _) in list(self._maps.items()):
             if not os.fstat(fd).st_nlink:
-                del self._maps[name]  # unmapped when the last view on it is dropped
-                os.close(fd)
+                self._let_go(name)
 
     def close(self) -> None:
-        for fd, _ in self._maps.values():
-            os.close(fd)
-        self._maps.clear()
+        for name in list(self._maps):
+            self._let_go(name)
+
+    def _let_go(self, name: str) -> None:
+        fd, mapping = self._maps.pop(name)  # unmapped when the last view on it is dropped
+        if self._watch:
+            self._watch.unmapped(_address(mapping))
+        os.close(fd)
 
     def _fields(self, ref: Any, count: int) -> list[Any]:
         if not isinstance(ref, list) or len(ref) != count or not isinstance(ref[0], str):
@@ -228,6 +249,8 @@ class Mapped:
             reason = getattr(error, "strerror", None) or error
             raise self._refusal(f"segment {name} cannot be mapped by the worker: {reason}") from None
         self._maps[name] = fd, mapping
+        if self._watch:
+            self._watch.mapped(_address(mapping), len(mapping))
         return fd, mapping
 
     def _opened(self, name: str) -> int:

@@ -154,9 +154,7 @@ class Errand:
 
     def _told(self, question: Any, outcome: Any) -> None:
         self._id = 0
-        if isinstance(
-            outcome, HeadwayError
-        ):  # not raised: its traceback would hold the slot
+        if isinstance(outcome, HeadwayError):  # not raised: its traceback would hold the slot
             self._finish(self._refusal(outcome))
             return
         try:

@@ -39,11 +39,16 @@ def test_every_key_can_be_set():
         "device": "cuda:1",
         "batch_size_max": 8,
         "batch_delay_ms": 2.5,
+        "batch_buckets": [1, 4, 8],
         "response_timeout_s": 5.0,
         "queue_size_max": 10,
         "queue_bytes_max": 1000,
         "copies": 2,
         "idempotent": False,
+        "decode_ahead": False,
+        "precision": "bfloat16",
+        "channels_last": True,
+        "cuda_graphs": True,
         "inputs": [{**INPUT, "pad_value": 0.0, "mask": "m", "warmup_shape": [4, 3]}],
         "outputs": [{"name": "y", "dtype": "int64", "shape": []}],
         "options": {"any": ["thing"]},
@@ -53,9 +58,9 @@ def test_every_key_can_be_set():
     spec = parsed(**table)
     assert spec.inputs == (TensorSpec("x", "float32", (-1, 3), 0.0, "m", (4, 3)),)
     assert spec.outputs == (TensorSpec("y", "int64", ()),)
-    assert {k: getattr(spec, k) for k in table if "puts" not in k} == {
-        k: v for k, v in table.items() if "puts" not in k
-    }
+    assert spec.batch_buckets == (1, 4, 8)
+    plain = [k for k in table if "puts" not in k and k != "batch_buckets"]
+    assert {k: getattr(spec, k) for k in plain} == {k: table[k] for k in plain}
 
 
 def test_the_backend_must_be_named():
@@ -83,6 +88,11 @@ def test_an_unknown_key_is_refused_by_name(key):
         ("queue_bytes_max", ["1 MB", True]),
         ("copies", [1.0, False]),
         ("idempotent", [0, 1, "yes"]),
+        ("decode_ahead", [0, 1, "yes"]),
+        ("channels_last", [0, "yes"]),
+        ("cuda_graphs", [1, "yes"]),
+        ("precision", [16, True]),
+        ("batch_buckets", [8, "8", {}]),
         ("inputs", [{}, "x", 1]),
         ("outputs", [{"name": "y"}, 1]),
         ("options", [[], "x"]),
@@ -105,6 +115,8 @@ def test_a_key_of_a_wrong_type_is_refused_by_name(key, values):
         ("device", ["", "cuda:", "cuda:x", "gpu", "CPU", "cpu ", "cuda:1\n"]),
         ("file", ["../x", "a/../../x", "/etc/passwd", ".."]),
         ("processing", ["../x.py", "/x.py"]),
+        ("precision", ["", "half", "float64"]),
+        ("batch_buckets", [[0, 1], [1.0], [True], ["1"], [2], [1, 1], [2, 1]]),
     ],
 )
 def test_a_key_beyond_its_limits_is_refused_by_name(key, values):
@@ -119,6 +131,7 @@ def test_a_key_beyond_its_limits_is_refused_by_name(key, values):
         ("batch_delay_ms", [0, 0.5, 3]),
         ("response_timeout_s", [0.001, 1, 86_400]),
         ("copies", [0, 8]),
+        ("precision", ["float32", "float16", "bfloat16"]),
         ("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:15"]),
         ("file", ["model..pt", "a/b.pt", "...", ""]),
     ],

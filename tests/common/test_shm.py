@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from headway.errors import InvalidInput
@@ -272,3 +273,40 @@ while True:
 )  # fmt: skip
 def test_peers_share_segments_when_their_address_is_a_path(address, folder):
     assert folder_of(address) == (Path(folder) if folder else None)
+
+
+class Watching:
+    """Writes down what is mapped, by address."""
+
+    def __init__(self):
+        self.lengths = {}
+
+    def mapped(self, address, length):
+        self.lengths[address] = length
+
+    def unmapped(self, address):
+        del self.lengths[address]
+
+
+def test_whoever_watches_is_told_of_each_mapping_once_and_when_it_is_let_go(folder, segment):
+    watching = Watching()
+    mapped = Mapped(folder, watching)
+    slot = segment.take(100)
+    ref = [segment.name, slot.offset, slot.generation, HEADER_BYTES, 100]
+    view = mapped.request(ref)
+    mapped.request(ref)
+    assert list(watching.lengths.values()) == [segment.size]
+    (address,) = watching.lengths
+    assert address + slot.offset + HEADER_BYTES == np.frombuffer(view, np.uint8).ctypes.data
+    segment.close()
+    mapped.tidy()
+    assert watching.lengths == {}
+
+
+def test_whoever_watches_is_told_when_all_is_closed(folder, segment):
+    watching = Watching()
+    mapped = Mapped(folder, watching)
+    slot = segment.take(100)
+    mapped.request([segment.name, slot.offset, slot.generation, HEADER_BYTES, 100])
+    mapped.close()
+    assert watching.lengths == {} and len(mapped) == 0

@@ -50,13 +50,13 @@ def body(data: Any, content_type: str = "application/json") -> BatchRequest:
 
 
 class Bench:
-    """A store in a temporary folder and a runner on the CPU."""
+    """A store in a temporary folder and a runner, on the CPU unless told otherwise."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, device: str = "cpu") -> None:
         self.store = store
         self.now = 100.0
         self.reports: list[Report] = []
-        self.runner = Runner(torch.device("cpu"), self.reports.append, lambda: self.now)
+        self.runner = Runner(torch.device(device), self.reports.append, lambda: self.now)
 
     def write(self, toml: str = X + Y, backend: str = "python", **files: str) -> Path:
         """The folder of version 1 of "m", with Python files by their names (without .py)."""

@@ -191,6 +191,18 @@ def test_a_wrong_compile_option_fails_with_the_reason(bench: Bench, option: str,
     assert reason in bench.load().detail
 
 
+@pytest.mark.parametrize("option", ['"reduce-overhead"', '{mode = "max-autotune"}'])
+def test_graphs_of_the_compilers_own_are_refused_beside_cuda_graphs(bench: Bench, option: str) -> None:
+    bench.write(f"cuda_graphs = true\n{X}{Y}[options]\ncompile = {option}\n", model=DOUBLE)
+    assert "cuda_graphs: options.compile has CUDA graphs of its own in this mode" in bench.load().detail
+
+
+def test_cuda_graphs_mean_nothing_on_the_cpu(bench: Bench) -> None:
+    copy = bench.serve("cuda_graphs = true\nbatch_size_max = 4\n" + X + Y, model=DOUBLE)
+    assert "cuda_graphs" not in copy.facts
+    assert bench.outputs(request(x=floats(1, 2)))[0]["y"].tolist() == [2, 4]
+
+
 def test_an_eager_class_is_not_compiled(bench: Bench) -> None:
     copy = bench.serve(X + Y + "[options]\ncompile = false\n", model=DOUBLE)
     assert not copy.facts["backend"]["compiled"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headway.models import TensorSpec
 from headway.tensors import DTYPES, Tensors, pack, unpack
-from headway_worker.collate import as_tensors, collate, dtype_name, grouped, split, to_host
+from headway_worker.collate import as_tensors, collate, cut, dtype_name, grouped, split, to_host
 from headway_worker.request import ModelRequest
 
 
@@ -97,3 +97,29 @@ def test_any_dense_tensor_of_a_model_can_be_packed(tensor: torch.Tensor) -> None
 
 def test_big_endian_arrays_of_a_model_are_turned_round() -> None:
     assert to_host("y", np.array([1, 2], ">i4")).tolist() == [1, 2]
+
+
+def test_rows_beyond_the_requests_are_padding_and_the_mask_says_so() -> None:
+    spec = TensorSpec("x", "int32", (-1,), pad_value=-7, mask="m")
+    batch = collate([ModelRequest(tensors={"x": array_of("int32", (2,), 1)})], [spec], rows=3)
+    assert batch["x"].tolist() == [[1, 2], [-7, -7], [-7, -7]]
+    assert batch["m"].tolist() == [[True, True], [False, False], [False, False]]
+
+
+def test_rows_of_padding_are_zero_or_empty_where_no_value_is_declared() -> None:
+    for dtype, zero in (("float32", 0), ("bool", False), ("bytes", b"")):
+        spec = TensorSpec("x", dtype, (1,))
+        batch = collate([ModelRequest(tensors={"x": array_of(dtype, (1,), 1)})], [spec], rows=2)
+        assert batch["x"][1].tolist() == [zero]
+
+
+def test_cut_gives_back_what_was_there_before_the_padding() -> None:
+    request = ModelRequest(rows=2, tensors={"x": array_of("float32", (2, 3))})
+    batch = collate([request], [TensorSpec("x", "float32", (3,))], rows=8)
+    (share,) = split(cut(batch, 2), [request])
+    assert same(as_tensors(share), request.tensors)
+
+
+def test_inputs_that_are_skipped_are_left_out() -> None:
+    tensors = {"x": array_of("float32", (2,)), "z": array_of("float32", (2,))}
+    assert list(collate([ModelRequest(tensors=tensors)], [], skip=["x"])) == ["z"]

@@ -59,7 +59,7 @@ def test_the_cpu_is_described_by_its_threads() -> None:
 
 def test_entering_and_freeing_the_cpu_does_nothing() -> None:
     enter(CPU)
-    free_memory(CPU)
+    free_memory()
 
 
 @pytest.mark.gpu

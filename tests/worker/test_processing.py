@@ -83,7 +83,8 @@ def test_the_model_and_its_processing_share_the_modules_they_import(bench: Bench
     model = "from . import helper\n" + DOUBLE.replace("return", "helper.CALLS.append(1); return")
     post = "from .helper import CALLS\ndef postprocess(outputs, request): return len(CALLS)\n"
     bench.serve(PROCESSED, model=model, helper="CALLS = []\n", processing=post)
-    assert json_of(bench.ask(body({"x": [1, 2]}))) == 3
+    after_warm_up = json_of(bench.ask(body({"x": [1, 2]})))
+    assert json_of(bench.ask(body({"x": [1, 2]}))) == after_warm_up + 1
 
 
 @pytest.mark.parametrize(

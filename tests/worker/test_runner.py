@@ -13,7 +13,7 @@ from headway.errors import InternalError, NotReady
 from headway.messages import Batch, Copy, Load, Result, Unload
 from headway_worker.orders import Report, Run
 from headway_worker.runner import DETAIL_CHARS_MAX, Runner
-from tests.worker.bench import DOUBLE, Bench, X, Y, floats, request, tensor
+from tests.worker.bench import DOUBLE, Bench, X, Y, floats, request
 
 
 def states(bench: Bench) -> list[str]:
@@ -28,69 +28,6 @@ def test_a_load_reports_loading_and_then_ready_with_facts(bench: Bench) -> None:
     assert facts["warmup"] == {"1": 0.0}
     assert facts["load_ms"] == 0.0  # the clock stands
     assert facts["backend"]["name"] == "python"
-
-
-def test_warm_up_runs_a_batch_of_one_and_a_full_one(bench: Bench) -> None:
-    model = """
-class Model:
-    seen = []
-    def infer(self, x):
-        self.seen.append(len(x))
-        return x * 0 + len(self.seen)
-"""
-    facts = bench.serve("batch_size_max = 4\n" + X + Y, model=model).facts
-    assert list(facts["warmup"]) == ["1", "4"]
-    assert bench.outputs(request(x=floats(0, 0)))[0]["y"].tolist() == [3, 3]
-
-
-@pytest.mark.parametrize(
-    ("inputs", "fact"),
-    [
-        ("", "skipped: no inputs are declared"),
-        (tensor("inputs", "x", shape=(-1,)), "skipped: no warmup_shape for x"),
-    ],
-)
-def test_warm_up_is_skipped_with_the_reason_where_there_is_no_example(
-    bench: Bench, inputs: str, fact: str
-) -> None:
-    assert bench.serve(inputs, model=DOUBLE).facts["warmup"] == fact
-
-
-def test_warm_up_shape_stands_in_for_an_open_shape(bench: Bench) -> None:
-    copy = bench.serve(tensor("inputs", "x", shape=(-1,), more="warmup_shape = [5]"), model=DOUBLE)
-    assert copy.facts["warmup"] == {"1": 0.0}
-    assert copy.facts["outputs"] == [["output_0", "float32", [5]]]
-
-
-@pytest.mark.parametrize(
-    ("outputs", "reason"),
-    [
-        (
-            tensor("outputs", "y", shape=(3,)),
-            "output 'y' must have shape [3], got [2] after the batch dimension",
-        ),
-        (tensor("outputs", "y", dtype="int64"), "output 'y' must be int64, got float32"),
-        (Y + tensor("outputs", "z"), "the model returned 1 outputs, not y, z"),
-    ],
-)
-def test_a_load_fails_when_warm_up_finds_other_outputs_than_declared(
-    bench: Bench, outputs: str, reason: str
-) -> None:
-    bench.write(X + outputs, model=DOUBLE)
-    copy = bench.load()
-    assert (copy.state, reason in copy.detail) == ("failed", True)
-
-
-def test_a_load_fails_when_an_output_has_no_batch_dimension(bench: Bench) -> None:
-    bench.write("batch_size_max = 4\n" + X, model=DOUBLE.replace("x * 2", "x.sum(0)"))
-    assert (
-        "output 'output_0' must have a leading 1 for a batch of 1 rows, got shape [2]" in bench.load().detail
-    )
-
-
-def test_a_load_fails_when_a_declared_output_is_missing(bench: Bench) -> None:
-    bench.write(model=DOUBLE.replace("x * 2", "{'other': x}"))
-    assert "output 'y' is declared, and the model did not return it" in bench.load().detail
 
 
 @pytest.mark.parametrize("error", ["RuntimeError('no weights')", "SystemExit(3)", "KeyboardInterrupt()"])

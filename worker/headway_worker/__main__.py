@@ -14,6 +14,7 @@ from headway.cli.options import settings_options
 from headway.settings import WorkerSettings
 from headway_worker import device
 from headway_worker.loop import Loop
+from headway_worker.pages import pages_for
 from headway_worker.runner import Runner
 from headway_worker.session import About, Session
 from headway_worker.sharing import Sharing
@@ -31,8 +32,8 @@ def main(settings: WorkerSettings) -> None:
     about = About(name, socket.gethostname(), os.getpid(), str(chosen))
     loop = Loop(Session(about, drain_s=settings.drain_s), settings.workers_address, name)
     _log.info("worker starts", name=name, device=str(chosen))
-    sharing = Sharing(shm.folder_of(settings.workers_address))
-    sys.exit(loop.run(Runner(chosen, loop.report, time.monotonic, sharing)))
+    sharing = Sharing(shm.folder_of(settings.workers_address), pages_for(chosen))
+    sys.exit(loop.run(Runner(chosen, loop.report, time.monotonic, sharing, loop.exchange)))
 
 
 if __name__ == "__main__":

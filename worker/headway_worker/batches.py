@@ -1,4 +1,4 @@
-"""Runs one batch through a loaded model, and answers each of its requests by itself.
+"""One batch through a loaded model, in three steps, and an answer to each of its requests.
 
 Knows: the order of things for a request (expiry, decoding, preprocess, infer, postprocess, packing), and
 whose fault an exception is at each step.
@@ -12,8 +12,10 @@ even `SystemExit`; when a batch of several raises, each is run again alone (unle
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from headway.body import is_body, unpack_body
 from headway.errors import DeadlineExceeded, InvalidInput, ModelError
@@ -28,14 +30,9 @@ from headway_worker.orders import Run
 from headway_worker.replies import body_reply, error_reply, message_of, tensors_reply
 from headway_worker.request import ModelRequest
 from headway_worker.sharing import Sharing
+from headway_worker.tracks import Clock, Collated, Flight
 
-Clock = Callable[[], float]
-
-
-def run_batch(loaded: Loaded, order: Run, clock: Clock, sharing: Sharing | None = None) -> Result:
-    """The outcomes of a batch; `compute_us` is the time in `infer`, with the copies to and from the
-    device. To be called under `torch.inference_mode()`."""
-    return _Passage(loaded, order, clock, sharing or Sharing()).result()
+T = TypeVar("T")
 
 
 def refuse_batch(batch: Batch, error: BaseException) -> Result:
@@ -43,8 +40,19 @@ def refuse_batch(batch: Batch, error: BaseException) -> Result:
     return Result(batch.id, 0, [error_reply(error)] * len(batch.requests))
 
 
-class _Passage:
-    """One batch on its way. Requests are known by their places in the batch."""
+@dataclass
+class _Group:
+    """Requests that share a batch on the device, by their places; what became of it so far."""
+
+    places: list[int]
+    inputs: Collated | None = None
+    flight: Flight | None = None
+    again: bool = False  # to be run one by one
+
+
+class Passage:
+    """One batch on its way: `prepare`, `launch`, `finish`, in this order and each once, under
+    `torch.inference_mode()`. `prepare` may be called in another thread than the rest."""
 
     def __init__(self, loaded: Loaded, order: Run, clock: Clock, sharing: Sharing) -> None:
         self.loaded = loaded
@@ -54,15 +62,39 @@ class _Passage:
         self.compute_s = 0.0
         self.requests: dict[int, ModelRequest] = {}
         self.replies: dict[int, BatchReply] = {}
+        self.groups: list[_Group] = []
 
-    def result(self) -> Result:
+    def prepare(self) -> None:
+        """Everything that comes before the device: decode, check, preprocess, group, collate."""
         for place in range(len(self.batch.requests)):
             self._prepare(place)
         places = list(self.requests)
         for group in grouped(list(self.requests.values()), self.loaded.spec.inputs):
-            self._run([places[i] for i in group])
+            self.groups.append(self._group([places[i] for i in group]))
+
+    def launch(self) -> None:
+        """Hand every group to the device."""
+        for group in self.groups:
+            self._launch(group)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `finish` need not wait for the device."""
+        return all(group.flight is None or group.flight.is_done() for group in self.groups)
+
+    def finish(self) -> Result:
+        """Wait for the device, and answer every request; `compute_us` is the time in the model."""
+        for group in self.groups:
+            self._finish(group)
         replies = [self.replies[place] for place in range(len(self.batch.requests))]
         return Result(self.batch.id, round(self.compute_s * 1e6), replies)
+
+    def abandon(self) -> None:
+        """Wait for what is on the device, whose memory is in use until then; nothing is answered."""
+        for group in self.groups:
+            with suppress(BaseException):
+                if group.flight is not None:
+                    group.flight.outputs()
 
     def _prepare(self, place: int) -> None:
         if self._is_expired(place):
@@ -71,6 +103,52 @@ class _Passage:
             self.requests[place] = self._request(place)
         except BaseException as error:
             self._fail([place], error)
+
+    def _group(self, places: list[int]) -> _Group:
+        group = _Group(places)
+        self._collate(group)
+        return group
+
+    def _collate(self, group: _Group) -> None:
+        requests = [self.requests[place] for place in group.places]
+        group.inputs = self._try(group, lambda: self.loaded.collate(requests)) if requests else None
+
+    def _launch(self, group: _Group) -> None:
+        alive = [place for place in group.places if not self._is_expired(place)]
+        if len(alive) < len(group.places):  # time ran out since it was collated
+            group.places = alive
+            self._collate(group)
+        inputs, group.inputs = group.inputs, None
+        if inputs is not None:
+            group.flight = self._try(group, lambda: self.loaded.launch(inputs, self.clock))
+
+    def _finish(self, group: _Group) -> None:
+        flight, group.flight = group.flight, None
+        if flight is not None:
+            requests = [self.requests[place] for place in group.places]
+            outputs = self._try(group, lambda: self.loaded.land(flight, requests))
+            self.compute_s += flight.compute_s() if outputs else 0.0
+            for place, share in zip(group.places, outputs or [], strict=False):
+                self._answer(place, share)
+        if group.again:  # a batch of several raised: find the guilty
+            for place in group.places:
+                alone = self._group([place])
+                self._launch(alone)
+                self._finish(alone)
+
+    def _try(self, group: _Group, step: Callable[[], T]) -> T | None:
+        """What the step returns. None when it raised: then the group is answered, or is to be run one by
+        one."""
+        try:
+            return step()
+        except BaseException as error:
+            group.again = len(group.places) > 1 and self.loaded.spec.idempotent
+            if not group.again:
+                self._fail(group.places, error)
+            exhausted = device.is_out_of_memory(error)
+        if exhausted:  # here, where the exception no longer holds the tensors of its frames
+            device.free_memory()
+        return None
 
     def _is_expired(self, place: int) -> bool:
         timeout_ms = self.batch.requests[place].timeout_ms
@@ -93,36 +171,6 @@ class _Passage:
         else:
             request.tensors = _preprocessed(self.loaded, request)
         return request
-
-    def _run(self, places: Sequence[int]) -> None:
-        places = [place for place in places if not self._is_expired(place)]
-        outputs = self._infer(places) if places else []
-        if outputs is None:  # a batch of several raised: find the guilty
-            for place in places:
-                self._run([place])
-            return
-        for place, share in zip(places, outputs, strict=False):
-            self._answer(place, share)
-
-    def _infer(self, places: Sequence[int]) -> list[Values] | None:
-        """Each request's outputs; [] when the error has been answered, None to run one by one."""
-        try:
-            return self.loaded.run([self.requests[place] for place in places], self._timed)
-        except BaseException as error:
-            alone = len(places) == 1 or not self.loaded.spec.idempotent
-            exhausted = device.is_out_of_memory(error)
-            if alone:
-                self._fail(places, error)
-        if exhausted:  # here, where the exception no longer holds the tensors of its frames
-            device.free_memory(self.loaded.device)
-        return [] if alone else None
-
-    def _timed(self, inputs: Values) -> Values:
-        start = self.clock()
-        try:
-            return self.loaded.infer(inputs)
-        finally:
-            self.compute_s += self.clock() - start
 
     def _answer(self, place: int, outputs: Values) -> None:
         request = self.requests[place]

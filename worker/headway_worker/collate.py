@@ -1,10 +1,10 @@
-"""Requests into one tensor per input and back: gather, pad, mask, move, check, split.
+"""Requests into one tensor per input and back: gather, pad, mask, check, cut, split.
 
 Knows: torch and numpy memory, the declared inputs and outputs.
 Must not know: backends, replies, orders.
 
 A request with rows 0 is one row, without a batch dimension of its own; one with rows n is n rows. A batch
-is `[rows in total, *shape]`, allocated once (page-locked for a GPU) and filled row by row with numpy: a
+is `[rows, *shape]`, in memory that is kept for it (page-locked for a GPU), filled row by row with numpy: a
 row is copied once, a caller's read-only memory is never handed to torch, and a model may write into its
 inputs. PERF: on the CPU a batch of one is copied too. A view would save some 50 us for an image, and let
 a model that works in place change the caller's shared memory under a retry.
@@ -15,7 +15,7 @@ never on a device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -31,6 +31,7 @@ from headway_worker.request import ModelRequest
 
 Value = Tensor | Array
 Values = dict[str, Value]
+Memory = Callable[[str, tuple[int, ...], torch.dtype], Tensor]  # an input's name, its shape and dtype
 Specs = Sequence[TensorSpec]
 
 _TORCH = {name: getattr(torch, name) for name in BY_NAME if name != BYTES.name}
@@ -59,53 +60,89 @@ def _kind(request: ModelRequest, specs: Specs) -> Any:
     )
 
 
-def collate(requests: Sequence[ModelRequest], specs: Specs, pin: bool = False) -> Values:
-    """One value per input, `[rows in total, *shape]` on the CPU, in the order of the first request's
-    tensors, then the masks in the same order. All requests must be of one group."""
+def fresh(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory for an input that nobody has kept."""
+    return torch.empty(shape, dtype=dtype)
+
+
+def collate(
+    requests: Sequence[ModelRequest],
+    specs: Specs,
+    rows: int = 0,
+    memory: Memory = fresh,
+    skip: Container[str] = (),
+) -> Values:
+    """One value per input, `[rows, *shape]` on the CPU, in the order of the first request's tensors, then
+    the masks in the same order. All requests must be of one group.
+
+    `rows` beyond the requests' own are padding; `skip` names inputs that are not wanted.
+    """
     declared = {spec.name: spec for spec in specs}
     inputs: Values = {}
     masks: Values = {}
     for name in requests[0].tensors:
+        if name in skip:
+            continue
         spec = declared.get(name)
-        # Each with a leading dimension: a request without rows of its own gets a 1.
-        parts = [r.tensors[name] if r.rows else r.tensors[name][np.newaxis] for r in requests]
-        shape = _room(parts)
-        inputs[name] = _filled(parts, shape, _pad_of(spec), pin)
+        parts = parts_of(requests, name)
+        shape = _room(parts, rows)
+        inputs[name] = _filled(parts, _empty(name, shape, parts[0].dtype, memory), pad_of(spec))
         if spec and spec.mask:
-            masks[spec.mask] = _filled([np.ones(p.shape, bool) for p in parts], shape, False, pin)
+            ones = [np.ones(part.shape, bool) for part in parts]
+            masks[spec.mask] = _filled(ones, _empty(spec.mask, shape, np.dtype(bool), memory), False)
     return inputs | masks
 
 
-def _room(parts: Sequence[Array]) -> tuple[int, ...]:
+def parts_of(requests: Sequence[ModelRequest], name: str) -> list[Array]:
+    """What each request has of an input, with a leading dimension: without rows of its own it gets a 1."""
+    return [r.tensors[name] if r.rows else r.tensors[name][np.newaxis] for r in requests]
+
+
+def _room(parts: Sequence[Array], rows: int) -> tuple[int, ...]:
     shapes = {part.shape[1:] for part in parts}
-    return (sum(map(len, parts)), *(max(sizes) for sizes in zip(*shapes, strict=True)))
+    return (max(rows, sum(map(len, parts))), *(max(sizes) for sizes in zip(*shapes, strict=True)))
 
 
-def _pad_of(spec: TensorSpec | None) -> Any:
+def pad_of(spec: TensorSpec | None) -> Any:
+    """What an input is padded with, in a row as well as with whole rows."""
     if spec is None or spec.pad_value is None:
-        return 0
+        return b"" if spec and spec.dtype == BYTES.name else 0
     return b"" if spec.dtype == BYTES.name else spec.pad_value
 
 
-def _filled(parts: Sequence[Array], shape: tuple[int, ...], pad: Any, pin: bool) -> Value:
-    """A fresh value of `shape` with the parts one after another, padded at the end of each dimension."""
-    value, array = _empty(shape, parts[0].dtype, pin)
-    if any(part.shape[1:] != shape[1:] for part in parts):
+def _filled(parts: Sequence[Array], room: tuple[Value, Array], pad: Any) -> Value:
+    """The room with the parts one after another, padded at the end of each dimension."""
+    value, array = room
+    if any(part.shape[1:] != array.shape[1:] for part in parts):
         array.fill(pad)
     row = 0
     for part in parts:
         array[(slice(row, row + len(part)), *map(slice, part.shape[1:]))] = part
         row += len(part)
+    if row < len(array):
+        array[row:] = pad
     return value
 
 
-def _empty(shape: tuple[int, ...], dtype: np.dtype[Any], pin: bool) -> tuple[Value, Array]:
-    """A fresh value, and its memory as a numpy array."""
+def _empty(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], memory: Memory) -> tuple[Value, Array]:
+    """A value to be filled, and its memory as a numpy array."""
     if dtype.kind == "O":
         array = np.empty(shape, object)
         return array, array
-    tensor = torch.empty(shape, dtype=_TORCH[_OF_NUMPY[dtype]], pin_memory=pin)
+    tensor = memory(name, shape, torch_dtype(dtype))
     return tensor, to_numpy(tensor)
+
+
+def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
+    """Torch's word for a numpy dtype that travels (not BYTES)."""
+    return _TORCH[_OF_NUMPY[dtype]]
+
+
+def from_numpy(array: Array) -> Tensor:
+    """A tensor over a numpy array's memory, which must be writable and not BYTES."""
+    if array.dtype == _BFLOAT16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def to_numpy(value: Value) -> Array:
@@ -129,9 +166,14 @@ def to_host(name: str, value: Any) -> Value:
         if isinstance(value, np.ndarray):
             return value
         raise ModelError(f"{name!r} is of type {type(value).__name__}, not a tensor")
+    check_travels(name, value)
+    return value.detach().to("cpu").contiguous().resolve_neg()
+
+
+def check_travels(name: str, value: Tensor) -> None:
+    """Raises: ModelError naming a tensor whose dtype has no place on the wire."""
     if value.dtype not in _NAMES:
         raise ModelError(f"{name!r} is {value.dtype}, which does not travel; use one of {', '.join(BY_NAME)}")
-    return value.detach().to("cpu").contiguous().resolve_neg()
 
 
 def _from_numpy(name: str, array: Array) -> Value:
@@ -143,18 +185,7 @@ def _from_numpy(name: str, array: Array) -> Value:
     if dtype not in _OF_NUMPY:
         raise ModelError(f"{name!r} is {dtype}, which does not travel; use one of {', '.join(BY_NAME)}")
     # Copied where torch would warn: read-only, or with strides that it does not take.
-    array = np.require(array, dtype, ["C", "W"])
-    if dtype == _BFLOAT16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
-
-
-def to_device(inputs: Values, device: torch.device) -> Values:
-    """The inputs where the model is; page-locked ones go without waiting for the copy."""
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in inputs.items()
-    }
+    return from_numpy(np.require(array, dtype, ["C", "W"]))
 
 
 def dtype_name(value: Value) -> str:
@@ -187,6 +218,11 @@ def _check_output(spec: TensorSpec, value: Value | None) -> None:
             f"output {spec.name!r} must have shape {list(spec.shape)}, "
             f"got {list(value.shape[1:])} after the batch dimension"
         )
+
+
+def cut(outputs: Values, rows: int) -> Values:
+    """The outputs without the rows that are only padding, as views."""
+    return {name: value[:rows] for name, value in outputs.items()}
 
 
 def split(outputs: Values, requests: Sequence[ModelRequest]) -> list[Values]:

@@ -63,10 +63,10 @@ def enter(device: torch.device) -> None:
         torch.cuda.set_device(device)
 
 
-def free_memory(device: torch.device) -> None:
+def free_memory() -> None:
     """Give what is free back to the device; collects garbage first, as models like to be cycles."""
     gc.collect()
-    if device.type == "cuda":
+    if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 

@@ -1,4 +1,4 @@
-"""One model version, loaded: its backend, its pre- and postprocessing, its warm-up.
+"""One model version, loaded: its backend, its track, its pre- and postprocessing.
 
 Knows: how backends are found, what a model's `processing` file is.
 Must not know: batches as they come over the wire, threads, torch.
@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from headway.errors import CallerError, SettingsError
-from headway.models import ModelSpec, TensorSpec
+from headway.models import ModelSpec
 from headway_worker import collate
 from headway_worker.backends import Backend
+from headway_worker.buckets import bucket_of, buckets_of
 from headway_worker.collate import Values
-from headway_worker.inputs import example
 from headway_worker.replies import error_text
 from headway_worker.request import ModelRequest
 from headway_worker.sources import forget, import_file
+from headway_worker.tracks import Clock, Collated, Flight, Track, width_of
+from headway_worker.yard import holds_nothing, track_for
 
 log = logging.getLogger("headway.worker")
 GROUP = "headway.backends"
@@ -31,27 +33,34 @@ _TOLD_MAX = 100
 
 @dataclass
 class Loaded:
-    """A model version that can infer. Belongs to the runner's thread."""
+    """A model version that can infer. Belongs to the runner's thread, but for `preprocess` and `collate`,
+    which the decoder's thread may call for one batch while the runner's computes another."""
 
     spec: ModelSpec
-    device: Any
     backend: Backend
+    track: Track
+    buckets: tuple[int, ...] = ()
     preprocess: Callable[[ModelRequest], Any] | None = None
     postprocess: Callable[[Values, ModelRequest], Any] | None = None
+    compute_s: float = 0.0  # what the last batch took
     _told: set[str] = field(default_factory=set)
 
-    def infer(self, inputs: Values) -> Values:
-        """A batch from the CPU to the CPU. Raises: whatever the model raises; ModelError."""
-        outputs = self.backend.infer(collate.to_device(inputs, self.device))
-        return {name: collate.to_host(name, value) for name, value in outputs.items()}
+    def collate(self, requests: Sequence[ModelRequest]) -> Collated:
+        """The requests of one group as one batch."""
+        return self.track.collate(requests)
 
-    def run(self, requests: Sequence[ModelRequest], around: Callable[[Values], Values]) -> list[Values]:
-        """The requests of one group as one batch, each one's own outputs. `around` is called in place of
-        `infer`, and calls it. Raises: whatever the model raises; ModelError."""
-        pin = self.device.type == "cuda"
-        outputs = around(collate.collate(requests, self.spec.inputs, pin))
-        collate.check_outputs(outputs, self.spec.outputs, sum(r.width for r in requests))
-        return collate.split(outputs, requests)
+    def launch(self, inputs: Collated, clock: Clock) -> Flight:
+        """Start a batch. Raises: whatever the model raises; ModelError."""
+        return self.track.launch(inputs, clock)
+
+    def land(self, flight: Flight, requests: Sequence[ModelRequest]) -> list[Values]:
+        """Wait for the batch of these requests; each one's own outputs. Raises: what the device says;
+        ModelError."""
+        outputs, rows = flight.outputs(), width_of(requests)
+        self.compute_s = flight.compute_s()
+        bucket = bucket_of(rows, self.buckets)
+        collate.check_outputs(outputs, self.spec.outputs, bucket)
+        return collate.split(collate.cut(outputs, rows) if rows < bucket else outputs, requests)
 
     def tell(self, error: BaseException) -> None:
         """Log an exception of the model's with its traceback, each message once; a caller's fault only
@@ -67,31 +76,36 @@ class Loaded:
 
     def close(self) -> None:
         """Let go of the model and its modules. Raises: whatever the model's own close raises."""
-        try:
-            self.backend.close()
-        finally:
-            forget(Path(self.spec.folder))
+        _close(self.spec, self.backend)
 
 
-def load(spec: ModelSpec, device: Any) -> Loaded:
-    """Load a version on a `torch.device`, not yet warm.
+def _close(spec: ModelSpec, backend: Backend) -> None:
+    try:
+        backend.close()
+    finally:
+        forget(Path(spec.folder))
+
+
+def load(spec: ModelSpec, device: Any, holds: Callable[[int, int], bool] = holds_nothing) -> Loaded:
+    """Load a version on a `torch.device`, not yet warm. `holds`: see `yard.track_for`.
 
     Raises: SettingsError for a wrong `model.toml`; whatever the backend or the model's code raises.
     """
-    loaded = Loaded(spec, device, backend_class(spec.backend)())
+    backend = backend_class(spec.backend)()
     try:
-        loaded.backend.load(spec, device)
-        hooks = _hooks(spec, loaded.backend)
+        backend.load(spec, device)
+        hooks = _hooks(spec, backend)
+        buckets = buckets_of(spec, device.type == "cuda")
+        track = track_for(spec, backend.infer, buckets, device, holds)
+        return Loaded(spec, backend, track, buckets, preprocess=hooks[0], postprocess=hooks[1])
     except BaseException:
-        _close_quietly(loaded)
+        _close_quietly(spec, backend)
         raise
-    loaded.preprocess, loaded.postprocess = hooks
-    return loaded
 
 
-def _close_quietly(loaded: Loaded) -> None:
+def _close_quietly(spec: ModelSpec, backend: Backend) -> None:
     try:
-        loaded.close()
+        _close(spec, backend)
     except BaseException as error:  # what it raised before is what people need to see
         log.debug("close after a failed load: %s", error_text(error))
 
@@ -120,44 +134,3 @@ def _hooks(spec: ModelSpec, backend: Backend) -> list[Callable[..., Any] | None]
 
 def _callable(value: Any) -> Callable[..., Any] | None:
     return value if callable(value) else None
-
-
-def warm_up(loaded: Loaded, clock: Callable[[], float]) -> dict[str, Any]:
-    """Run a batch of one and a full batch of examples, and check what comes out.
-
-    Returns facts: how many milliseconds each took, or why it was skipped; what goes in and comes out.
-    Raises: ModelError naming the output that is not as declared; whatever the model raises.
-    """
-    spec = loaded.spec
-    warmup = _callable(getattr(loaded.backend, "warmup", None))
-    if warmup:
-        warmup()
-    facts = {"inputs": _signature(spec.inputs), "outputs": _signature(spec.outputs)}
-    reason = _skipped(spec)
-    if reason:
-        return {"warmup": reason, **facts}
-    took = {}
-    for rows in sorted({1, spec.batch_size_max}):
-        start = clock()
-        outputs = _run_examples(loaded, rows)
-        took[str(rows)] = round((clock() - start) * 1000, 3)
-    if not spec.outputs:  # nobody said what comes out: now it is known, for one example
-        facts["outputs"] = [[n, collate.dtype_name(v), list(v.shape)] for n, v in outputs.items()]
-    return {"warmup": took, **facts}
-
-
-def _skipped(spec: ModelSpec) -> str:
-    if not spec.inputs:
-        return "skipped: no inputs are declared"
-    names = [tensor.name for tensor in spec.inputs if tensor.example_shape is None]
-    return f"skipped: no warmup_shape for {', '.join(names)}" if names else ""
-
-
-def _run_examples(loaded: Loaded, rows: int) -> Values:
-    tensors = {tensor.name: example(tensor) for tensor in loaded.spec.inputs}
-    request = ModelRequest(tensors={n: t for n, t in tensors.items() if t is not None})
-    return loaded.run([request] * rows, loaded.infer)[0]
-
-
-def _signature(specs: Sequence[TensorSpec]) -> list[list[Any]]:
-    return [[tensor.name, tensor.dtype, list(tensor.shape)] for tensor in specs]

@@ -1,11 +1,15 @@
-"""The worker's second thread: it owns the device, and does what the session orders, one thing at a time.
+"""The worker's second thread: it owns the device, and does what the session orders.
 
 Knows: orders and reports, which models are loaded here.
-Must not know: sockets, the broker, heartbeats.
+Must not know: sockets, the broker, heartbeats, in which order steps come (that is `pipeline`).
 
-`run` is the thread's body: it takes orders in the order in which they were put, and reports from its own
-thread. `obey` does one order and returns when it is done; `run` is a loop around it. Whatever a model's code
+`run` is the thread's body: it takes orders in the order in which they were put, does the steps that the
+pipeline names, and reports from its own thread. `obey` does one order to its end. Whatever a model's code
 raises ends in a report, `SystemExit` and `KeyboardInterrupt` included: other models live here too.
+
+Two things go on at once. On a GPU a launched batch computes while the next one is prepared and copied in. On
+the CPU the thread is inside the model, and lends what waits to the decoder's thread meanwhile, if it will be
+there for AHEAD_S or longer.
 """
 
 from __future__ import annotations
@@ -14,26 +18,47 @@ import logging
 import queue
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from headway.errors import InternalError, NotReady
-from headway.messages import Copy, Load, Unload
+from headway.messages import Copy, Load, Result, Unload
 from headway.models import ModelSpec
 from headway.store import read_version
 from headway_worker import device as devices
-from headway_worker.batches import refuse_batch, run_batch
-from headway_worker.loaded import Loaded, load, warm_up
+from headway_worker.batches import Passage, refuse_batch
+from headway_worker.decoder import Decoder
+from headway_worker.loaded import Loaded, load
 from headway_worker.orders import Order, Report, Run
+from headway_worker.pipeline import Finish, Launch, Obey, Pipeline, Prepare, Watch
 from headway_worker.replies import error_text, printable
 from headway_worker.sharing import Sharing
+from headway_worker.warmup import warm_up
+from headway_worker.yard import enter
 
+T = TypeVar("T")
 log = logging.getLogger("headway.worker")
 DETAIL_CHARS_MAX = 59_000
 TIDY_S = 5.0
+JOIN_DECODER_S = 5.0
+# PERF: lending costs two wake-ups of a thread, some 50 us of a core, and the two threads share one GIL:
+# with a model of tens of microseconds the decoder would take more of its time than it gives.
+AHEAD_S = 0.002
+# While a batch is in flight and nothing waits, new orders are waited for in slices: a batch is answered
+# late by at most a tenth of what it took.
+WATCH_PART = 0.1
+WATCH_S_MIN, WATCH_S_MAX = 0.00005, 0.001
+
+
+class Host(Protocol):
+    """Whoever brings the orders. A runner with nothing to do waits there, and says so before it is away for
+    long."""
+
+    def lead(self, until: Callable[[], bool], timeout_s: float) -> None: ...
+    def leave(self) -> None: ...
 
 
 class Runner:
@@ -49,15 +74,19 @@ class Runner:
         report: Callable[[Report], None],
         clock: Callable[[], float],
         sharing: Sharing | None = None,
+        host: Host | None = None,
     ) -> None:
         self.device = device
         self.running: tuple[int, float] | None = None
         self._report = report
         self._clock = clock
         self._sharing = sharing or Sharing()
+        self._host = host
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._stopped = False
         self._loaded: dict[tuple[str, str], Loaded] = {}
+        self._pipeline: Pipeline[_Held, Load | Unload] = Pipeline(self._depth)
+        self._decoder: Decoder[Order] = Decoder(self._orders, self._take, self._prepare_ahead)
 
     def put(self, order: Order) -> None:
         """Add an order to those that wait; from any thread."""
@@ -70,28 +99,81 @@ class Runner:
 
     def run(self) -> None:
         """Obey orders until `stop`."""
-        devices.enter(self.device)
-        while not self._stopped:
-            try:
-                order = self._orders.get(timeout=TIDY_S)
-            except queue.Empty:
-                self._sharing.tidy()
-                continue
-            if order is not None and not self._stopped:
-                self.obey(order)
-            del order  # a batch's tensors are not kept while the queue is empty
+        enter(self.device)
+        with torch.inference_mode():  # once: entering it for each step costs 3 us, with tiny models a tenth
+            while not self._stopped:
+                self._turn()
+        self._decoder.stop(JOIN_DECODER_S)
 
     def obey(self, order: Order) -> None:
-        """Do one order and report its outcome."""
+        """Do one order, after whatever waits, and report its outcome. Not while `run` runs."""
+        self._take(order)
+        with torch.inference_mode():
+            while (step := self._pipeline.next()) is not None:
+                self._do(Finish(self._pipeline.land()) if isinstance(step, Watch) else step)
+
+    def _turn(self) -> None:
+        if not self._orders.empty():
+            return self._take(self._orders.get())
+        step = self._pipeline.next()
+        if step is None:
+            return self._wait()
+        return self._watch(step.batch) if isinstance(step, Watch) else self._do(step)
+
+    def _take(self, order: Order | None) -> None:
+        if isinstance(order, Run):
+            self._pipeline.add(_Held(order))
+        elif order is not None:
+            self._pipeline.bar(order)
+
+    def _wait(self) -> None:
+        """Wait for an order while there is nothing else to do."""
+        try:
+            if self._host is None:
+                self._take(self._orders.get(timeout=TIDY_S))
+            else:
+                self._host.lead(lambda: not self._orders.empty(), TIDY_S)
+                self._take(self._orders.get_nowait())
+        except queue.Empty:
+            self._sharing.tidy()
+
+    def _leave(self) -> None:
+        if self._host:
+            self._host.leave()
+
+    def _watch(self, held: _Held) -> None:
+        """Wait until the batch is done or an order comes, whichever is first."""
+        self._leave()
+        while not held.is_done:
+            waited_s = (self._clock() - held.launched) * WATCH_PART
+            try:
+                return self._take(self._orders.get(timeout=min(max(waited_s, WATCH_S_MIN), WATCH_S_MAX)))
+            except queue.Empty:
+                pass
+        return self._finish(self._pipeline.land())
+
+    def _do(self, step: Prepare[_Held] | Launch[_Held] | Finish[_Held] | Obey[Load | Unload]) -> None:
+        match step:
+            case Prepare(held):
+                self._begin(held)
+                self._prepare(held)
+            case Launch(held):
+                self._begin(held)
+                self._launch(held)
+            case Finish(held):
+                self._finish(held)
+            case Obey(order):
+                with torch.inference_mode(False):  # what a model makes of its weights is its own affair
+                    self._obey(order)
+
+    def _obey(self, order: Load | Unload) -> None:
         if isinstance(order, Load):
-            self._load(order)
-        elif isinstance(order, Unload):
-            self._free((order.model, order.version))
-            self._report(Copy(order.model, order.version, "gone", "", {}))
-        else:
-            self._run(order)
+            return self._load(order)
+        self._free((order.model, order.version))
+        return self._report(Copy(order.model, order.version, "gone", "", {}))
 
     def _load(self, order: Load) -> None:
+        self._leave()
         self._report(Copy(order.model, order.version, "loading", "", {}))
         self._free((order.model, order.version))
         facts: dict[str, Any] = {}
@@ -103,14 +185,14 @@ class Runner:
         if state == "failed":  # here, where the exception no longer holds the model in its frames
             log.warning("model %s version %s failed to load:\n%s", order.model, order.version, detail)
             self._free((order.model, order.version))
-            devices.free_memory(self.device)
+            devices.free_memory()
         self._report(Copy(order.model, order.version, state, detail, facts))
 
     def _ready(self, order: Load) -> dict[str, Any]:
         """Load and warm the model; the facts about it."""
         start = self._clock()
         spec = self._spec(order)
-        loaded = load(spec, devices.for_model(spec.device, self.device))
+        loaded = load(spec, devices.for_model(spec.device, self.device), self._sharing.holds)
         self._loaded[spec.key] = loaded
         with torch.inference_mode():
             facts = warm_up(loaded, self._clock)
@@ -130,24 +212,94 @@ class Runner:
             except BaseException as error:
                 loaded.tell(error)
             del loaded
-            devices.free_memory(self.device)
+            devices.free_memory()
 
-    def _run(self, order: Run) -> None:
-        batch = order.batch
-        self.running = (batch.id, self._clock())
-        loaded = self._loaded.get((batch.model, batch.version))
-        try:
-            if loaded is None:
-                raise NotReady(f"model {batch.model} version {batch.version} is not loaded here")
-            with torch.inference_mode():
-                result = run_batch(loaded, order, self._clock, self._sharing)
-        except NotReady as error:
-            result = refuse_batch(batch, error)
-        except BaseException as error:
-            log.exception("batch %d of model %s", batch.id, batch.model)
-            result = refuse_batch(batch, InternalError(error_text(error)))
-        self.running = None
+    def _begin(self, held: _Held) -> None:
+        if self.running is None:
+            self.running = (held.order.batch.id, self._clock())
+
+    def _prepare(self, held: _Held) -> None:
+        """Also called in the decoder's thread. Raises nothing."""
+        loaded, batch = self._of(held), held.order.batch
+        if loaded and loaded.preprocess:
+            self._leave()  # it may decode a photograph
+        if loaded is None:
+            text = f"model {batch.model} version {batch.version} is not loaded here"
+            held.refused = refuse_batch(batch, NotReady(text))
+        else:
+            held.passage = Passage(loaded, held.order, self._clock, self._sharing)
+            held.step(Passage.prepare)
+
+    def _launch(self, held: _Held) -> None:
+        loaded = self._of(held)
+        if loaded is None or loaded.track.depth > 1:
+            held.launched = self._clock()
+            held.step(Passage.launch)
+            return
+        is_long = loaded.compute_s >= AHEAD_S
+        if is_long:
+            self._leave()
+            self._decoder.lend(self._pipeline.is_open)
+        held.step(Passage.launch)
+        self._finish(self._pipeline.land())  # a launch on the CPU is the computation
+        if is_long:
+            self._decoder.take_back()
+
+    def _prepare_ahead(self) -> None:
+        """In the decoder's thread: prepare the batch at the head, if it may be."""
+        held = self._pipeline.ahead(self._may_be_ahead)
+        if held is not None:
+            with torch.inference_mode():  # which a thread must enter for itself
+                self._prepare(held)
+
+    def _may_be_ahead(self, held: _Held) -> bool:
+        loaded = self._of(held)
+        return loaded is not None and loaded.spec.decode_ahead
+
+    def _finish(self, held: _Held) -> None:
+        result = held.step(Passage.finish) or held.refused
+        assert result is not None, "a batch without a passage is refused"
+        flying = self._pipeline.in_flight
+        self.running = (flying[0].order.batch.id, self._clock()) if flying else None
         self._report(result)
+
+    def _depth(self, held: _Held) -> int:
+        """How many batches may be in flight with this one."""
+        loaded = self._of(held)
+        return loaded.track.depth if loaded else 1
+
+    def _of(self, held: _Held) -> Loaded | None:
+        return self._loaded.get((held.order.batch.model, held.order.batch.version))
+
+
+@dataclass(eq=False)
+class _Held:
+    """A batch that the runner holds. `refused` is there instead of a passage."""
+
+    order: Run
+    passage: Passage | None = None
+    refused: Result | None = None
+    launched: float = 0.0
+
+    def step(self, step: Callable[[Passage], T]) -> T | None:
+        """Do one step of the passage, if there is one, in inference mode; a defect of ours refuses the
+        whole batch."""
+        if self.passage is None:
+            return None
+        try:
+            return step(self.passage)
+        except BaseException as error:
+            batch = self.order.batch
+            log.exception("batch %d of model %s", batch.id, batch.model)
+            self.refused = refuse_batch(batch, InternalError(error_text(error)))
+        self.passage.abandon()
+        self.passage = None
+        return None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether finishing it need not wait for the device."""
+        return self.passage is None or self.passage.is_done
 
 
 def _traceback(error: BaseException) -> str:

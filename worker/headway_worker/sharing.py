@@ -4,29 +4,39 @@ Knows: which references may be in a request's options, when a reply is worth a s
 Must not know: files and mappings (that is `headway.shm`), models, batches.
 
 A request whose reference is refused fails alone, and is counted and logged. A reply whose slot is refused
-(its request was given up meanwhile) or too small goes inline. Belongs to the runner's thread.
+(its request was given up meanwhile) or too small goes inline. For several threads: requests are read in one
+while replies are written in the other.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from headway.errors import InvalidInput
 from headway.lent import SHM_BYTES_MIN
 from headway.refs import REPLY_SLOT, SLOT
-from headway.shm import Mapped
+from headway.shm import Mapped, Watch
 from headway.tensors import Buffer, size_of, write_pieces
 
 log = logging.getLogger("headway.worker")
 
 
+class Pages(Watch, Protocol):
+    """Mapped memory that is page-locked for a device."""
+
+    def holds(self, address: int, size: int) -> bool: ...
+
+
 class Sharing:
     """The segments in `folder`; None where there are none that the worker shares with its callers."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._mapped = Mapped(folder) if folder else None
+    def __init__(self, folder: Path | None = None, pages: Pages | None = None) -> None:
+        self._mapped = Mapped(folder, pages) if folder else None
+        self._pages = pages
+        self._lock = threading.Lock()  # a tidy closes files that another thread may be looking at
 
     @property
     def refused(self) -> int:
@@ -40,7 +50,8 @@ class Sharing:
         if self._mapped is None:
             raise InvalidInput("shared memory: the worker shares none with its callers")
         try:
-            return self._mapped.request(options[SLOT])
+            with self._lock:
+                return self._mapped.request(options[SLOT])
         except InvalidInput as error:
             log.warning("request refused, %d so far: %s", self._mapped.refused, error)
             raise
@@ -53,9 +64,10 @@ class Sharing:
             return None
         ref = options[REPLY_SLOT]
         try:
-            if size > self._mapped.reply_length(ref):
-                return None
-            self._mapped.write_reply(ref, lambda room: write_pieces(pieces, room))
+            with self._lock:
+                if size > self._mapped.reply_length(ref):
+                    return None
+                self._mapped.write_reply(ref, lambda room: write_pieces(pieces, room))
         except InvalidInput as error:
             log.info("a reply goes inline: %s", error)
             return None
@@ -64,4 +76,9 @@ class Sharing:
     def tidy(self) -> None:
         """Let go of the segments of callers that are gone."""
         if self._mapped:
-            self._mapped.tidy()
+            with self._lock:
+                self._mapped.tidy()
+
+    def holds(self, address: int, size: int) -> bool:
+        """Whether a device reads this memory by itself."""
+        return self._pages is not None and self._pages.holds(address, size)

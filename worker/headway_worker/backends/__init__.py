@@ -36,15 +36,17 @@ class Backend(Protocol):
     """One model version, loaded on one device."""
 
     def load(self, spec: ModelSpec, device: torch.device) -> None:
-        """Read the files in `spec.folder` and be ready to infer on `device`.
+        """Read the files in `spec.folder` and be ready to infer on `device`, with weights in the model's
+        `precision` and `channels_last` (`casting.module_to`), or refuse these (`casting.refuse_casting`).
 
         Raises: anything; the copy has then failed, and the status has the traceback.
         """
 
     def infer(self, inputs: Values) -> Values:
         """Run one batch. Inputs come in the declared order and on the device, masks last, each
-        `[rows, *shape]`; BYTES are numpy object arrays of `bytes`. Outputs are named, each with a
-        leading `rows`, on any device; numpy arrays are welcome, and BYTES must be ones."""
+        `[rows, *shape]`, floats in the model's precision; BYTES are numpy object arrays of `bytes`. Outputs
+        are named, each with a leading `rows`, on any device; numpy arrays are welcome, and BYTES must be
+        ones."""
 
     def describe(self) -> dict[str, Any]:
         """Facts for people, all of them strings or numbers."""

@@ -15,6 +15,7 @@ from torch.export.passes import move_to_device_pass
 from headway.errors import ModelError, SettingsError
 from headway.models import ModelSpec
 from headway_worker.backends import by_name, model_file, named, refuse_bytes, refuse_unknown
+from headway_worker.casting import refuse_casting
 from headway_worker.collate import Values
 
 
@@ -24,6 +25,7 @@ class Exported:
     def load(self, spec: ModelSpec, device: torch.device) -> None:
         refuse_unknown(spec, ())
         refuse_bytes(spec)
+        refuse_casting(spec, "the program was exported for its dtypes and formats; export it so")
         self._spec = spec
         program = torch.export.load(model_file(spec, "model.pt2"))
         self._positional, self._keywords = _arguments(program)

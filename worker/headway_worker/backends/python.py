@@ -30,6 +30,7 @@ import torch
 from headway.errors import SettingsError
 from headway.models import ModelSpec
 from headway_worker.backends import named, refuse_unknown
+from headway_worker.casting import module_to, refuse_casting
 from headway_worker.collate import Values
 from headway_worker.sources import import_file
 
@@ -48,11 +49,16 @@ class Python:
         refuse_unknown(spec, ("class", "compile"))
         self._spec = spec
         arguments = _compile_arguments(spec.options.get("compile", False))
+        self._replays = _has_own_graphs(arguments)
+        if self._replays and spec.cuda_graphs:
+            raise SettingsError("cuda_graphs: options.compile has CUDA graphs of its own in this mode")
         self.model = _class(spec)()
         if callable(getattr(self.model, "load", None)):
             self.model.load(Path(spec.folder), device)
         if isinstance(self.model, torch.nn.Module):
-            self.model.to(device).eval()
+            self.model = module_to(self.model, spec, device).eval()
+        else:
+            refuse_casting(spec, "the class is no torch.nn.Module; cast its weights in load")
         for name in ("preprocess", "postprocess", "warmup"):  # the model's own, where it has them
             setattr(self, name, getattr(self.model, name, None))
         infer = _function(self.model, spec)
@@ -60,7 +66,9 @@ class Python:
         self._compiled = arguments is not None
 
     def infer(self, inputs: Values) -> Values:
-        return named(self._infer(**inputs), self._spec)
+        outputs = named(self._infer(**inputs), self._spec)
+        # The next run writes over what these graphs return, while this is still copied to the host.
+        return {n: _own(v) for n, v in outputs.items()} if self._replays else outputs
 
     def describe(self) -> dict[str, Any]:
         return {"kind": f"Python class {type(self.model).__name__}", "compiled": self._compiled}
@@ -89,6 +97,14 @@ def _function(model: Any, spec: ModelSpec) -> Callable[..., Any]:
     raise SettingsError(
         f"options.class: {type(model).__name__} has no method infer and is no torch.nn.Module"
     )
+
+
+def _own(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+def _has_own_graphs(arguments: dict[str, Any] | None) -> bool:
+    return (arguments or {}).get("mode") in ("reduce-overhead", "max-autotune")
 
 
 def _compile_arguments(option: Any) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ import torch
 
 from headway.models import ModelSpec
 from headway_worker.backends import by_name, model_file, named, refuse_bytes, refuse_unknown
+from headway_worker.casting import module_to
 from headway_worker.collate import Values
 
 
@@ -22,8 +23,8 @@ class TorchScript:
         refuse_unknown(spec, ())
         refuse_bytes(spec)
         self._spec = spec
-        self._module: Any = torch.jit.load(str(model_file(spec, "model.pt")), map_location=device)
-        self._module.eval()
+        module = torch.jit.load(str(model_file(spec, "model.pt")), map_location=device)
+        self._module: Any = module_to(module, spec, device).eval()
         self._names = [a.name for a in self._module.forward.schema.arguments[1:]]  # [0] is self
 
     def infer(self, inputs: Values) -> Values:
