@@ -83,6 +83,7 @@ class Loop:
 
     def _end(self, leaving: Leaving, runner: Runs, thread: threading.Thread) -> Exit:
         if self._defect:
+            self.exchange.close()
             raise self._defect
         code = Exit.STUCK if leaving.stuck else Exit.OK
         _log.info("worker leaves", reason=leaving.reason, code=code.name)
