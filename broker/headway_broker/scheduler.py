@@ -74,6 +74,7 @@ from headway.messages import (
 from headway.parts import parts
 from headway_broker.batching import BatchPolicy, FillOrDelay
 from headway_broker.catalog import Catalog, Key
+from headway_broker.costs import Costs
 from headway_broker.dispatch import Dispatch
 from headway_broker.events import (
     Action,
@@ -94,8 +95,9 @@ from headway_broker.ledger import Ledger
 from headway_broker.placement import Seat, plan
 from headway_broker.queues import OpenRequest, Queue
 from headway_broker.report import Report
-from headway_broker.roster import Flight, Roster, Worker
+from headway_broker.roster import Roster
 from headway_broker.stats import ModelStats
+from headway_broker.workers import Flight, Worker
 
 TICK_S = 0.1
 PROBE_S = 1.0
@@ -125,13 +127,17 @@ class Scheduler:
         self.roster = Roster()
         self.queues = {spec.key: Queue(spec) for spec in catalog}
         self.stats = {key: ModelStats() for key in self.queues}
+        self.costs = {key: Costs() for key in self.queues}
         self.holds = Holds()
         self.ledger = Ledger(self.stats, self.holds)
-        self.report = Report(catalog, self.roster, self.queues, self.ledger)
-        self._intake = Intake(catalog, self.queues, self.roster, self.ledger, self.report)
-        self._dispatch = Dispatch(self.queues, self.stats, self.roster, policy or FillOrDelay(), nonce)
+        self.report = Report(catalog, self.roster, self.queues, self.costs, self.ledger)
+        self._intake = Intake(catalog, self.queues, self.costs, self.roster, self.ledger, self.report)
+        self._dispatch = Dispatch(
+            self.queues, self.stats, self.costs, self.roster, policy or FillOrDelay(), nonce
+        )
         self._times = times or BrokerTimes()
         self._nonce = nonce
+        self._plan_is_old = False
         self._tick_at = -math.inf
         self._beat_at = -math.inf
         self._probe_at = -math.inf
@@ -162,7 +168,9 @@ class Scheduler:
         """Look at the time if it is time to, form batches, and hand out what is to be sent."""
         if now >= self._tick_at:
             self._tick(now)
+        self._replan(now)
         self._dispatch.run(now)
+        self._intake.refuse(self._dispatch.take_hopeless(), now)
         # Replies first: a heartbeat may make a caller send again what it has no reply to.
         actions: list[Action] = []
         for who, replies in self.ledger.take_replies().items():
@@ -177,7 +185,7 @@ class Scheduler:
 
     def next_wake(self) -> float | None:
         """None: nobody is here, sleep until an event."""
-        if self._outbox or self.ledger.replies or self.holds.released:
+        if self._outbox or self._plan_is_old or self.ledger.replies or self.holds.released:
             return -math.inf
         if not self.ledger.callers and not len(self.roster) and not self.holds.limbo:
             return None
@@ -199,6 +207,7 @@ class Scheduler:
             case Ping():
                 self._outbox.append(ToCaller(caller, Heartbeat(self._nonce)))
             case Query(id=id, what=what):
+                self._replan(now)
                 self._outbox.append(ToCaller(caller, Answer(id, self.report.answer(what))))
             case Bye():
                 self._caller_left(caller)
@@ -239,15 +248,13 @@ class Scheduler:
             case Alive():
                 pass
             case CopyState(copy=copy):
-                self.roster.set_copy(worker, copy, now)
+                self._set_copies(worker, [copy], now)
                 self._note("copy", worker, model=copy.model, version=copy.version, state=copy.state)
-                self._replan(now)
-                self._dispatch.look_for(worker)
                 self._intake.give_up((copy.model, copy.version), now)
             case Leave(reason=reason):
                 self.roster.leave(worker)
                 self._note("worker leaves", worker, reason=reason)
-                self._replan(now)
+                self._plan_is_old = True
                 self._release(worker)
             case _:
                 raise RemoteProtocolError(f"a worker sends no {type(message).__name__}")
@@ -258,11 +265,18 @@ class Scheduler:
             worker = Worker(identity, join, now)
             self.roster.add(worker)
             self._note("worker joined", worker, host=join.host, pid=join.pid, device=join.device)
-        for copy in join.copies:
-            self.roster.set_copy(worker, copy, now)
+        self._set_copies(worker, join.copies, now)
         welcome = Welcome(self._nonce, int(self._times.heartbeat_s * 1000))
         self._outbox.append(ToWorker(identity, welcome))
-        self._replan(now)
+
+    def _set_copies(self, worker: Worker, copies: list[Copy], now: float) -> None:
+        """A worker said how its copies are."""
+        self.roster.set_copies(worker, copies, now)
+        for copy in copies:
+            costs = self.costs.get((copy.model, copy.version))
+            if costs and copy.state == "ready":
+                costs.learn(copy.facts.get("batch_us"))
+        self._plan_is_old = True
         self._dispatch.look_for(worker)
 
     def _done(self, worker: Worker, result: Result, now: float) -> None:
@@ -282,13 +296,23 @@ class Scheduler:
         if result.done:
             self.roster.finish(worker, result.batch, now)
             self.stats[flight.key].batch_done(result.compute_us / 1e6, len(flight.requests))
+            self._charge(worker, flight, result, now)
             for request in (r for r in flight.requests if r.open):
                 self.ledger.fail(request, InternalError("the worker sent no reply to this request"), now)
+
+    def _charge(self, worker: Worker, flight: Flight, result: Result, now: float) -> None:
+        """What the batch took: as long as it was its worker's first, since `compute_us` leaves out what
+        happens on the CPU before and after."""
+        took_s = max(result.compute_us / 1e6, now - flight.began)
+        if result.compute_us:
+            self.costs[flight.key].observe(flight.rows, took_s)
+        if crew := self.roster.crew_of(worker):
+            crew.turns.correct(flight.key, took_s - flight.cost_s, self.queues[flight.key].spec.share)
 
     def _release(self, worker: Worker) -> None:
         """The worker has credit again; one that wants to leave may go when nothing of it is open."""
         if not worker.leaving:
-            self._dispatch.look_for(worker)
+            self._dispatch.free(worker)
         elif not worker.batches:
             self.roster.remove(worker)
             self._outbox.append(ToWorker(worker.identity, Dismiss("you asked to leave", 1)))
@@ -307,7 +331,7 @@ class Scheduler:
                     self._try_again(request, reason, now)
             self._dispatch.look_at(flight.key)
         worker.batches.clear()
-        self._replan(now)
+        self._plan_is_old = True
 
     def _try_again(self, request: OpenRequest, reason: str, now: float) -> None:
         queue = self.queues[request.key]
@@ -323,6 +347,10 @@ class Scheduler:
             queue.put_back(request)
 
     def _replan(self, now: float) -> None:
+        """Once for all that happened: with many workers and models a plan is long."""
+        if not self._plan_is_old:
+            return
+        self._plan_is_old = False
         seats = [
             Seat(w.identity, w.about.device, {key: copy.state for key, copy in w.copies.items()})
             for w in self.roster
@@ -335,10 +363,10 @@ class Scheduler:
     def _order(self, worker: Worker, key: Key, load: bool, now: float) -> None:
         if load:
             message: Message = Load(*key, self.catalog.specs[key].folder)
-            self.roster.set_copy(worker, Copy(*key, "loading", "", {}), now)
+            self.roster.set_copies(worker, [Copy(*key, "loading", "", {})], now)
         else:
             message = Unload(*key)
-            self.roster.set_copy(worker, Copy(*key, "gone", "", {}), now)
+            self.roster.set_copies(worker, [Copy(*key, "gone", "", {})], now)
         self._outbox.append(ToWorker(worker.identity, message))
 
     # ---- time ----
@@ -362,6 +390,7 @@ class Scheduler:
         for flight in worker.batches.values():
             if now >= flight.earliest:
                 self._expire(flight, now)
+        self.roster.expect(worker, now)
         first = worker.first
         if first and now >= first.lease_until:
             self._lose(worker, f"batch not done in {first.lease_s:g} s", now, final=True)
@@ -386,6 +415,7 @@ class Scheduler:
         """Raise AssertionError if an invariant of the header does not hold. For tests: it is slow."""
         check(self.ledger, self.queues, self.roster)
         check_holds(self.holds, self.ledger, self.roster)
+        self._dispatch.check()
 
 
 def _batch_size(batch: Batch) -> int:

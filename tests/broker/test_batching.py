@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 
 from headway_broker.batching import MARGIN_S, FillOrDelay, Waiting
+from headway_broker.costs import Costs
 
 POLICY = FillOrDelay()
 
 
-def waiting(rows: int = 1, delay_s: float = 0.1, deadline: float = math.inf, batch_s: float = 0.0) -> Waiting:
-    return Waiting(rows, 8, 50.0, deadline, delay_s, batch_s)
+def waiting(
+    rows: int = 1, delay_s: float = 0.1, deadline: float = math.inf, batch_s: float = 0.0, slo_s: float = 0.0
+) -> Waiting:
+    """8 rows fit; the oldest request came at 50; every batch takes as long."""
+    costs = Costs()
+    costs.observe(8, batch_s)
+    return Waiting(rows, 8, 50.0, deadline, delay_s, costs, slo_s)
 
 
 def test_a_full_batch_is_ripe_at_once() -> None:

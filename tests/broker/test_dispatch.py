@@ -208,6 +208,9 @@ def serve_until_empty(bench: Bench) -> list[bytes]:
 class Never:
     """A policy of a user's: partial batches never leave."""
 
+    def rows_max(self, waiting: Waiting, start: float) -> int:
+        return waiting.rows_max
+
     def ripe_at(self, waiting: Waiting) -> float:
         return math.inf
 
@@ -221,7 +224,7 @@ def test_the_policy_can_be_replaced() -> None:
 
 def test_the_ids_of_two_brokers_batches_do_not_meet() -> None:
     def first_id(nonce: bytes) -> int:
-        return Dispatch({}, {}, Roster(), Never(), nonce)._last_id
+        return Dispatch({}, {}, {}, Roster(), Never(), nonce)._last_id
 
     ids = [first_id(b"start %d" % i) for i in range(20)]
     assert len(set(ids)) == 20

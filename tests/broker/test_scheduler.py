@@ -402,11 +402,19 @@ def test_a_worker_that_joins_again_with_its_copies_loads_nothing_again() -> None
 def test_a_copy_that_serves_is_kept_when_its_worker_joins_after_one_that_was_told_to_load() -> None:
     bench = Bench()
     bench.join("slow")
+    assert bench.wake().orders == [("slow", "load", "m")]
     bench.join("had it", copy())
-    sent = bench.wake()
-    assert sent.orders == [("slow", "load", "m"), ("slow", "unload", "m")]
+    assert bench.wake().orders == [("slow", "unload", "m")]
     bench.ask(1)
     assert bench.wake().riders == [("had it", [b"t1"])]
+
+
+def test_those_who_join_together_are_planned_for_together() -> None:
+    bench = Bench()
+    bench.join("slow")
+    bench.join("has it", copy())
+    assert bench.scheduler.next_wake() == -math.inf
+    assert not bench.wake().orders, "nothing is loaded to be unloaded at once"
 
 
 def test_a_join_counts_as_a_sign_of_life() -> None:
