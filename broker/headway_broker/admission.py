@@ -57,11 +57,15 @@ class Admission:
         return now + wait_s + costs.late_s(rest + rows) + MARGIN_S
 
     def hopeless(self, key: Key, start: float, keep: int = 0) -> list[OpenRequest]:
-        """Take out what would be late even if it ran alone from `start` on; the last `keep` stay."""
+        """Take out what would be late in a batch that starts then; the last `keep` stay."""
         queue, costs = self._queues[key], self._costs[key]
         late: list[OpenRequest] = []
-        while queue.spec.slo_ms and len(queue) > keep and (first := queue.first):
-            if start + costs.mean_s(first.rows) <= _limit(first, queue):
+        if not queue.spec.slo_ms or not costs.known:
+            return late
+        size = slo_rows(costs, queue.spec.slo_ms / 1000, queue.spec.batch_size_max)
+        while len(queue) > keep and (first := queue.first):
+            rows = max(min(queue.rows_together, size), first.rows)
+            if start + costs.late_s(rows) <= _limit(first, queue):
                 break
             queue.remove(first)
             late.append(first)

@@ -39,8 +39,8 @@ class BatchPolicy(Protocol):
     """Decides how large a batch gets, and when a partial one leaves. (A full one always does, and none leaves
     without a worker.)"""
 
-    def rows_max(self, waiting: Waiting, start: float) -> int:
-        """The most rows of a batch that begins at `start`; it is full with them."""
+    def rows_max(self, waiting: Waiting) -> int:
+        """The most rows of a batch; it is full with them."""
 
     def ripe_at(self, waiting: Waiting) -> float:
         """From when on a partial batch may go; -inf for at once."""
@@ -50,14 +50,10 @@ class FillOrDelay:
     """Ripe when full, when the oldest request has waited its delay, or when a deadline or the SLO would be
     missed; as large as its model allows, or as its SLO does."""
 
-    def rows_max(self, waiting: Waiting, start: float) -> int:
+    def rows_max(self, waiting: Waiting) -> int:
         if not waiting.slo_s or not waiting.costs.known:
             return waiting.rows_max
-        rows = slo_rows(waiting.costs, waiting.slo_s, waiting.rows_max)
-        left_s = waiting.oldest + waiting.slo_s - MARGIN_S - start
-        if left_s >= waiting.costs.late_s(rows):
-            return rows
-        return max(waiting.costs.rows_within(left_s, rows), 1)
+        return slo_rows(waiting.costs, waiting.slo_s, waiting.rows_max)
 
     def ripe_at(self, waiting: Waiting) -> float:
         if waiting.rows >= waiting.rows_max or waiting.delay_s <= 0:

@@ -137,7 +137,7 @@ class Dispatch:
         if queue.returns:
             return True
         waiting = self._waiting(key, queue)
-        if waiting.rows >= self._policy.rows_max(waiting, now):
+        if waiting.rows >= self._policy.rows_max(waiting):
             return True
         ripe_at = self._policy.ripe_at(waiting)
         if ripe_at > now:
@@ -154,7 +154,7 @@ class Dispatch:
             elif returned := queue.take_returned():
                 self._send(crew, worker, [returned], now, alone=True)
             else:
-                rows_max = self._policy.rows_max(self._waiting(key, queue), now)
+                rows_max = self._policy.rows_max(self._waiting(key, queue))
                 self._send(crew, worker, queue.take(rows_max), now)
 
     def _serve_ahead(self, crew: Crew, now: float) -> None:
@@ -166,7 +166,7 @@ class Dispatch:
                 crew.turns.pass_over()
                 continue
             waiting = self._waiting(key, queue)
-            rows_max = self._policy.rows_max(waiting, start)
+            rows_max = self._policy.rows_max(waiting)
             if queue.returns or waiting.rows < rows_max:
                 return
             if len(crew.keys) > 1 and now < worker.free_at - AHEAD_S:
