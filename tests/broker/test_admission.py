@@ -71,8 +71,8 @@ def test_what_is_before_a_request_is_counted() -> None:
 
 def test_two_workers_are_twice_as_fast() -> None:
     bench = serving("a", "b")
-    for first in (1, 9):
-        bench.ask(*range(first, first + 8))
+    for first in (1, 5, 9, 13):
+        bench.ask(*range(first, first + 4))
         bench.wake()  # two batches for each in the end, 80 ms
     assert done_in(bench) == pytest.approx(0.08 + 0.01 + MARGIN_S)
     bench.scheduler.queues[("m", "1")].rows = 8
