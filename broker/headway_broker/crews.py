@@ -14,6 +14,8 @@ with batches.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from headway_broker.catalog import Key
 from headway_broker.turns import Turns
 from headway_broker.workers import Worker
@@ -24,8 +26,9 @@ class Crew:
 
     def __init__(self, keys: frozenset[Key]) -> None:
         self.keys = keys
-        self.idle: dict[bytes, Worker] = {}
-        self.spare: dict[bytes, Worker] = {}
+        # OrderedDict and not dict: taking the first of a plain dict scans over all that went before.
+        self.idle: OrderedDict[bytes, Worker] = OrderedDict()
+        self.spare: OrderedDict[bytes, Worker] = OrderedDict()
         self.size = 0
         self.turns = Turns()
         self._free_at: dict[bytes, float] = {}  # of those with batches

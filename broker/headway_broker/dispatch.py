@@ -130,8 +130,10 @@ class Dispatch:
         queue = self._queues[key]
         if len(queue) and self._is_ripe(key, queue, now):
             for crew in self._roster.crews(key):
-                crew.turns.wait(key, queue.spec.share)
-                self._serve[crew] = None
+                if key not in crew.turns:
+                    crew.turns.wait(key, queue.spec.share)
+                if crew.idle or crew.spare:
+                    self._serve[crew] = None
 
     def _is_ripe(self, key: Key, queue: Queue, now: float) -> bool:
         if queue.returns:

@@ -74,12 +74,12 @@ class Intake:
     def expire(self, now: float) -> None:
         """Answer what waited until its time was over, and what has no hope any more."""
         for key, queue in self._queues.items():
-            if len(queue):
+            if now >= queue.earliest:
                 for request in queue.expire(now):
                     late = DeadlineExceeded("the request's time ran out in the queue")
                     self._ledger.fail(request, late, now)
-                if queue.spec.slo_ms and not self._roster.idle(key):
-                    self.refuse(self._admission.hopeless(key, now), now)
+            if queue.spec.slo_ms and len(queue) and not self._roster.idle(key):
+                self.refuse(self._admission.hopeless(key, now), now)
 
     def refuse(self, hopeless: list[OpenRequest], now: float) -> None:
         """Answer what was taken out of its queue because it would be late."""

@@ -51,7 +51,8 @@ class HostedCopy:
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """A worker that joined. `free_at`: when it is expected to be through with all it holds."""
+    """A worker that joined. `free_at`: when it is expected to be through with all it holds. `watch_at`: nothing
+    about it can be due before; who watches it, or hears of it, says when for a worker that is idle."""
 
     identity: bytes
     about: Join
@@ -61,6 +62,7 @@ class Worker:
     leaving: bool = False
     copies_loading: int = 0
     free_at: float = -math.inf
+    watch_at: float = -math.inf
 
     @property
     def name(self) -> str:
@@ -87,8 +89,17 @@ class Worker:
         alone = any(flight.alone for flight in self.batches.values())
         return "busy" if alone or len(self.batches) >= CREDIT else "spare"
 
+    @property
+    def batches_due(self) -> float:
+        """When something is due for one of its batches: a deadline, its lease, the end that was expected."""
+        due = math.inf
+        for flight in self.batches.values():
+            due = min(due, flight.earliest, flight.lease_until, self.free_at)
+        return due
+
     def note(self, report: Copy, now: float) -> None:
         """It reported a copy; "gone" is the last that is heard of it."""
+        self.watch_at = -math.inf
         key = (report.model, report.version)
         before = self.copies.pop(key, None) if report.state == "gone" else self.copies.get(key)
         self.copies_loading -= before is not None and before.state == "loading"
@@ -123,3 +134,4 @@ class Worker:
         if first and first.began == math.inf:
             first.began = now
             first.lease_until = now + first.lease_s
+        self.watch_at = self.batches_due

@@ -69,15 +69,16 @@ def test_what_is_before_a_request_is_counted() -> None:
     assert done_in(bench) == pytest.approx(0.01 + 0.01 + MARGIN_S), "less as time goes by"
 
 
+def wait_s(bench: Bench, work_s: float) -> float:
+    return bench.scheduler._dispatch._admission._wait_s(("m", "1"), work_s, bench.now)
+
+
 def test_two_workers_are_twice_as_fast() -> None:
     bench = serving("a", "b")
-    for first in (1, 5, 9, 13):
-        bench.ask(*range(first, first + 4))
-        bench.wake()  # two batches for each in the end, 80 ms
-    assert done_in(bench) == pytest.approx(0.08 + 0.01 + MARGIN_S)
-    bench.scheduler.queues[("m", "1")].rows = 8
-    assert done_in(bench) == pytest.approx(0.08 + 2 * 0.04 / 2 + 0.01 + MARGIN_S)
-    bench.scheduler.queues[("m", "1")].rows = 0
+    bench.ask(*range(1, 9))
+    bench.wake()
+    assert wait_s(bench, 0.0) == pytest.approx(0.04)
+    assert wait_s(bench, 0.08) == pytest.approx(0.04 + 0.08 / 2)
 
 
 def test_other_models_that_wait_for_the_same_worker_take_their_share() -> None:
@@ -86,9 +87,7 @@ def test_other_models_that_wait_for_the_same_worker_take_their_share() -> None:
     bench.ask(1, 2, 3, model="other")
     bench.ask(4)
     bench.wake()
-    assert bench.scheduler._dispatch._admission._wait_s(("m", "1"), 0.1, bench.now) == pytest.approx(
-        0.01 + 0.1 * 4
-    )
+    assert wait_s(bench, 0.1) == pytest.approx(0.01 + 0.1 * 4)
 
 
 def test_nobody_is_refused_while_a_worker_is_idle_and_nothing_waits() -> None:
