@@ -1,27 +1,29 @@
 """What a request costs the broker, with few and with many workers and models.
 
-    python -m benchmarks.broker_cost                 the table, in a minute
+    python -m benchmarks.broker_cost                 the table, in half a minute
     python -m benchmarks.broker_cost --repeats 3
 
-The real scheduler, fed with messages and asked to wake, in one process without sockets. Its CPU time is counted and
-the load's is not. `decision` is `handle` and `wake` alone; `with wire` adds what the router does to each message:
-decoding what comes and encoding what goes.
+The real scheduler, fed with messages and asked to wake, in one process without sockets. Its CPU time is
+counted and the load's is not. `decision` is `handle` and `wake` alone; `with wire` adds what the router
+does to each message: decoding what comes and encoding what goes.
 
 **What is compared.** A case with more workers and models must do the same work for a request, or the ratio
-would measure batching. So each round is the same in all cases: one Requests message with a full batch for one
-model, one batch to one worker, one Results, one Replies; the messages are of the same number and size. What
-differs is only which worker and which model it is, and what the broker's tables hold meanwhile: models are asked
-in turn. There are two such rounds:
+would measure batching. So each round is the same in all cases: one Requests message with a full batch for
+one model, one batch to one worker, one Results, one Replies; the messages are of the same number and size.
+What differs is only which worker and which model it is, and what the broker's tables hold meanwhile: models
+are asked in turn. There are two such rounds:
 
 - *idle*: the batch finds idle workers, and its result comes before the next request does;
-- *busy*: every worker holds as many batches as it may, the rest of OPEN batches wait, some of every model, and
-  each round one worker answers and one model is asked. OPEN is the same in all cases, as 1,000 workers cannot
-  be busy with less: what so many open requests cost (they do not fit into the processor's caches) is no
-  matter of workers and models.
+- *busy*: every worker holds as many batches as it may, the rest of OPEN batches wait, some of every model,
+  and each round one worker answers and one model is asked. OPEN is the same in all cases, as 1,000 workers
+  cannot be busy with less: what so many open requests cost (they do not fit into the processor's caches) is
+  no matter of workers and models.
 
-A model is hosted by as many workers as it takes to give each worker MODELS_EACH of them (all, where there is
-one worker). Time passes as at RATE requests a second, so ticks, heartbeats and what every worker says of
-itself twice a second are in the figures, in proportion.
+With many of both, each worker hosts MODELS_EACH of the models, and hardly two the same: then each model's
+40 workers are 40 crews, which is the worst that there can be for the broker. (Placement leaves most workers
+alike.) Time passes as at RATE requests a second, so ticks, heartbeats and what every worker says of
+itself twice a second are in the figures, in proportion. The garbage collector is off: it runs when more was
+made than freed, so in the smallest case, where both are equal, never, and in the others for all of them.
 
 Knows: the scheduler's events and actions, the wire. Must not know: sockets, how the broker decides.
 """
@@ -59,11 +61,12 @@ from headway.models import ModelSpec  # noqa: E402
 from headway.wire import decode, encode  # noqa: E402
 from headway_broker.catalog import Catalog  # noqa: E402
 from headway_broker.events import FromCaller, FromWorker, Note, ToWorker  # noqa: E402
+from headway_broker.placement import Seat, plan  # noqa: E402
 from headway_broker.scheduler import Scheduler  # noqa: E402
 
 GOAL = 1.25  # of what the first case costs
 BATCH = 16
-MODELS_EACH = 20
+MODELS_EACH = 20  # 40 workers for each of 500 models
 OPEN = 3000  # batches; two for each worker, and two of each model wait
 RATE = 10_000.0
 ALIVE_S = 0.5
@@ -74,24 +77,38 @@ TENSORS = bytes(64)
 
 @dataclass(frozen=True)
 class Size:
-    """How much the broker has in its tables."""
+    """How much the broker has in its tables. `mixed`: hardly two workers host the same models."""
 
     workers: int
     models: int
+    mixed: bool = False
 
     @property
     def title(self) -> str:
-        return f"{_count(self.workers, 'worker')}, {_count(self.models, 'model')}"
+        title = f"{_count(self.workers, 'worker')}, {_count(self.models, 'model')}"
+        return f"{title}, mixed" if self.mixed else title
 
-    def hosted(self, worker: int) -> list[int]:
-        """The models of a worker: all, or some twenty that hardly two workers have alike."""
-        if self.workers == 1:
-            return list(range(self.models))
-        each = min(self.models, MODELS_EACH)
-        return sorted({(worker + i * self.models // each) % self.models for i in range(each)})
+    @property
+    def copies(self) -> int:
+        """Of each model."""
+        return min(self.workers, max(self.workers * MODELS_EACH // self.models, 1))
+
+    def hosted(self, specs: list[ModelSpec]) -> list[list[str]]:
+        """The models of each worker, as placement orders it, or all different."""
+        if self.mixed:
+            step = self.models // MODELS_EACH
+            return [
+                [specs[(i + j * step) % self.models].name for j in range(MODELS_EACH)]
+                for i in range(self.workers)
+            ]
+        orders = plan(specs, [Seat(b"%d" % i, "cpu", {}) for i in range(self.workers)]).orders
+        hosted: list[list[str]] = [[] for _ in range(self.workers)]
+        for order in orders:
+            hosted[int(order.worker)].append(order.key[0])
+        return hosted
 
 
-SIZES = (Size(1, 1), Size(1000, 1), Size(1, 500), Size(1000, 500))
+SIZES = (Size(1, 1), Size(1000, 1), Size(1, 500), Size(1000, 500), Size(1000, 500, mixed=True))
 KINDS = ("idle", "busy")
 
 
@@ -108,14 +125,8 @@ class Load:
         self.cpu_s = self.wire_s = 0.0
         self.requests = 0
         self.batch_us = int(size.workers * BATCH / RATE * 1e6) if busy else 1000  # as long as its turn takes
-        hosts = [size.hosted(i) for i in range(size.workers)]
-        copies = [sum(m in hosted for hosted in hosts) for m in range(size.models)]
-        specs = [
-            ModelSpec(
-                f"m{m}", "1", "/m", "python", batch_size_max=BATCH, copies=copies[m], queue_size_max=10**6
-            )
-            for m in range(size.models)
-        ]
+        keys = {"batch_size_max": BATCH, "copies": size.copies, "queue_size_max": OPEN * BATCH}
+        specs = [ModelSpec(f"m{m}", "1", "/m", "python", **keys) for m in range(size.models)]
         self.scheduler = Scheduler(Catalog(specs), b"benchmark")
         self.workers = [b"w%d" % i for i in range(size.workers)]
         self.held: dict[bytes, list[int]] = {worker: [] for worker in self.workers}
@@ -124,8 +135,8 @@ class Load:
         self.speaks = cycle(self.workers)
         self.spoken = 0.0
         facts = {"batch_us": {str(BATCH): self.batch_us}}
-        for worker, hosted in zip(self.workers, hosts, strict=True):
-            ready = [Copy(f"m{m}", "1", "ready", "", facts) for m in hosted]
+        for worker, hosted in zip(self.workers, size.hosted(specs), strict=True):
+            ready = [Copy(name, "1", "ready", "", facts) for name in hosted]
             self.scheduler.handle(FromWorker(worker, Join(worker.decode(), "h", 1, "cpu", ready)), self.now)
         self.wake()
         if busy:
@@ -137,7 +148,6 @@ class Load:
         for _ in range(OPEN):
             self.ask()
             self.wake()
-        self.requests = 0
 
     def round(self, busy: bool) -> None:
         """As many requests as a batch holds, and as many answers."""
@@ -203,21 +213,24 @@ Figures = dict[Case, list[dict[str, float]]]
 
 
 def run(repeats: int, requests: int = REQUESTS) -> Figures:
-    """All cases in each repeat, a slice of each in turn, so that a slow moment does not fall on one alone."""
+    """All cases in each repeat, a slice of each in turn. Who is first changes, because each finds the
+    processor's caches as the one before it left them."""
     loads = {(kind, size): Load(size, kind == "busy") for kind in KINDS for size in SIZES}
     gc.collect()
-    gc.freeze()  # what the others have in their tables is not the collector's business in each of them
+    gc.disable()
     figures: Figures = {case: [] for case in loads}
-    for repeat in range(-1, repeats):  # the first one is warm-up
+    order, rounds = list(loads), requests // SLICES // BATCH
+    for repeat in range(repeats + 1):
         for load in loads.values():
             load.cpu_s = load.wire_s = 0.0
-        for _ in range(SLICES):
-            for (kind, _), load in loads.items():
-                for _ in range(requests // SLICES // BATCH):
-                    load.round(kind == "busy")
-        if repeat >= 0:
-            for case, load in loads.items():
-                figures[case].append(load.micros(requests // SLICES // BATCH * SLICES * BATCH))
+        for first in range(repeat, repeat + SLICES):
+            for i in range(len(order)):
+                case = order[(first + i) % len(order)]
+                for _ in range(rounds):
+                    loads[case].round(case[0] == "busy")
+        for case, load in loads.items() if repeat else ():  # the first one is warm-up
+            figures[case].append(load.micros(rounds * SLICES * BATCH))
+    gc.enable()
     return figures
 
 
@@ -242,11 +255,16 @@ def rows(figures: Figures) -> Iterator[list[str]]:
 HEAD = ["", "tables", "decision, us", "ratio", "with wire, us", "ratio", f"goal: at most {GOAL:g}"]
 
 
+def table(repeats: int) -> list[list[str]]:
+    """Measured now, with its head."""
+    return [HEAD, *rows(run(repeats))]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.broker_cost", description="See the module.")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
-    for row in [HEAD, *rows(run(options.repeats))]:
+    for row in table(options.repeats):
         print(" | ".join(f"{cell:>14}" for cell in row))
 
 

@@ -81,7 +81,7 @@ class Admission:
         share = self._queues[key].spec.share
         pace, free_s = 0.0, float("inf")
         for crew in self._roster.crews(key):
-            rivals = crew.turns.rivals - (share if key in crew.turns else 0.0)
+            rivals = crew.turns.rivals - (share if key in crew.turns.waiting else 0.0)
             pace += crew.size * share / (share + rivals)
             free_s = min(free_s, crew.busy_s(now) + crew.turns.behind_s(key, share))
         return free_s + work_s / pace if pace else -float("inf")

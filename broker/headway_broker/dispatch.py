@@ -121,8 +121,8 @@ class Dispatch:
                 continue
             later = key in self._ripe or self._policy.ripe_at(self._waiting(key, queue)) == math.inf
             for crew in self._roster.crews(key):
-                assert later or key in crew.turns, f"{key} has no turn"
-                waits = key in crew.turns and crew.idle and crew not in self._serve
+                assert later or key in crew.turns.waiting, f"{key} has no turn"
+                waits = key in crew.turns.waiting and crew.idle and crew not in self._serve
                 assert not waits, f"{key} waits while a worker is idle"
 
     def _line_up(self, key: Key, now: float) -> None:
@@ -130,7 +130,7 @@ class Dispatch:
         queue = self._queues[key]
         if len(queue) and self._is_ripe(key, queue, now):
             for crew in self._roster.crews(key):
-                if key not in crew.turns:
+                if key not in crew.turns.waiting:
                     crew.turns.wait(key, queue.spec.share)
                 if crew.idle or crew.spare:
                     self._serve[crew] = None

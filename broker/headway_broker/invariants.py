@@ -52,6 +52,7 @@ def _check_worker(worker: Worker, roster: Roster) -> None:
     batches, state = worker.batches.values(), worker.state
     assert len(batches) <= CREDIT, "a worker holds more batches than its credit"
     assert len(batches) <= 1 or not any(f.alone for f in batches), "a lone batch has company"
+    assert roster.is_watched(worker), "nobody watches a worker"
     loading = sum(copy.state == "loading" for copy in worker.copies.values())
     assert worker.copies_loading == loading, "copies that load are miscounted"
     _check_crew(worker, state, roster)

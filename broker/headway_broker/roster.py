@@ -9,14 +9,16 @@ only when its copies change.
 
 Invariants: a worker has at most CREDIT batches; while it runs a batch that must be alone, no other; a
 worker is in a crew exactly while it neither loads nor leaves and has a ready copy, and that crew's keys are
-its ready copies; a crew has a worker.
+its ready copies; a crew has a worker; every worker is watched.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 from headway.messages import Copy
+from headway_broker.alarms import Alarms
 from headway_broker.catalog import Key
 from headway_broker.crews import Crew
 from headway_broker.workers import Flight, HostedCopy, Worker
@@ -31,6 +33,7 @@ class Roster:
         self._crews: dict[frozenset[Key], Crew] = {}
         self._crews_for: dict[Key, dict[Crew, None]] = {}
         self._crew_of: dict[bytes, Crew] = {}
+        self._watch: Alarms[bytes] = Alarms()
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self.workers.values())
@@ -59,6 +62,7 @@ class Roster:
 
     def add(self, worker: Worker) -> None:
         self.workers[worker.identity] = worker
+        self.watch(worker, -math.inf)
 
     def remove(self, worker: Worker) -> None:
         if self.workers.pop(worker.identity, None):
@@ -76,6 +80,19 @@ class Roster:
             else:
                 self._hosts.get(key, {}).pop(worker.identity, None)
         self._choose_crew(worker)
+        self.watch(worker, -math.inf)
+
+    def watch(self, worker: Worker, at: float) -> None:
+        """Something about the worker may be due then; its batches are looked after here."""
+        self._watch.set(worker.identity, at)
+
+    def is_watched(self, worker: Worker) -> bool:
+        """Whether `due` will name the worker some day. For the invariants."""
+        return worker.identity in self._watch
+
+    def due(self, now: float) -> list[Worker]:
+        """Those about whom something may be due. Whoever stays must be watched anew."""
+        return [worker for identity in self._watch.due(now) if (worker := self.workers.get(identity))]
 
     def start(self, worker: Worker, flight: Flight, now: float) -> None:
         """The worker was sent a batch."""
@@ -99,6 +116,7 @@ class Roster:
         self._choose_crew(worker)
 
     def _place(self, worker: Worker) -> None:
+        self.watch(worker, worker.batches_due)
         if crew := self._crew_of.get(worker.identity):
             crew.place(worker)
 

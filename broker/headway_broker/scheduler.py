@@ -140,6 +140,8 @@ class Scheduler:
         self._plan_is_old = False
         self._tick_at = -math.inf
         self._beat_at = -math.inf
+        self._beats: list[bytes] = []  # who has a heartbeat to come
+        self._beats_each = 0  # at a tick
         self._probe_at = -math.inf
         self._outbox: list[Action] = []
 
@@ -295,7 +297,6 @@ class Scheduler:
                 self.ledger.settle(request, BatchReply(reply.code, reply.content, meta), now)
         if result.done:
             self.roster.finish(worker, result.batch, now)
-            worker.watch_at = min(worker.watch_at, now + self._times.silence_s)
             self.stats[flight.key].batch_done(result.compute_us / 1e6, len(flight.requests))
             self._charge(worker, flight, result, now)
             for request in (r for r in flight.requests if r.open):
@@ -375,17 +376,25 @@ class Scheduler:
     def _tick(self, now: float) -> None:
         self._tick_at = now + TICK_S
         self._intake.expire(now)
-        for worker in [worker for worker in self.roster if now >= worker.watch_at]:
+        for worker in self.roster.due(now):
             self._watch(worker, now)
-        if now >= self._beat_at:
-            self._beat_at = now + self._times.heartbeat_s
-            beat = Heartbeat(self._nonce)
-            self._outbox += [ToWorker(worker.identity, beat) for worker in self.roster]
-            # One that was given up finds no route once its process is gone.
-            self._outbox += [ToWorker(identity, beat) for identity in self.holds.limbo]
+        self._beat(now)
         if now >= self._probe_at:  # a caller that died finds no route, and what it had queued is dropped
             self._probe_at = now + PROBE_S
             self._outbox += [ToCaller(caller, Heartbeat(self._nonce)) for caller in self.ledger.callers]
+
+    def _beat(self, now: float) -> None:
+        """A heartbeat for each worker in `heartbeat_s`, and for each that was given up, which finds no route
+        once its process is gone. Some at each tick: a thousand at once would hold up everything else."""
+        if now >= self._beat_at and not self._beats:
+            self._beat_at = now + self._times.heartbeat_s
+            self._beats = [*self.holds.limbo, *self.roster.workers]
+            self._beats_each = math.ceil(len(self._beats) * TICK_S / self._times.heartbeat_s)
+        beat = Heartbeat(self._nonce)
+        for _ in range(min(self._beats_each, len(self._beats))):
+            identity = self._beats.pop()
+            if identity in self.roster.workers or identity in self.holds.limbo:
+                self._outbox.append(ToWorker(identity, beat))
 
     def _watch(self, worker: Worker, now: float) -> None:
         """Lose a worker whose time is over, and say when to look again."""
@@ -396,7 +405,8 @@ class Scheduler:
         until, reason, final = self._patience(worker)
         if now >= until:
             self._lose(worker, reason, now, final=final)
-        worker.watch_at = min(until, worker.batches_due)
+        else:
+            self.roster.watch(worker, min(until, worker.batches_due))
 
     def _patience(self, worker: Worker) -> tuple[float, str, bool]:
         """Until when the worker is waited for, why no longer, and whether it must end then."""

@@ -23,21 +23,15 @@ from headway_broker.catalog import Key
 
 
 class Turns:
-    """One crew's. `rivals` is the sum of the shares of all that wait."""
+    """One crew's. `waiting` has the share of each that waits, `rivals` is their sum."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.rivals = 0.0
         self._finish: dict[Key, float] = {}
-        self._waiting: dict[Key, float] = {}  # by name: its share
+        self.waiting: dict[Key, float] = {}
         self._heap: list[tuple[float, int, Key]] = []
         self._count = itertools.count()
-
-    def __contains__(self, key: Key) -> bool:
-        return key in self._waiting
-
-    def __len__(self) -> int:
-        return len(self._waiting)
 
     @property
     def first(self) -> Key | None:
@@ -46,25 +40,25 @@ class Turns:
 
     def wait(self, key: Key, share: float) -> None:
         """It has something to be done, unless it said so already."""
-        if key in self._waiting:
+        if key in self.waiting:
             return
         start = max(self._finish.get(key, 0.0), self.now)
         self._finish[key] = start
-        self._waiting[key] = share
+        self.waiting[key] = share
         self.rivals += share
         heapq.heappush(self._heap, (start, next(self._count), key))
 
     def pass_over(self) -> None:
         """The first does not wait after all."""
         _, _, key = heapq.heappop(self._heap)
-        share = self._waiting.pop(key)
-        self.rivals = self.rivals - share if self._waiting else 0.0  # no rounding is left over
+        share = self.waiting.pop(key)
+        self.rivals = self.rivals - share if self.waiting else 0.0  # no rounding is left over
 
     def take(self, cost_s: float) -> None:
         """The first has its turn, which is expected to cost so much. It waits no longer, until it says so."""
         start, _, key = self._heap[0]
         self.now = max(self.now, start)
-        self._finish[key] += cost_s / self._waiting[key]
+        self._finish[key] += cost_s / self.waiting[key]
         self.pass_over()
 
     def correct(self, key: Key, cost_s: float, share: float) -> None:
@@ -75,4 +69,4 @@ class Turns:
     def behind_s(self, key: Key, share: float) -> float:
         """How long others are served before it may be its turn, for what it had already."""
         lead = max(self._finish.get(key, 0.0) - self.now, 0.0)
-        return lead * (self.rivals - self._waiting.get(key, 0.0))
+        return lead * (self.rivals - self.waiting.get(key, 0.0))

@@ -51,8 +51,7 @@ class HostedCopy:
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """A worker that joined. `free_at`: when it is expected to be through with all it holds. `watch_at`: nothing
-    about it can be due before; who watches it, or hears of it, says when for a worker that is idle."""
+    """A worker that joined. `free_at`: when it is expected to be through with all it holds."""
 
     identity: bytes
     about: Join
@@ -62,7 +61,6 @@ class Worker:
     leaving: bool = False
     copies_loading: int = 0
     free_at: float = -math.inf
-    watch_at: float = -math.inf
 
     @property
     def name(self) -> str:
@@ -99,7 +97,6 @@ class Worker:
 
     def note(self, report: Copy, now: float) -> None:
         """It reported a copy; "gone" is the last that is heard of it."""
-        self.watch_at = -math.inf
         key = (report.model, report.version)
         before = self.copies.pop(key, None) if report.state == "gone" else self.copies.get(key)
         self.copies_loading -= before is not None and before.state == "loading"
@@ -134,4 +131,3 @@ class Worker:
         if first and first.began == math.inf:
             first.began = now
             first.lease_until = now + first.lease_s
-        self.watch_at = self.batches_due

@@ -90,6 +90,7 @@ def finish_unnoticed(s: Scheduler) -> None:
 CREWS: dict[str, Callable[[Scheduler], object]] = {
     "a worker that is spare is in no crew": lambda s: s.roster._crew_of.pop(b"w"),
     "a worker that is leaving is misplaced": lambda s: setattr(worker(s), "leaving", True),
+    "nobody watches a worker": lambda s: s.roster._watch._valid.clear(),
     "copies that load are miscounted": lambda s: setattr(worker(s), "copies_loading", 1),
     "left to do is miscounted": lambda s: setattr(worker(s), "free_at", 7.0),
     "not found by one of its models": lambda s: s.roster._crews_for[KEY].clear(),

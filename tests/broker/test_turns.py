@@ -34,7 +34,7 @@ def test_who_came_first_is_first() -> None:
     turns.wait(A, 1.0)
     assert turns.first == B
     turns.take(1.0)
-    assert (turns.first, B in turns, len(turns)) == (A, False, 1)
+    assert (turns.first, B in turns.waiting, len(turns.waiting)) == (A, False, 1)
 
 
 def test_models_that_always_wait_get_turns_by_what_they_cost() -> None:
@@ -60,7 +60,7 @@ def test_who_says_twice_that_it_waits_waits_once() -> None:
     turns = Turns()
     turns.wait(A, 2.0)
     turns.wait(A, 2.0)
-    assert (len(turns), turns.rivals) == (1, 2.0)
+    assert (len(turns.waiting), turns.rivals) == (1, 2.0)
     turns.pass_over()
     assert (turns.first, turns.rivals) == (None, 0.0)
 
@@ -144,5 +144,5 @@ def test_now_never_goes_back_and_everybody_who_waits_is_found(steps: list[tuple[
             else:
                 turns.pass_over()
         assert turns.now >= before
-        assert (len(turns), turns.rivals) == (len(waiting), float(len(waiting)))
+        assert (len(turns.waiting), turns.rivals) == (len(waiting), float(len(waiting)))
         assert (turns.first in waiting) == bool(waiting)
