@@ -32,9 +32,11 @@ from __future__ import annotations
 
 import argparse
 import gc
+import random
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle
@@ -66,7 +68,7 @@ from headway_broker.scheduler import Scheduler  # noqa: E402
 
 GOAL = 1.25  # of what the first case costs
 BATCH = 16
-MODELS_EACH = 20  # 40 workers for each of 500 models
+MODELS_EACH = 20  # so 40 workers for each of 500 models
 OPEN = 3000  # batches; two for each worker, and two of each model wait
 RATE = 10_000.0
 ALIVE_S = 0.5
@@ -77,7 +79,7 @@ TENSORS = bytes(64)
 
 @dataclass(frozen=True)
 class Size:
-    """How much the broker has in its tables. `mixed`: hardly two workers host the same models."""
+    """How much the broker has in its tables. `mixed`: no two workers host the same models."""
 
     workers: int
     models: int
@@ -88,24 +90,22 @@ class Size:
         title = f"{_count(self.workers, 'worker')}, {_count(self.models, 'model')}"
         return f"{title}, mixed" if self.mixed else title
 
-    @property
-    def copies(self) -> int:
-        """Of each model."""
-        return min(self.workers, max(self.workers * MODELS_EACH // self.models, 1))
-
-    def hosted(self, specs: list[ModelSpec]) -> list[list[str]]:
-        """The models of each worker, as placement orders it, or all different."""
+    def hosted(self) -> list[list[str]]:
+        """The models of each worker: as placement orders them, or all different."""
         if self.mixed:
-            step = self.models // MODELS_EACH
-            return [
-                [specs[(i + j * step) % self.models].name for j in range(MODELS_EACH)]
-                for i in range(self.workers)
-            ]
-        orders = plan(specs, [Seat(b"%d" % i, "cpu", {}) for i in range(self.workers)]).orders
+            names, dice = [f"m{m}" for m in range(self.models)], random.Random(1)
+            return [dice.sample(names, MODELS_EACH) for _ in range(self.workers)]
+        copies = min(self.workers, max(self.workers * MODELS_EACH // self.models, 1))
+        specs = [_spec(m, copies) for m in range(self.models)]
         hosted: list[list[str]] = [[] for _ in range(self.workers)]
-        for order in orders:
+        for order in plan(specs, [Seat(b"%d" % i, "cpu", {}) for i in range(self.workers)]).orders:
             hosted[int(order.worker)].append(order.key[0])
         return hosted
+
+
+def _spec(model: int, copies: int) -> ModelSpec:
+    keys = {"batch_size_max": BATCH, "copies": copies, "queue_size_max": OPEN * BATCH}
+    return ModelSpec(f"m{model}", "1", "/m", "python", **keys)  # type: ignore[arg-type]
 
 
 SIZES = (Size(1, 1), Size(1000, 1), Size(1, 500), Size(1000, 500), Size(1000, 500, mixed=True))
@@ -125,8 +125,9 @@ class Load:
         self.cpu_s = self.wire_s = 0.0
         self.requests = 0
         self.batch_us = int(size.workers * BATCH / RATE * 1e6) if busy else 1000  # as long as its turn takes
-        keys = {"batch_size_max": BATCH, "copies": size.copies, "queue_size_max": OPEN * BATCH}
-        specs = [ModelSpec(f"m{m}", "1", "/m", "python", **keys) for m in range(size.models)]
+        hosted = size.hosted()
+        copies = Counter(name for names in hosted for name in names)
+        specs = [_spec(m, copies[f"m{m}"]) for m in range(size.models)]
         self.scheduler = Scheduler(Catalog(specs), b"benchmark")
         self.workers = [b"w%d" % i for i in range(size.workers)]
         self.held: dict[bytes, list[int]] = {worker: [] for worker in self.workers}
@@ -135,8 +136,8 @@ class Load:
         self.speaks = cycle(self.workers)
         self.spoken = 0.0
         facts = {"batch_us": {str(BATCH): self.batch_us}}
-        for worker, hosted in zip(self.workers, size.hosted(specs), strict=True):
-            ready = [Copy(name, "1", "ready", "", facts) for name in hosted]
+        for worker, names in zip(self.workers, hosted, strict=True):
+            ready = [Copy(name, "1", "ready", "", facts) for name in names]
             self.scheduler.handle(FromWorker(worker, Join(worker.decode(), "h", 1, "cpu", ready)), self.now)
         self.wake()
         if busy:

@@ -89,10 +89,10 @@ class Worker:
 
     @property
     def batches_due(self) -> float:
-        """When something is due for one of its batches: a deadline, its lease, the end that was expected."""
+        """When something is due for one of its batches: a deadline, its lease, or that it is `overdue`."""
         due = math.inf
         for flight in self.batches.values():
-            due = min(due, flight.earliest, flight.lease_until, self.free_at)
+            due = min(due, flight.earliest, flight.lease_until, self.free_at + flight.cost_s)
         return due
 
     def note(self, report: Copy, now: float) -> None:
@@ -119,9 +119,9 @@ class Worker:
         return flight
 
     def overdue(self, now: float) -> bool:
-        """It is at its batch for longer than was expected; from here on, for as long again."""
+        """Its batch takes twice as long as was expected; from here on, as long again is expected."""
         first = self.first
-        if first is None or now < self.free_at:
+        if first is None or now < self.free_at + first.cost_s:
             return False
         self.free_at = now + (now - first.began)
         return True

@@ -42,14 +42,14 @@ def test_a_batch_begins_when_it_is_the_first() -> None:
     assert second.rows == 4
 
 
-def test_a_batch_that_takes_longer_than_was_expected_is_expected_to_take_as_long_again() -> None:
+def test_a_batch_that_takes_twice_as_long_as_was_expected_is_expected_to_take_as_long_again() -> None:
     worker = worker_of()
     assert not worker.overdue(99.0)
     worker.start(flight(1, 1.0), 100.0)
-    assert not worker.overdue(100.9)
+    assert not worker.overdue(101.9)
     assert worker.overdue(103.0)
     assert worker.free_at == 106.0
-    assert not worker.overdue(105.9)
+    assert not worker.overdue(106.9)
 
 
 def test_what_it_never_had_it_does_not_finish() -> None:
