@@ -7,8 +7,8 @@ How it works. Only for models with an SLO. When a request comes, its reply is es
 it (`done_at`): until a worker is free; the batches of its own queue, slower by what other models get of
 those workers meanwhile; its own batch. If that is after its SLO, or after its own deadline, it is refused
 at once. What waits is looked at again when a batch is formed and at every tick: a request that would be
-late even if it ran now and alone is refused, too. To serve it would make those behind it late as well, and
-in the end all of them.
+late in the batch that would leave now is refused, too. To serve it, in a smaller batch, would make those
+behind it late as well, and in the end all of them (see Decisions in docs/architecture.md).
 
 It cannot refuse everybody for ever. Nobody is refused while a worker is idle and nothing waits, and of
 those that wait for an idle worker the last stays; so there is always a next batch, and it brings the costs

@@ -5,9 +5,8 @@ with any object that has `rows_max` and `ripe_at`.
 
 How a batch keeps an SLO. The slowest way through is that of a request that comes just after a batch left:
 it waits for that one and then rides in the next. So two batches of the size aimed at must fit (as in
-Nexus), which leaves nothing to tune and nothing to oscillate: the size follows from the learned costs. When
-the oldest request has less time left than that, as when another model had the worker, its batch is made
-smaller.
+Nexus), which leaves nothing to tune and nothing to oscillate: the size follows from the learned costs. The
+size does not follow the oldest request: see Decisions in docs/architecture.md for what happens then.
 """
 
 from __future__ import annotations

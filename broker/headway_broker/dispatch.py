@@ -2,11 +2,11 @@
 
 Knows: queues, crews, the batch policy. Must not know: callers, outcomes, placement.
 
-How it works. `look_at` marks a queue as worth a look, and `free` a worker's crew, which costs nothing;
-`run` lets each marked queue whose batch is ripe wait for its turn in each crew that can run it, and then
-serves the crews that have something new: first their idle workers, then those with credit to spare. A queue
-that is not ripe yet is marked again when it will be. So nothing is scanned, however many models and workers
-there are.
+How it works. `look_at` marks a queue as worth a look, and `free` a worker's crew, which costs nothing.
+`run` lets each marked queue whose batch is ripe wait for its turn: at one crew that has somebody idle for
+it, else at each crew that can run it. Then it serves the crews that have something new, first their idle
+workers and then those with credit to spare. A queue that is not ripe yet is marked again when it will be.
+So nothing is scanned, however many models and workers there are.
 
 Whose turn it is, `turns` says: the crew's time is shared between the models that wait. An idle worker takes
 the batch whose turn it is, full or not, formed at that moment. A busy worker is sent a batch ahead only if

@@ -38,7 +38,7 @@ from headway.messages import (
 from headway.parts import PART_BYTES_MAX
 from headway_broker.events import CallerGone, FromCaller, FromWorker, WorkerGone
 from headway_broker.scheduler import PROBE_S, TICK_S
-from tests.broker.bench import START, Bench, copy, spec
+from tests.broker.bench import START, Bench, Sent, copy, spec
 
 SOON_S = 2 * TICK_S
 TRACEBACK = "Traceback (most recent call last):\n  File x\nRuntimeError: no such file: weights.pt\n"
@@ -879,3 +879,60 @@ def test_a_broker_with_a_worker_in_limbo_does_not_sleep() -> None:
     bench.live(1.5)
     assert bench.scheduler.holds.limbo
     assert bench.scheduler.next_wake() is not None
+
+
+# ---- costs and heartbeats ----
+
+
+def learned_us(bench: Bench) -> dict[str, int]:
+    return bench.scheduler.costs[("m", "1")].facts()
+
+
+def test_a_batch_costs_what_it_kept_its_worker_when_that_is_longer_than_the_model_ran() -> None:
+    bench = serving()
+    bench.ask(1)
+    [(_, batch)] = bench.wake().batches
+    bench.now += 0.05
+    bench.answers("w", batch, compute_us=10_000)
+    assert learned_us(bench)["1"] == pytest.approx(50_000, rel=1e-3)
+
+
+def test_a_batch_sent_ahead_costs_nothing_until_it_is_its_turn() -> None:
+    bench = serving()
+    bench.ask(1, 2)
+    batches = [batch for _, batch in bench.wake().batches]
+    for batch in batches:
+        bench.now += 0.05
+        bench.answers("w", batch, compute_us=10_000)
+    assert learned_us(bench)["1"] == pytest.approx(50_000, rel=1e-3)
+
+
+def test_a_batch_that_was_not_run_teaches_nothing() -> None:
+    bench = serving()
+    bench.ask(1)
+    [(_, batch)] = bench.wake().batches
+    bench.answers("w", batch, code=ModelError.code, compute_us=0)
+    assert learned_us(bench) == {}
+
+
+def test_facts_that_are_nonsense_do_no_harm() -> None:
+    bench = Bench()
+    bench.join("w", copy()._replace(facts={"batch_us": ["nonsense", {"1": "x"}]}))
+    bench.reports("w", copy()._replace(facts={"batch_us": {"1": [], "2": 7, "-3": 1}}))
+    bench.wake()
+    assert learned_us(bench) == {"2": 7}
+
+
+def test_the_heartbeats_of_many_workers_are_spread_over_the_ticks() -> None:
+    bench = Bench(spec(copies=0))
+    names = [f"w{i}" for i in range(20)]
+    for name in names:
+        bench.join(name)
+    heard = [sum(len(sent.to(name, Heartbeat)) for name in names) for sent in ticks(bench, 15, names)]
+    assert sum(heard) == 3 * 20, "each has three in 1.5 s"
+    assert max(heard) == 4
+
+
+def ticks(bench: Bench, count: int, alive: list[str]) -> list[Sent]:
+    bench.alive(*alive)
+    return [bench.wake(TICK_S * 1.0001) for _ in range(count)]
