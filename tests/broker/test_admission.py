@@ -169,3 +169,11 @@ def test_expiry_goes_before_refusal() -> None:
     bench.handle(WorkerGone(b"w", "no route"))
     bench.ask(1, timeout_s=0.05)
     assert bench.live(0.2).codes() == {1: DeadlineExceeded.code}
+
+
+def test_a_tick_does_not_refuse_what_an_idle_worker_is_about_to_take() -> None:
+    bench = serving(slo_ms=1.0)
+    bench.now += 0.5
+    bench.alive("w")
+    bench.ask(1)
+    assert bench.wake().riders == [("w", [b"t1"])]

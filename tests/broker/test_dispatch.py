@@ -289,3 +289,12 @@ def test_a_worker_that_joins_is_given_what_waits_for_others_like_it() -> None:
     assert len(bench.wake().batches) == 2
     bench.join("b", copy())
     assert bench.wake().riders == [("b", [b"t3"])]
+
+
+def test_workers_that_host_different_models_all_take_what_they_have_in_common() -> None:
+    bench = Bench(spec("m", copies=2), spec("other"))
+    bench.join("a", copy("m"))
+    bench.join("b", copy("m"), copy("other"))
+    bench.wake()
+    bench.ask(1, 2, 3, 4)
+    assert sorted(worker for worker, _ in bench.wake().riders) == ["a", "a", "b", "b"]

@@ -911,6 +911,7 @@ def test_a_batch_that_was_not_run_teaches_nothing() -> None:
     bench = serving()
     bench.ask(1)
     [(_, batch)] = bench.wake().batches
+    bench.now += 0.05
     bench.answers("w", batch, code=ModelError.code, compute_us=0)
     assert learned_us(bench) == {}
 
@@ -936,3 +937,34 @@ def test_the_heartbeats_of_many_workers_are_spread_over_the_ticks() -> None:
 def ticks(bench: Bench, count: int, alive: list[str]) -> list[Sent]:
     bench.alive(*alive)
     return [bench.wake(TICK_S * 1.0001) for _ in range(count)]
+
+
+def test_a_turn_is_charged_at_what_it_took() -> None:
+    bench = Bench(spec("a"), spec("b"))
+    facts = {"batch_us": {"1": 10_000}}
+    bench.join("w", *(copy(name)._replace(facts=facts) for name in ("a", "b")))
+    bench.wake()
+    for id, model, took_s in ((1, "a", 0.05), (2, "b", 0.02)):
+        bench.ask(id, model=model)
+        [(_, batch)] = bench.wake().batches
+        bench.now += took_s
+        bench.answers("w", batch)
+    bench.ask(3, model="a")
+    bench.ask(4, model="b")
+    assert bench.wake().riders == [("w", [b"t4"])], "a came first, and had more than its share"
+
+
+def test_a_batch_that_takes_much_longer_than_was_expected_is_expected_to_go_on() -> None:
+    bench = Bench()
+    bench.join("w", copy()._replace(facts={"batch_us": {"1": 10_000}}))
+    bench.ask(1)
+    bench.wake()
+    bench.live(1.0)
+    assert bench.scheduler.roster.workers[b"w"].free_at > START + 0.5
+
+
+def test_a_load_that_takes_too_long_is_noticed_before_silence_would_be() -> None:
+    bench = Bench(load_timeout_s=0.5, silence_s=30.0)
+    bench.join("w")
+    assert bench.wake().orders == [("w", "load", "m")]
+    assert "not loaded in 0.5 s" in str(bench.live(0.8).dismissed)

@@ -67,3 +67,15 @@ def test_copies_that_load_are_counted(reports: list[tuple[str, str]]) -> None:
         loading = [c for c in worker.copies.values() if c.state == "loading"]
         assert (worker.copies_loading, worker.loading) == (len(loading), bool(loading))
         assert all(c.state != "gone" for c in worker.copies.values())
+
+
+def test_the_first_of_deadline_lease_and_being_overdue_is_due() -> None:
+    worker = worker_of()
+    assert worker.batches_due == math.inf
+    worker.start(flight(1, cost_s=50.0), 0.0)
+    worker.batches[1].earliest = 20.0
+    assert worker.batches_due == 10.0, "its lease"
+    worker.batches[1].lease_until = 30.0
+    assert worker.batches_due == 20.0, "its deadline"
+    worker.batches[1].earliest = worker.batches[1].lease_until = 500.0
+    assert worker.batches_due == 100.0, "twice what was expected"
