@@ -143,6 +143,12 @@ def servers_table(results: Results) -> str:
     return table(head, rows)
 
 
+def broker_table(results: Results) -> str:
+    """What `broker_cost` found."""
+    found = results.get("broker", [])
+    return table(found[0], found[1:]) if found else ""
+
+
 def about(results: Results) -> str:
     facts = results["machine"]
     versions = "\n".join(f"- {name}: {text}" for name, text in facts.items() if name != "machine")
@@ -155,7 +161,12 @@ def sections(results: Results) -> list[str]:
     for model, heading in HEADINGS.items():
         tables = [closed_table(results, model), open_table(results, model)]
         parts += [f"### {heading}", *tables] if any(tables) else []
-    return [*parts, "### Processes and memory", servers_table(results)]
+    for heading, text in (
+        ("Processes and memory", servers_table(results)),
+        ("What a request costs the broker", broker_table(results)),
+    ):
+        parts += [f"### {heading}", text] if text else []
+    return parts
 
 
 def show(results: Results) -> str:

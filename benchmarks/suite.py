@@ -3,6 +3,7 @@
     scripts/bench                                   Headway alone
     scripts/bench --against torchserve,triton       side by side (scripts/bench-peers installs them)
     scripts/bench --cases tiny --seconds 2 --repeats 1
+    scripts/bench --cases broker                    what a request costs the broker, half a minute
     scripts/bench --against torchserve,triton --write      and into docs/benchmarks.md
 
 For each model all servers are up at once, each with that model only, and one at a time is asked: in each
@@ -28,6 +29,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks import broker_cost
 from benchmarks.cases import CASES, Case, Run
 from benchmarks.measure import machine, measure
 from benchmarks.report import show, write
@@ -37,6 +39,7 @@ from benchmarks.servers.base import ROOT
 RESULTS = ROOT / ".bench" / "results.json"
 RUNS = ROOT / ".bench" / "run"
 MODELS = ("tiny", "payload", "resnet50")
+BROKER = "broker"  # the case without a server
 SETTLE_S, IDLE_S, WARM_UP_S = 3.0, 4.0, 3.0
 Results = dict[str, Any]
 
@@ -47,7 +50,8 @@ def main() -> None:
         signal.signal(number, lambda *_: sys.exit("stopped"))
     peers = tuple(filter(None, options.against.split(",")))
     names = ("headway", *(name for peer in peers for name in PEERS[peer]))
-    cases = [case for case in CASES if case.name.startswith(tuple(options.cases.split(",")))]
+    wanted = tuple(options.cases.split(","))
+    cases = [case for case in CASES if case.name.startswith(wanted)]
     results: Results = {"machine": machine(peers), "seconds": options.seconds, "repeats": options.repeats}
     results |= {"date": time.strftime("%Y-%m-%d"), "cases": {}, "servers": {}}
     RESULTS.parent.mkdir(exist_ok=True)
@@ -58,6 +62,9 @@ def main() -> None:
                 measure_model(model, chosen, names, results)
             finally:
                 RESULTS.write_text(json.dumps(results))
+    if BROKER.startswith(wanted):
+        results["broker"] = broker_cost.table(options.repeats)
+        RESULTS.write_text(json.dumps(results))
     print("\n" + show(results))
     if options.write:
         write(results)
@@ -68,7 +75,9 @@ def parsed() -> argparse.Namespace:
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--against", default="", help=f"any of {','.join(PEERS)}")
-    parser.add_argument("--cases", default=",".join(MODELS), help="cases whose names begin so, with commas")
+    parser.add_argument(
+        "--cases", default=",".join((*MODELS, BROKER)), help="cases whose names begin so, with commas"
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="of one run (ResNet: six times that)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md, with its plots")

@@ -1,7 +1,12 @@
-"""When a batch is ripe.
+"""When a batch is ripe, and how large it may be.
 
-Knows: a queue's figures. Must not know: workers, requests. A user may replace the policy with any object
-that has `ripe_at`.
+Knows: a queue's figures, what batches cost. Must not know: workers, requests. A user may replace the policy
+with any object that has `rows_max` and `ripe_at`.
+
+How a batch keeps an SLO. The slowest way through is that of a request that comes just after a batch left:
+it waits for that one and then rides in the next. So two batches of the size aimed at must fit (as in
+Nexus), which leaves nothing to tune and nothing to oscillate: the size follows from the learned costs. The
+size does not follow the oldest request: see Decisions in docs/architecture.md for what happens then.
 """
 
 from __future__ import annotations
@@ -9,13 +14,15 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, Protocol
 
+from headway_broker.costs import Costs
+
 MARGIN_S = 0.002  # for the way to the worker and back
 
 
 class Waiting(NamedTuple):
-    """A queue's figures while a worker is idle. Times are monotonic seconds.
+    """A queue's figures while a worker could take a batch. Times are monotonic seconds.
 
-    `batch_s`: how long a batch of this model took lately.
+    `costs`: what batches of this model take; `slo_s`: from arrival to reply, 0 for none.
     """
 
     rows: int
@@ -23,20 +30,40 @@ class Waiting(NamedTuple):
     oldest: float
     earliest_deadline: float
     delay_s: float
-    batch_s: float
+    costs: Costs
+    slo_s: float = 0.0
 
 
 class BatchPolicy(Protocol):
-    """Decides when a partial batch leaves. (A full one always does, and none leaves without a worker.)"""
+    """Decides how large a batch gets, and when a partial one leaves. (A full one always does, and none leaves
+    without a worker.)"""
+
+    def rows_max(self, waiting: Waiting) -> int:
+        """The most rows of a batch; it is full with them."""
 
     def ripe_at(self, waiting: Waiting) -> float:
-        """From when on the batch may go; -inf for at once."""
+        """From when on a partial batch may go; -inf for at once."""
 
 
 class FillOrDelay:
-    """Ripe when full, when the oldest request has waited its delay, or when a deadline would be missed."""
+    """Ripe when full, when the oldest request has waited its delay, or when a deadline or the SLO would be
+    missed; as large as its model allows, or as its SLO does."""
+
+    def rows_max(self, waiting: Waiting) -> int:
+        if not waiting.slo_s or not waiting.costs.known:
+            return waiting.rows_max
+        return slo_rows(waiting.costs, waiting.slo_s, waiting.rows_max)
 
     def ripe_at(self, waiting: Waiting) -> float:
         if waiting.rows >= waiting.rows_max or waiting.delay_s <= 0:
             return -math.inf
-        return min(waiting.oldest + waiting.delay_s, waiting.earliest_deadline - waiting.batch_s - MARGIN_S)
+        latest = waiting.earliest_deadline
+        if waiting.slo_s:
+            latest = min(latest, waiting.oldest + waiting.slo_s)
+        batch_s = waiting.costs.late_s(waiting.rows)
+        return min(waiting.oldest + waiting.delay_s, latest - batch_s - MARGIN_S)
+
+
+def slo_rows(costs: Costs, slo_s: float, rows_max: int) -> int:
+    """The rows to aim at: the most of which two batches, one after the other, keep the SLO; at least 1."""
+    return max(costs.rows_within((slo_s - MARGIN_S) / 2, rows_max), 1)

@@ -1,25 +1,43 @@
 """Which requests ride in which batch, to which worker.
 
-Knows: queues, the roster's credit, the batch policy. Must not know: callers, outcomes, placement.
+Knows: queues, crews, the batch policy. Must not know: callers, outcomes, placement.
 
-How it works. `look_at` marks a queue as worth a look, which costs nothing; `run` looks at each marked
-queue once and forms as many batches as there are workers for. A queue that is not ripe yet is marked
-again when it will be. So nothing is scanned, however many models and workers there are.
+How it works. `look_at` marks a queue as worth a look, and `free` a worker's crew, which costs nothing.
+`run` lets each marked queue whose batch is ripe wait for its turn: at one crew that has somebody idle for
+it, else at each crew that can run it. Then it serves the crews that have something new, first their idle
+workers and then those with credit to spare. A queue that is not ripe yet is marked again when it will be.
+So nothing is scanned, however many models and workers there are.
+
+Whose turn it is, `turns` says: the crew's time is shared between the models that wait. An idle worker takes
+the batch whose turn it is, full or not, formed at that moment. A busy worker is sent a batch ahead only if
+it is full and its turn: one that is partial, or must travel alone, is waited for. A crew with several
+models sends ahead only AHEAD_S before the worker is expected to be free; so whoever comes meanwhile waits
+for the batch that runs and for no other.
+
+Invariant: what is hopeless is taken out of its queue here, and handed out with `take_hopeless` in the same
+wake.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
+from collections.abc import Mapping
 from zlib import crc32
 
 from headway.messages import Batch, BatchRequest
 from headway.refs import without_reply_slot
+from headway_broker.admission import Admission
+from headway_broker.alarms import Alarms
 from headway_broker.batching import BatchPolicy, Waiting
 from headway_broker.catalog import Key
+from headway_broker.costs import Costs
+from headway_broker.crews import Crew
 from headway_broker.queues import OpenRequest, Queue
-from headway_broker.roster import Flight, Roster, Worker
+from headway_broker.roster import Roster
 from headway_broker.stats import ModelStats
+from headway_broker.workers import Flight, Worker
+
+AHEAD_S = 0.005  # the way to the worker, and its copy to the device
 
 
 class Dispatch:
@@ -27,22 +45,27 @@ class Dispatch:
 
     def __init__(
         self,
-        queues: dict[Key, Queue],
-        stats: dict[Key, ModelStats],
+        queues: Mapping[Key, Queue],
+        stats: Mapping[Key, ModelStats],
+        costs: Mapping[Key, Costs],
         roster: Roster,
         policy: BatchPolicy,
         nonce: bytes,
     ) -> None:
         self._queues = queues
         self._stats = stats
+        self._costs = costs
         self._roster = roster
         self._policy = policy
+        self._admission = Admission(queues, costs, roster)
         # A worker outlives its broker, and its results for the old one may reach the new one: ids of two
         # starts must not meet.
         self._last_id = crc32(nonce) << 31
         self._look: dict[Key, None] = {}  # in the order in which they were marked
-        self._ripe: list[tuple[float, Key]] = []  # heap
-        self._ripe_keys: dict[Key, float] = {}  # the heap's valid entry for each key
+        self._serve: dict[Crew, None] = {}
+        self._ripe: Alarms[Key] = Alarms()
+        self._ahead: Alarms[Crew] = Alarms()
+        self._hopeless: list[OpenRequest] = []
         self.batches: dict[bytes, list[Batch]] = {}
 
     def look_at(self, key: Key) -> None:
@@ -50,94 +73,165 @@ class Dispatch:
         self._look[key] = None
 
     def look_for(self, worker: Worker) -> None:
-        """The worker has credit: look at what waits for it, those first that have waited longest."""
+        """The worker's copies changed: look at what waits for it, those first that have waited longest."""
         waiting = [key for key in worker.copies if key in self._queues and len(self._queues[key])]
-        if len(waiting) > 1:
-            waiting.sort(key=lambda key: self._queues[key].head)
-        for key in waiting:
+        for key in sorted(waiting, key=lambda key: self._queues[key].head):
             self._look[key] = None
+
+    def free(self, worker: Worker) -> None:
+        """The worker has credit again."""
+        if crew := self._roster.crew_of(worker):
+            self._serve[crew] = None
 
     def next_wake(self) -> float:
         """-inf: at once; inf: not for a batch's sake."""
-        if self._look or self.batches:
+        if self._look or self._serve or self.batches:
             return -math.inf
-        return self._ripe[0][0] if self._ripe else math.inf
+        return min(self._ripe.next, self._ahead.next)
 
     def run(self, now: float) -> None:
         """Form every batch that can be formed now."""
-        while self._ripe and self._ripe[0][0] <= now:
-            at, key = heapq.heappop(self._ripe)
-            if self._ripe_keys.get(key) == at:
-                del self._ripe_keys[key]
-                self._look[key] = None
+        for key in self._ripe.due(now):
+            self._look[key] = None
+        for crew in self._ahead.due(now):
+            self._serve[crew] = None
         look, self._look = self._look, {}
-        for key in look:
-            queue = self._queues[key]
-            while len(queue) and self._send_one(key, queue, now):
-                pass
+        ripe = [key for key in look if self._is_ripe(key, now)]
+        placed = {key for key in ripe if self._take_place(key)}
+        self._serve_all([key for key in ripe if key not in placed], now)
+        if left := [key for key in ripe if key in placed and len(self._queues[key])]:
+            self._serve_all(left, now)
+
+    def _serve_all(self, keys: list[Key], now: float) -> None:
+        for key in keys:
+            self._line_up(key)
+        serve, self._serve = self._serve, {}
+        for crew in serve:
+            self._serve_idle(crew, now)
+        for crew in serve:
+            self._serve_ahead(crew, now)
 
     def take_batches(self) -> dict[bytes, list[Batch]]:
         """What is to be sent, by worker."""
         batches, self.batches = self.batches, {}
         return batches
 
-    def _send_one(self, key: Key, queue: Queue, now: float) -> bool:
-        """Send the next batch of a queue, if there is a worker for it and it is ripe."""
-        full = queue.rows_together >= queue.spec.batch_size_max
-        worker = self._roster.idle(key)
-        if worker and (returned := queue.take_returned()):
-            self._send(worker, key, [returned], now, alone=True)
+    def take_hopeless(self) -> list[OpenRequest]:
+        """What was taken out of its queue because it cannot make it any more."""
+        hopeless, self._hopeless = self._hopeless, []
+        return hopeless
+
+    def check(self) -> None:
+        """Raise AssertionError where something waits and nobody would look at it. For tests: it is slow."""
+        for key, queue in self._queues.items():
+            if not len(queue) or key in self._look:
+                continue
+            later = key in self._ripe or self._policy.ripe_at(self._waiting(key, queue)) == math.inf
+            for crew in self._roster.crews(key):
+                assert later or key in crew.turns.waiting, f"{key} has no turn"
+                waits = key in crew.turns.waiting and crew.idle and crew not in self._serve
+                assert not waits, f"{key} waits while a worker is idle"
+
+    def _take_place(self, key: Key) -> bool:
+        """Let the queue wait at one crew only, if it has somebody idle whom nobody waits for. PERF: where all
+        workers host different models this is 2 us for a batch, and to wait at 40 crews is 150."""
+        for crew in self._roster.crews(key):
+            if crew.idle and not crew.turns.waiting:
+                crew.turns.wait(key, self._queues[key].spec.share)
+                self._serve[crew] = None
+                return True
+        return False
+
+    def _line_up(self, key: Key) -> None:
+        """Let the queue wait for its turn wherever it can be served. A crew with an alarm looks by itself."""
+        share = self._queues[key].spec.share
+        for crew in self._roster.crews(key):
+            if key not in crew.turns.waiting:
+                crew.turns.wait(key, share)
+            if crew.idle or (crew.spare and crew not in self._ahead):
+                self._serve[crew] = None
+
+    def _is_ripe(self, key: Key, now: float) -> bool:
+        queue = self._queues[key]
+        if not len(queue):
+            return False
+        if queue.returns:
             return True
-        if worker and not full and not self._is_ripe(key, queue, now):
-            return False
-        if worker is None and full:
-            worker = self._ahead(key, queue)
-        if worker is None or not (requests := queue.take(queue.spec.batch_size_max)):
-            return False
-        self._send(worker, key, requests, now)
-        return True
+        waiting = self._waiting(key, queue)
+        if waiting.rows >= self._policy.rows_max(waiting):
+            return True
+        ripe_at = self._policy.ripe_at(waiting)
+        if ripe_at > now:
+            self._ripe.set(key, ripe_at)
+        return ripe_at <= now
 
-    def _ahead(self, key: Key, queue: Queue) -> Worker | None:
-        """The worker to send a full batch ahead to. None while anything has waited longer for that worker to
-        be idle: one that is always sent ahead never is."""
-        worker = self._roster.spare(key)
-        if worker is None or queue.rows > queue.rows_together:
-            return None
-        queues = (self._queues.get(k) for k, copy in worker.copies.items() if copy.state == "ready")
-        return None if any(q.head < queue.oldest for q in queues if q) else worker
+    def _serve_idle(self, crew: Crew, now: float) -> None:
+        """Give every idle worker a batch, as long as something waits."""
+        while (worker := crew.first_idle) and (key := crew.turns.first):
+            queue = self._queues[key]
+            self._hopeless += self._admission.hopeless(key, now, keep=1)
+            if not self._is_ripe(key, now):
+                crew.turns.pass_over()
+            elif returned := queue.take_returned():
+                self._send(crew, worker, [returned], now, alone=True)
+            else:
+                rows_max = self._policy.rows_max(self._waiting(key, queue))
+                self._send(crew, worker, queue.take(rows_max), now)
 
-    def _is_ripe(self, key: Key, queue: Queue, now: float) -> bool:
+    def _serve_ahead(self, crew: Crew, now: float) -> None:
+        """Send full batches ahead to workers that are about to be free."""
+        while (worker := crew.first_spare) and not crew.idle and (key := crew.turns.first):
+            queue, start = self._queues[key], max(worker.free_at, now)
+            self._hopeless += self._admission.hopeless(key, start, keep=1)
+            if not len(queue):
+                crew.turns.pass_over()
+                continue
+            waiting = self._waiting(key, queue)
+            rows_max = self._policy.rows_max(waiting)
+            if queue.returns or waiting.rows < rows_max:
+                return
+            if len(crew.keys) > 1 and now < worker.free_at - AHEAD_S:
+                self._ahead.set(crew, worker.free_at - AHEAD_S)
+                return
+            self._send(crew, worker, queue.take(rows_max), now)
+
+    def _waiting(self, key: Key, queue: Queue) -> Waiting:
         spec = queue.spec
-        waiting = Waiting(
+        return Waiting(
             queue.rows_together,
             spec.batch_size_max,
             queue.oldest,
             queue.earliest,
             spec.batch_delay_ms / 1000,
-            self._stats[key].batch_s,
+            self._costs[key],
+            spec.slo_ms / 1000,
         )
-        ripe_at = self._policy.ripe_at(waiting)
-        if ripe_at > now and ripe_at < self._ripe_keys.get(key, math.inf):
-            self._ripe_keys[key] = ripe_at
-            heapq.heappush(self._ripe, (ripe_at, key))
-        return ripe_at <= now
 
     def _send(
-        self, worker: Worker, key: Key, requests: list[OpenRequest], now: float, alone: bool = False
+        self, crew: Crew, worker: Worker, requests: list[OpenRequest], now: float, alone: bool = False
     ) -> None:
+        """Send a batch of the model whose turn it is."""
+        key = requests[0].key
+        queue, cost_s = self._queues[key], self._costs[key].mean_s(sum(r.rows for r in requests))
+        crew.turns.take(cost_s)
+        if len(queue):
+            crew.turns.wait(key, queue.spec.share)
         self._last_id += 1
-        lease_s = self._queues[key].spec.response_timeout_s
+        lease_s = queue.spec.response_timeout_s
         earliest = min(request.deadline for request in requests)
-        self._roster.start(worker, Flight(self._last_id, key, requests, lease_s, earliest, alone), now)
+        flight = Flight(self._last_id, key, requests, lease_s, earliest, alone, cost_s)
+        self._roster.start(worker, flight, now)
         self._stats[key].batch_sent(requests, now)
-        riders = []
-        for request in requests:
-            request.tries += 1
-            options = request.options
-            if request.slots:
-                request.holders += 1
-                options = options if request.tries == 1 else without_reply_slot(options)
-            left_ms = max(int((request.deadline - now) * 1000), 0)
-            riders.append(BatchRequest(left_ms, request.batched_rows, options, request.tensors))
-        batch = Batch(self._last_id, *key, int(lease_s * 1000), riders)
+        batch = Batch(self._last_id, *key, int(lease_s * 1000), [_rider(r, now) for r in requests])
         self.batches.setdefault(worker.identity, []).append(batch)
+
+
+def _rider(request: OpenRequest, now: float) -> BatchRequest:
+    """A request as it travels to a worker."""
+    request.tries += 1
+    options = request.options
+    if request.slots:
+        request.holders += 1
+        options = options if request.tries == 1 else without_reply_slot(options)
+    left_ms = max(int((request.deadline - now) * 1000), 0)
+    return BatchRequest(left_ms, request.batched_rows, options, request.tensors)

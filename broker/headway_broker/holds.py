@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from headway_broker.queues import OpenRequest
-from headway_broker.roster import Flight
+from headway_broker.workers import Flight
 
 
 class Holds:

@@ -19,7 +19,9 @@ from headway.errors import (
 from headway.messages import REQUEST_BYTES_MAX, Request
 from headway.models import ModelSpec
 from headway.refs import has_slots, without_reply_slot
+from headway_broker.admission import Admission
 from headway_broker.catalog import Catalog, Key
+from headway_broker.costs import Costs
 from headway_broker.ledger import Ledger
 from headway_broker.queues import OpenRequest, Queue
 from headway_broker.report import Report
@@ -32,13 +34,21 @@ class Intake:
     """Puts requests into their queues, or refuses them."""
 
     def __init__(
-        self, catalog: Catalog, queues: Mapping[Key, Queue], roster: Roster, ledger: Ledger, report: Report
+        self,
+        catalog: Catalog,
+        queues: Mapping[Key, Queue],
+        costs: Mapping[Key, Costs],
+        roster: Roster,
+        ledger: Ledger,
+        report: Report,
     ) -> None:
         self._catalog = catalog
         self._queues = queues
+        self._costs = costs
         self._roster = roster
         self._ledger = ledger
         self._report = report
+        self._admission = Admission(queues, costs, roster)
 
     def accept(self, caller: bytes, request: Request, now: float) -> Key | None:
         """Queue a request, and return whose queue it is in; or refuse it, and return None. One that is open
@@ -62,12 +72,19 @@ class Intake:
             self._ledger.cancel(request)
 
     def expire(self, now: float) -> None:
-        """Answer what waited until its time was over."""
-        for queue in self._queues.values():
-            if len(queue):
+        """Answer what waited until its time was over, and what has no hope any more."""
+        for key, queue in self._queues.items():
+            if now >= queue.earliest:
                 for request in queue.expire(now):
                     late = DeadlineExceeded("the request's time ran out in the queue")
                     self._ledger.fail(request, late, now)
+            if queue.spec.slo_ms and len(queue) and not self._roster.idle(key):
+                self.refuse(self._admission.hopeless(key, now), now)
+
+    def refuse(self, hopeless: list[OpenRequest], now: float) -> None:
+        """Answer what was taken out of its queue because it would be late."""
+        for request in hopeless:
+            self._ledger.fail(request, self._bounded(self._admission.refusal(request, now)), now)
 
     def give_up(self, key: Key, now: float) -> None:
         """Answer what waits for a model that failed to load everywhere."""
@@ -89,7 +106,7 @@ class Intake:
             raise WorkerLost("sent before the broker was restarted, and the model is not idempotent")
         if not request.timeout_ms:
             raise DeadlineExceeded("the request's time ran out before it reached the broker")
-        if not self._roster.idle(key) and (reason := self._report.unservable(key)):
+        if not self._roster.crews(key) and (reason := self._report.unservable(key)):
             raise NotReady(reason)
 
     def _queued(self, caller: bytes, key: Key, request: Request, now: float) -> OpenRequest:
@@ -107,15 +124,20 @@ class Intake:
             slots=slots,
         )
         try:
+            self._admission.check(accepted, now)
             self._queues[key].add(accepted)
         except QueueFull as error:
-            error.retry_after_s = self._retry_after(key)
-            raise
+            error.retry_after_s = error.retry_after_s or self._empty_in(key)
+            raise self._bounded(error) from None
         return accepted
 
-    def _retry_after(self, key: Key) -> float:
+    def _empty_in(self, key: Key) -> float:
         """How long the queue takes to run empty, at the pace of its last batches."""
-        queue, workers = self._queues[key], self._roster.hosts(key)
-        batches = queue.rows / queue.spec.batch_size_max / max(len(workers), 1)
+        queue, workers = self._queues[key], sum(crew.size for crew in self._roster.crews(key))
+        rows_max = queue.spec.batch_size_max
+        return queue.rows / rows_max / max(workers, 1) * self._costs[key].mean_s(rows_max)
+
+    def _bounded(self, error: QueueFull) -> QueueFull:
         least, most = RETRY_AFTER_S
-        return min(max(batches * self._ledger.stats[key].batch_s, least), most)
+        error.retry_after_s = min(max(error.retry_after_s or 0.0, least), most)
+        return error

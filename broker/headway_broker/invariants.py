@@ -12,7 +12,8 @@ from headway_broker.catalog import Key
 from headway_broker.holds import Holds
 from headway_broker.ledger import Ledger
 from headway_broker.queues import Queue
-from headway_broker.roster import CREDIT, Roster, Worker
+from headway_broker.roster import Roster
+from headway_broker.workers import CREDIT, Worker
 
 
 def check(ledger: Ledger, queues: Mapping[Key, Queue], roster: Roster) -> None:
@@ -51,10 +52,26 @@ def _check_worker(worker: Worker, roster: Roster) -> None:
     batches, state = worker.batches.values(), worker.state
     assert len(batches) <= CREDIT, "a worker holds more batches than its credit"
     assert len(batches) <= 1 or not any(f.alone for f in batches), "a lone batch has company"
-    for key, copy in worker.copies.items():
-        for name in ("idle", "spare"):
-            belongs = copy.state == "ready" and state == name
-            assert roster.is_listed(name, key, worker) == belongs, f"a worker that is {state} is misplaced"
+    assert roster.is_watched(worker), "nobody watches a worker"
+    loading = sum(copy.state == "loading" for copy in worker.copies.values())
+    assert worker.copies_loading == loading, "copies that load are miscounted"
+    _check_crew(worker, state, roster)
+
+
+def _check_crew(worker: Worker, state: str, roster: Roster) -> None:
+    crew = roster.crew_of(worker)
+    ready = {key for key, copy in worker.copies.items() if copy.state == "ready"}
+    if crew is None:
+        assert not ready or state in ("loading", "leaving"), f"a worker that is {state} is in no crew"
+        return
+    assert crew.keys == ready and state not in ("loading", "leaving"), (
+        f"a worker that is {state} is misplaced"
+    )
+    for name, among in (("idle", crew.idle), ("spare", crew.spare)):
+        assert (worker.identity in among) == (state == name), f"a worker that is {state} is misplaced"
+    assert crew.counts(worker), "what a worker has left to do is miscounted"
+    for key in ready:
+        assert crew in roster.crews(key), "a crew is not found by one of its models"
 
 
 def _check_places(ledger: Ledger, queues: Mapping[Key, Queue], roster: Roster) -> None:

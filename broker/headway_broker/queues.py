@@ -72,6 +72,16 @@ class Queue:
         return next(iter(self._waiting.values())).arrived if self._waiting else math.inf
 
     @property
+    def first(self) -> OpenRequest | None:
+        """The longest waiting of those that may share a batch."""
+        return next(iter(self._waiting.values()), None)
+
+    @property
+    def returns(self) -> int:
+        """How many came back from a lost worker, and go first and alone."""
+        return len(self._returned)
+
+    @property
     def head(self) -> float:
         """When whatever goes next arrived."""
         return next(iter(self._returned.values())).arrived if self._returned else self.oldest

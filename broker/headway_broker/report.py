@@ -13,6 +13,7 @@ from headway.errors import InvalidInput
 from headway.messages import QUERIES
 from headway.models import ModelSpec, TensorSpec
 from headway_broker.catalog import Catalog, Key
+from headway_broker.costs import Costs
 from headway_broker.ledger import Ledger
 from headway_broker.placement import Plan, fits
 from headway_broker.queues import Queue
@@ -22,8 +23,16 @@ from headway_broker.roster import Roster
 class Report:
     """A reader of the broker's parts."""
 
-    def __init__(self, catalog: Catalog, roster: Roster, queues: Mapping[Key, Queue], ledger: Ledger) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        roster: Roster,
+        queues: Mapping[Key, Queue],
+        costs: Mapping[Key, Costs],
+        ledger: Ledger,
+    ) -> None:
         self._catalog = catalog
+        self._costs = costs
         self._roster = roster
         self._queues = queues
         self._ledger = ledger
@@ -118,7 +127,8 @@ class Report:
         queue = self._queues[key]
         ready = sum(copy.state == "ready" for _, copy in self._roster.hosts(key))
         waits = {"queue": len(queue), "queue_bytes": queue.bytes, "ready": ready}
-        return {"name": key[0], "version": key[1], **waits, **self._ledger.stats[key].facts()}
+        learned = {"batch_us": self._costs[key].facts()}
+        return {"name": key[0], "version": key[1], **waits, **learned, **self._ledger.stats[key].facts()}
 
 
 def _tensors(specs: tuple[TensorSpec, ...]) -> list[list[Any]]:

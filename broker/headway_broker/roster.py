@@ -1,88 +1,27 @@
-"""What is: the workers, what each hosts, and what each is busy with.
+"""What is: the workers, what each hosts, what each is busy with, and which of them are alike.
 
-Knows: credit, copies, batches in flight. Must not know: queues, what a request is for, how to answer.
+Knows: workers, crews. Must not know: queues, what a request is for, how to answer.
 
-How a worker is found. For each model version the roster keeps the idle workers and those with credit to
-spare, in the order in which they became so; both are updated when a worker changes, which costs as much
-as it has copies, and not as much as there are workers.
+How a worker is found. Workers with the same ready copies are one crew (see `crews`), and a model version
+has the crews that can serve it. A worker that is sent a batch, or is done with one, changes its place in
+its crew, which costs the same whatever it hosts and however many workers there are. It changes its crew
+only when its copies change.
 
-Invariants: a worker has at most CREDIT batches; while it runs a batch that must be alone, no other;
-while it loads, nothing new; `idle` and `spare` hold exactly the workers with a ready copy that are so.
+Invariants: a worker has at most CREDIT batches; while it runs a batch that must be alone, no other; a
+worker is in a crew exactly while it neither loads nor leaves and has a ready copy, and that crew's keys are
+its ready copies; a crew has a worker; every worker is watched.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 
-from headway.messages import Copy, Join
+from headway.messages import Copy
+from headway_broker.alarms import Alarms
 from headway_broker.catalog import Key
-from headway_broker.queues import OpenRequest
-
-CREDIT = 2  # one batch running, one being copied in
-
-
-@dataclass(slots=True, eq=False)
-class Flight:
-    """A batch that a worker holds. `lease_until` is inf until the batch is the first of its worker."""
-
-    id: int
-    key: Key
-    requests: list[OpenRequest]
-    lease_s: float
-    earliest: float
-    alone: bool
-    lease_until: float = math.inf
-
-
-@dataclass(slots=True, eq=False)
-class HostedCopy:
-    """A copy as its worker last reported it; `since` is when."""
-
-    report: Copy
-    since: float
-
-    @property
-    def state(self) -> str:
-        return self.report.state
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """A worker that joined."""
-
-    identity: bytes
-    about: Join
-    heard: float
-    copies: dict[Key, HostedCopy] = field(default_factory=dict)
-    batches: dict[int, Flight] = field(default_factory=dict)
-    leaving: bool = False
-
-    @property
-    def name(self) -> str:
-        return self.about.name
-
-    @property
-    def loading(self) -> bool:
-        return any(copy.state == "loading" for copy in self.copies.values())
-
-    @property
-    def first(self) -> Flight | None:
-        """The batch that the worker runs."""
-        return next(iter(self.batches.values()), None)
-
-    @property
-    def state(self) -> str:
-        """leaving, loading, idle, spare (takes one more batch) or busy."""
-        if self.leaving:
-            return "leaving"
-        if self.loading:
-            return "loading"
-        if not self.batches:
-            return "idle"
-        alone = any(flight.alone for flight in self.batches.values())
-        return "busy" if alone or len(self.batches) >= CREDIT else "spare"
+from headway_broker.crews import Crew
+from headway_broker.workers import Flight, HostedCopy, Worker
 
 
 class Roster:
@@ -90,7 +29,11 @@ class Roster:
 
     def __init__(self) -> None:
         self.workers: dict[bytes, Worker] = {}
-        self._free: dict[str, dict[Key, dict[bytes, Worker]]] = {"idle": {}, "spare": {}}
+        self._hosts: dict[Key, dict[bytes, Worker]] = {}
+        self._crews: dict[frozenset[Key], Crew] = {}
+        self._crews_for: dict[Key, dict[Crew, None]] = {}
+        self._crew_of: dict[bytes, Crew] = {}
+        self._watch: Alarms[bytes] = Alarms()
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self.workers.values())
@@ -101,75 +44,108 @@ class Roster:
     def get(self, identity: bytes) -> Worker | None:
         return self.workers.get(identity)
 
+    def crews(self, key: Key) -> Iterable[Crew]:
+        """All whose workers can run `key`."""
+        return self._crews_for.get(key, ())
+
+    def crew_of(self, worker: Worker) -> Crew | None:
+        """None while the worker takes nothing."""
+        return self._crew_of.get(worker.identity)
+
     def idle(self, key: Key) -> Worker | None:
-        """The worker that has been idle longest with a ready copy of `key`."""
-        return next(iter(self._free["idle"].get(key, {}).values()), None)
-
-    def spare(self, key: Key) -> Worker | None:
-        """A busy worker that may be sent a full batch ahead."""
-        return next(iter(self._free["spare"].get(key, {}).values()), None)
-
-    def is_listed(self, state: str, key: Key, worker: Worker) -> bool:
-        """Whether `idle` or `spare` could name the worker. For the invariants."""
-        return worker.identity in self._free[state].get(key, {})
+        """A worker that could run `key` at once."""
+        return next((w for crew in self.crews(key) if (w := crew.first_idle)), None)
 
     def hosts(self, key: Key) -> list[tuple[Worker, HostedCopy]]:
         """Every worker with a copy of `key`, in whatever state."""
-        return [(worker, worker.copies[key]) for worker in self if key in worker.copies]
+        return [(worker, worker.copies[key]) for worker in self._hosts.get(key, {}).values()]
 
     def add(self, worker: Worker) -> None:
         self.workers[worker.identity] = worker
-        self._sort(worker)
+        self.watch(worker, -math.inf)
 
     def remove(self, worker: Worker) -> None:
-        self.workers.pop(worker.identity, None)
-        self._forget(worker, list(worker.copies))
+        if self.workers.pop(worker.identity, None):
+            self._leave_crew(worker)
+            for key in worker.copies:
+                del self._hosts[key][worker.identity]
 
-    def set_copy(self, worker: Worker, report: Copy, now: float) -> None:
-        """Note a copy's new state; "gone" removes it."""
-        key = (report.model, report.version)
-        if report.state == "gone":
-            worker.copies.pop(key, None)
-            self._forget(worker, [key])
-        else:
-            worker.copies[key] = HostedCopy(report, now)
-        self._sort(worker)
+    def set_copies(self, worker: Worker, reports: Iterable[Copy], now: float) -> None:
+        """Note the new states of copies; "gone" removes one."""
+        for report in reports:
+            worker.note(report, now)
+            key = (report.model, report.version)
+            if key in worker.copies:
+                self._hosts.setdefault(key, {})[worker.identity] = worker
+            else:
+                self._hosts.get(key, {}).pop(worker.identity, None)
+        self._choose_crew(worker)
+        self.watch(worker, -math.inf)
+
+    def watch(self, worker: Worker, at: float) -> None:
+        """Something about the worker may be due then; its batches are looked after here."""
+        self._watch.set(worker.identity, at)
+
+    def is_watched(self, worker: Worker) -> bool:
+        """Whether `due` will name the worker some day. For the invariants."""
+        return worker.identity in self._watch
+
+    def due(self, now: float) -> list[Worker]:
+        """Those about whom something may be due. Whoever stays must be watched anew."""
+        return [worker for identity in self._watch.due(now) if (worker := self.workers.get(identity))]
 
     def start(self, worker: Worker, flight: Flight, now: float) -> None:
         """The worker was sent a batch."""
-        worker.batches[flight.id] = flight
-        self._lease(worker, now)
-        self._sort(worker)
+        worker.start(flight, now)
+        self._place(worker)
 
     def finish(self, worker: Worker, batch: int, now: float) -> Flight | None:
         """The worker is done with a batch; None if it never had it."""
-        flight = worker.batches.pop(batch, None)
-        self._lease(worker, now)
-        self._sort(worker)
+        flight = worker.finish(batch, now)
+        self._place(worker)
         return flight
+
+    def expect(self, worker: Worker, now: float) -> None:
+        """See whether the worker is at its batch for longer than was expected."""
+        if worker.overdue(now):
+            self._place(worker)
 
     def leave(self, worker: Worker) -> None:
         """The worker takes nothing new."""
         worker.leaving = True
-        self._sort(worker)
+        self._choose_crew(worker)
 
-    def _lease(self, worker: Worker, now: float) -> None:
-        first = worker.first
-        if first and first.lease_until == math.inf:
-            first.lease_until = now + first.lease_s
+    def _place(self, worker: Worker) -> None:
+        self.watch(worker, worker.batches_due)
+        if crew := self._crew_of.get(worker.identity):
+            crew.place(worker)
 
-    def _sort(self, worker: Worker) -> None:
-        """Put the worker where its state belongs, for each of its copies."""
-        state = worker.state
-        for name, by_key in self._free.items():
-            for key, copy in worker.copies.items():
-                among = by_key.setdefault(key, {})
-                if state == name and copy.state == "ready":
-                    among.setdefault(worker.identity, worker)
-                else:
-                    among.pop(worker.identity, None)
+    def _choose_crew(self, worker: Worker) -> None:
+        """Where the worker belongs, by what it has ready."""
+        keys: frozenset[Key] = frozenset()
+        if not worker.loading and not worker.leaving:
+            keys = frozenset(key for key, copy in worker.copies.items() if copy.state == "ready")
+        before = self._crew_of.get(worker.identity)
+        if keys != (before.keys if before else frozenset()):
+            self._leave_crew(worker)
+            if keys:
+                self._join_crew(worker, keys)
 
-    def _forget(self, worker: Worker, keys: list[Key]) -> None:
-        for by_key in self._free.values():
+    def _join_crew(self, worker: Worker, keys: frozenset[Key]) -> None:
+        crew = self._crews.get(keys)
+        if crew is None:
+            crew = self._crews[keys] = Crew(keys)
             for key in keys:
-                by_key.get(key, {}).pop(worker.identity, None)
+                self._crews_for.setdefault(key, {})[crew] = None
+        self._crew_of[worker.identity] = crew
+        crew.add(worker)
+
+    def _leave_crew(self, worker: Worker) -> None:
+        crew = self._crew_of.pop(worker.identity, None)
+        if crew is None:
+            return
+        crew.remove(worker)
+        if not crew.size:
+            del self._crews[crew.keys]
+            for key in crew.keys:
+                del self._crews_for[key][crew]

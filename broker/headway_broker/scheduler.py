@@ -74,6 +74,7 @@ from headway.messages import (
 from headway.parts import parts
 from headway_broker.batching import BatchPolicy, FillOrDelay
 from headway_broker.catalog import Catalog, Key
+from headway_broker.costs import Costs
 from headway_broker.dispatch import Dispatch
 from headway_broker.events import (
     Action,
@@ -94,8 +95,9 @@ from headway_broker.ledger import Ledger
 from headway_broker.placement import Seat, plan
 from headway_broker.queues import OpenRequest, Queue
 from headway_broker.report import Report
-from headway_broker.roster import Flight, Roster, Worker
+from headway_broker.roster import Roster
 from headway_broker.stats import ModelStats
+from headway_broker.workers import Flight, Worker
 
 TICK_S = 0.1
 PROBE_S = 1.0
@@ -125,15 +127,21 @@ class Scheduler:
         self.roster = Roster()
         self.queues = {spec.key: Queue(spec) for spec in catalog}
         self.stats = {key: ModelStats() for key in self.queues}
+        self.costs = {key: Costs() for key in self.queues}
         self.holds = Holds()
         self.ledger = Ledger(self.stats, self.holds)
-        self.report = Report(catalog, self.roster, self.queues, self.ledger)
-        self._intake = Intake(catalog, self.queues, self.roster, self.ledger, self.report)
-        self._dispatch = Dispatch(self.queues, self.stats, self.roster, policy or FillOrDelay(), nonce)
+        self.report = Report(catalog, self.roster, self.queues, self.costs, self.ledger)
+        self._intake = Intake(catalog, self.queues, self.costs, self.roster, self.ledger, self.report)
+        self._dispatch = Dispatch(
+            self.queues, self.stats, self.costs, self.roster, policy or FillOrDelay(), nonce
+        )
         self._times = times or BrokerTimes()
         self._nonce = nonce
+        self._plan_is_old = False
         self._tick_at = -math.inf
         self._beat_at = -math.inf
+        self._beats: list[bytes] = []  # who has a heartbeat to come
+        self._beats_each = 0  # at a tick
         self._probe_at = -math.inf
         self._outbox: list[Action] = []
 
@@ -162,7 +170,9 @@ class Scheduler:
         """Look at the time if it is time to, form batches, and hand out what is to be sent."""
         if now >= self._tick_at:
             self._tick(now)
+        self._replan(now)
         self._dispatch.run(now)
+        self._intake.refuse(self._dispatch.take_hopeless(), now)
         # Replies first: a heartbeat may make a caller send again what it has no reply to.
         actions: list[Action] = []
         for who, replies in self.ledger.take_replies().items():
@@ -177,7 +187,7 @@ class Scheduler:
 
     def next_wake(self) -> float | None:
         """None: nobody is here, sleep until an event."""
-        if self._outbox or self.ledger.replies or self.holds.released:
+        if self._outbox or self._plan_is_old or self.ledger.replies or self.holds.released:
             return -math.inf
         if not self.ledger.callers and not len(self.roster) and not self.holds.limbo:
             return None
@@ -199,6 +209,7 @@ class Scheduler:
             case Ping():
                 self._outbox.append(ToCaller(caller, Heartbeat(self._nonce)))
             case Query(id=id, what=what):
+                self._replan(now)
                 self._outbox.append(ToCaller(caller, Answer(id, self.report.answer(what))))
             case Bye():
                 self._caller_left(caller)
@@ -215,6 +226,8 @@ class Scheduler:
         worker = self.roster.get(identity)
         if worker:
             worker.heard = now
+        if worker and isinstance(message, Alive):  # PERF: 1,000 workers say so 2,000 times a second
+            return
         if isinstance(message, Join):
             self._join(identity, message, now)
         elif worker:
@@ -236,18 +249,14 @@ class Scheduler:
                 for result in results:
                     self._done(worker, result, now)
                 self._release(worker)
-            case Alive():
-                pass
             case CopyState(copy=copy):
-                self.roster.set_copy(worker, copy, now)
+                self._set_copies(worker, [copy], now)
                 self._note("copy", worker, model=copy.model, version=copy.version, state=copy.state)
-                self._replan(now)
-                self._dispatch.look_for(worker)
                 self._intake.give_up((copy.model, copy.version), now)
             case Leave(reason=reason):
                 self.roster.leave(worker)
                 self._note("worker leaves", worker, reason=reason)
-                self._replan(now)
+                self._plan_is_old = True
                 self._release(worker)
             case _:
                 raise RemoteProtocolError(f"a worker sends no {type(message).__name__}")
@@ -258,11 +267,18 @@ class Scheduler:
             worker = Worker(identity, join, now)
             self.roster.add(worker)
             self._note("worker joined", worker, host=join.host, pid=join.pid, device=join.device)
-        for copy in join.copies:
-            self.roster.set_copy(worker, copy, now)
+        self._set_copies(worker, join.copies, now)
         welcome = Welcome(self._nonce, int(self._times.heartbeat_s * 1000))
         self._outbox.append(ToWorker(identity, welcome))
-        self._replan(now)
+
+    def _set_copies(self, worker: Worker, copies: list[Copy], now: float) -> None:
+        """A worker said how its copies are."""
+        self.roster.set_copies(worker, copies, now)
+        for copy in copies:
+            costs = self.costs.get((copy.model, copy.version))
+            if costs and copy.state == "ready":
+                costs.learn(copy.facts.get("batch_us"))
+        self._plan_is_old = True
         self._dispatch.look_for(worker)
 
     def _done(self, worker: Worker, result: Result, now: float) -> None:
@@ -282,13 +298,23 @@ class Scheduler:
         if result.done:
             self.roster.finish(worker, result.batch, now)
             self.stats[flight.key].batch_done(result.compute_us / 1e6, len(flight.requests))
+            self._charge(worker, flight, result, now)
             for request in (r for r in flight.requests if r.open):
                 self.ledger.fail(request, InternalError("the worker sent no reply to this request"), now)
+
+    def _charge(self, worker: Worker, flight: Flight, result: Result, now: float) -> None:
+        """What the batch took: as long as it was its worker's first, since `compute_us` leaves out what
+        happens on the CPU before and after."""
+        took_s = max(result.compute_us / 1e6, now - flight.began)
+        if result.compute_us:
+            self.costs[flight.key].observe(flight.rows, took_s)
+        if crew := self.roster.crew_of(worker):
+            crew.turns.correct(flight.key, took_s - flight.cost_s, self.queues[flight.key].spec.share)
 
     def _release(self, worker: Worker) -> None:
         """The worker has credit again; one that wants to leave may go when nothing of it is open."""
         if not worker.leaving:
-            self._dispatch.look_for(worker)
+            self._dispatch.free(worker)
         elif not worker.batches:
             self.roster.remove(worker)
             self._outbox.append(ToWorker(worker.identity, Dismiss("you asked to leave", 1)))
@@ -307,7 +333,7 @@ class Scheduler:
                     self._try_again(request, reason, now)
             self._dispatch.look_at(flight.key)
         worker.batches.clear()
-        self._replan(now)
+        self._plan_is_old = True
 
     def _try_again(self, request: OpenRequest, reason: str, now: float) -> None:
         queue = self.queues[request.key]
@@ -323,6 +349,10 @@ class Scheduler:
             queue.put_back(request)
 
     def _replan(self, now: float) -> None:
+        """Once for all that happened: with many workers and models a plan is long."""
+        if not self._plan_is_old:
+            return
+        self._plan_is_old = False
         seats = [
             Seat(w.identity, w.about.device, {key: copy.state for key, copy in w.copies.items()})
             for w in self.roster
@@ -335,10 +365,10 @@ class Scheduler:
     def _order(self, worker: Worker, key: Key, load: bool, now: float) -> None:
         if load:
             message: Message = Load(*key, self.catalog.specs[key].folder)
-            self.roster.set_copy(worker, Copy(*key, "loading", "", {}), now)
+            self.roster.set_copies(worker, [Copy(*key, "loading", "", {})], now)
         else:
             message = Unload(*key)
-            self.roster.set_copy(worker, Copy(*key, "gone", "", {}), now)
+            self.roster.set_copies(worker, [Copy(*key, "gone", "", {})], now)
         self._outbox.append(ToWorker(worker.identity, message))
 
     # ---- time ----
@@ -346,31 +376,47 @@ class Scheduler:
     def _tick(self, now: float) -> None:
         self._tick_at = now + TICK_S
         self._intake.expire(now)
-        for worker in list(self.roster):
+        for worker in self.roster.due(now):
             self._watch(worker, now)
-        if now >= self._beat_at:
-            self._beat_at = now + self._times.heartbeat_s
-            beat = Heartbeat(self._nonce)
-            self._outbox += [ToWorker(worker.identity, beat) for worker in self.roster]
-            # One that was given up finds no route once its process is gone.
-            self._outbox += [ToWorker(identity, beat) for identity in self.holds.limbo]
+        self._beat(now)
         if now >= self._probe_at:  # a caller that died finds no route, and what it had queued is dropped
             self._probe_at = now + PROBE_S
             self._outbox += [ToCaller(caller, Heartbeat(self._nonce)) for caller in self.ledger.callers]
 
+    def _beat(self, now: float) -> None:
+        """A heartbeat for each worker in `heartbeat_s`, and for each that was given up, which finds no route
+        once its process is gone. Some at each tick: a thousand at once would hold up everything else."""
+        if now >= self._beat_at and not self._beats:
+            self._beat_at = now + self._times.heartbeat_s
+            self._beats = [*self.holds.limbo, *self.roster.workers]
+            self._beats_each = math.ceil(len(self._beats) * TICK_S / self._times.heartbeat_s)
+        beat = Heartbeat(self._nonce)
+        for _ in range(min(self._beats_each, len(self._beats))):
+            identity = self._beats.pop()
+            if identity in self.roster.workers or identity in self.holds.limbo:
+                self._outbox.append(ToWorker(identity, beat))
+
     def _watch(self, worker: Worker, now: float) -> None:
+        """Lose a worker whose time is over, and say when to look again."""
         for flight in worker.batches.values():
             if now >= flight.earliest:
                 self._expire(flight, now)
-        first = worker.first
-        if first and now >= first.lease_until:
-            self._lose(worker, f"batch not done in {first.lease_s:g} s", now, final=True)
-        elif worker.loading:
+        self.roster.expect(worker, now)
+        until, reason, final = self._patience(worker)
+        if now >= until:
+            self._lose(worker, reason, now, final=final)
+        else:
+            self.roster.watch(worker, min(until, worker.batches_due))
+
+    def _patience(self, worker: Worker) -> tuple[float, str, bool]:
+        """Until when the worker is waited for, why no longer, and whether it must end then."""
+        if first := worker.first:
+            return first.lease_until, f"batch not done in {first.lease_s:g} s", True
+        if worker.loading:
             since = max(copy.since for copy in worker.copies.values())  # it loads one after the other
-            if now >= since + self._times.load_timeout_s:
-                self._lose(worker, f"model not loaded in {self._times.load_timeout_s:g} s", now, final=True)
-        elif not first and now >= worker.heard + self._times.silence_s:
-            self._lose(worker, f"silent for {self._times.silence_s:g} s", now)
+            timeout_s = self._times.load_timeout_s
+            return since + timeout_s, f"model not loaded in {timeout_s:g} s", True
+        return worker.heard + self._times.silence_s, f"silent for {self._times.silence_s:g} s", False
 
     def _expire(self, flight: Flight, now: float) -> None:
         """Answer those in a running batch whose time is over; what the worker says of them is dropped."""
@@ -386,6 +432,7 @@ class Scheduler:
         """Raise AssertionError if an invariant of the header does not hold. For tests: it is slow."""
         check(self.ledger, self.queues, self.roster)
         check_holds(self.holds, self.ledger, self.roster)
+        self._dispatch.check()
 
 
 def _batch_size(batch: Batch) -> int:

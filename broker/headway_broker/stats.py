@@ -12,11 +12,10 @@ from headway.histogram import ROWS, SECONDS, Histogram
 from headway_broker.queues import OpenRequest
 
 OUTCOME_OK = "ok"
-_WEIGHT = 0.2  # of the newest batch in the moving average
 
 
 class ModelStats:
-    """`batch_s` is a moving average: how long a batch of this model keeps a worker lately, in seconds."""
+    """One model version's."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -24,7 +23,6 @@ class ModelStats:
         self.compute_s = Histogram(SECONDS)
         self.total_s = Histogram(SECONDS)
         self.batch_rows = Histogram(ROWS)
-        self.batch_s = 0.0
 
     def batch_sent(self, requests: list[OpenRequest], now: float) -> None:
         self.batch_rows.observe(sum(request.rows for request in requests))
@@ -33,7 +31,6 @@ class ModelStats:
 
     def batch_done(self, compute_s: float, requests: int) -> None:
         self.compute_s.observe(compute_s, requests)
-        self.batch_s += (compute_s - self.batch_s) * (_WEIGHT if self.batch_s else 1.0)
 
     def answered(self, outcome: str, request: OpenRequest, now: float) -> None:
         self.outcomes[outcome] += 1

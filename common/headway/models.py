@@ -62,6 +62,8 @@ class ModelSpec:
     batch_size_max: int = 1
     batch_delay_ms: float = 0.0
     batch_buckets: tuple[int, ...] = ()
+    slo_ms: float = 0.0
+    share: float = 1.0
     response_timeout_s: float = 60.0
     queue_size_max: int = 1000
     queue_bytes_max: int = 256 << 20
@@ -83,6 +85,8 @@ class ModelSpec:
 _LIMITS: dict[str, tuple[float, float]] = {
     "batch_size_max": (1, BATCH_ROWS_MAX),
     "batch_delay_ms": (0, TIMEOUT_MS_MAX),
+    "slo_ms": (0, TIMEOUT_MS_MAX),
+    "share": (0.001, 1000),
     "response_timeout_s": (0.001, TIMEOUT_MS_MAX / 1000),
     "queue_size_max": (1, 1 << 40),
     "queue_bytes_max": (1, 1 << 60),

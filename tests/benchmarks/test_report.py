@@ -52,6 +52,15 @@ def test_every_case_has_its_rows_and_every_run_its_own(name: str) -> None:
     assert set(case.goals) <= {run.label for run in case.runs}
 
 
+def test_what_a_request_costs_the_broker_has_its_table() -> None:
+    results = results_of("tiny-http-1")
+    assert "costs the broker" not in show(results)
+    results["broker"] = [["", "ratio"], ["idle", "1.07"]]
+    assert "### What a request costs the broker\n\n|  | ratio |\n| --- | --- |\n| idle | 1.07 |" in show(
+        results
+    )
+
+
 def test_failures_stand_beside_the_name() -> None:
     results = results_of("tiny-http-1")
     results["cases"]["tiny-http-1"]["triton"] = [{**RUN, "errors": 3}, RUN]  # type: ignore[index]

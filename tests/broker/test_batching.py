@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 
-from headway_broker.batching import MARGIN_S, FillOrDelay, Waiting
+from headway_broker.batching import MARGIN_S, FillOrDelay, Waiting, slo_rows
+from headway_broker.costs import Costs
 
 POLICY = FillOrDelay()
 
 
-def waiting(rows: int = 1, delay_s: float = 0.1, deadline: float = math.inf, batch_s: float = 0.0) -> Waiting:
-    return Waiting(rows, 8, 50.0, deadline, delay_s, batch_s)
+def waiting(
+    rows: int = 1, delay_s: float = 0.1, deadline: float = math.inf, batch_s: float = 0.0, slo_s: float = 0.0
+) -> Waiting:
+    """8 rows fit; the oldest request came at 50; every batch takes as long."""
+    costs = Costs()
+    costs.observe(8, batch_s)
+    return Waiting(rows, 8, 50.0, deadline, delay_s, costs, slo_s)
 
 
 def test_a_full_batch_is_ripe_at_once() -> None:
@@ -32,3 +38,38 @@ def test_a_partial_batch_is_ripe_in_time_for_its_earliest_deadline() -> None:
 
 def test_a_deadline_that_is_far_away_does_not_prolong_the_delay() -> None:
     assert POLICY.ripe_at(waiting(deadline=99.0)) == 50.1
+
+
+def slo_waiting(slo_s: float, delay_s: float = 0.0, rows: int = 1) -> Waiting:
+    """A batch of n rows takes n times 10 ms."""
+    costs = Costs()
+    costs.learn({str(n): n * 10_000 for n in range(1, 9)})
+    return Waiting(rows, 8, 50.0, math.inf, delay_s, costs, slo_s)
+
+
+def test_without_an_slo_a_batch_is_as_large_as_its_model_allows() -> None:
+    assert POLICY.rows_max(slo_waiting(0.0)) == 8
+
+
+def test_with_an_slo_two_batches_fit_into_it_one_after_the_other() -> None:
+    assert POLICY.rows_max(slo_waiting(0.1 + MARGIN_S)) == 5
+    assert POLICY.rows_max(slo_waiting(0.099 + MARGIN_S)) == 4
+    assert POLICY.rows_max(slo_waiting(9.0)) == 8
+
+
+def test_an_slo_that_nothing_keeps_leaves_batches_of_one() -> None:
+    assert POLICY.rows_max(slo_waiting(0.001)) == 1
+    assert slo_rows(slo_waiting(0.001).costs, 0.001, 8) == 1
+
+
+def test_before_costs_are_known_an_slo_limits_nothing() -> None:
+    assert POLICY.rows_max(slo_waiting(0.05)._replace(costs=Costs())) == 8
+
+
+def test_a_partial_batch_is_ripe_in_time_for_its_slo() -> None:
+    assert POLICY.ripe_at(slo_waiting(0.1, delay_s=1.0, rows=3)) == 50.0 + 0.1 - 0.03 - MARGIN_S
+    assert POLICY.ripe_at(slo_waiting(9.0, delay_s=1.0, rows=3)) == 51.0
+
+
+def test_an_slo_alone_makes_nobody_wait() -> None:
+    assert POLICY.ripe_at(slo_waiting(0.1, delay_s=0.0)) == -math.inf

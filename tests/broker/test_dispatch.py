@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from headway.messages import Batch, BatchReply, Result
+from headway.messages import Batch, BatchReply, Copy, Result
 from headway.models import ModelSpec
 from headway_broker.batching import Waiting
-from headway_broker.dispatch import Dispatch
+from headway_broker.dispatch import AHEAD_S, Dispatch
 from headway_broker.events import WorkerGone
 from headway_broker.queues import BATCH_BYTES_MAX
 from headway_broker.roster import Roster
@@ -208,6 +209,9 @@ def serve_until_empty(bench: Bench) -> list[bytes]:
 class Never:
     """A policy of a user's: partial batches never leave."""
 
+    def rows_max(self, waiting: Waiting) -> int:
+        return waiting.rows_max
+
     def ripe_at(self, waiting: Waiting) -> float:
         return math.inf
 
@@ -221,7 +225,7 @@ def test_the_policy_can_be_replaced() -> None:
 
 def test_the_ids_of_two_brokers_batches_do_not_meet() -> None:
     def first_id(nonce: bytes) -> int:
-        return Dispatch({}, {}, Roster(), Never(), nonce)._last_id
+        return Dispatch({}, {}, {}, Roster(), Never(), nonce)._last_id
 
     ids = [first_id(b"start %d" % i) for i in range(20)]
     assert len(set(ids)) == 20
@@ -233,3 +237,64 @@ def test_nothing_is_due_while_nothing_waits() -> None:
     assert bench.scheduler.next_wake() is None
     bench.host("w")
     assert bench.scheduler._dispatch.next_wake() == math.inf
+
+
+def heavy_and_light(**keys: Any) -> Bench:
+    """Worker "w" runs a heavy batch, 100 ms; another full one waits."""
+    bench = Bench(spec("heavy", batch_size_max=2, **keys), spec("light", batch_size_max=2))
+    facts = {"batch_us": {"2": 100_000}}
+    bench.join("w", *(Copy(name, "1", "ready", "", facts) for name in ("heavy", "light")))
+    bench.wake()
+    bench.ask(1, 2, 3, 4, model="heavy")
+    return bench
+
+
+def test_a_worker_with_several_models_is_sent_its_next_batch_just_before_it_is_free() -> None:
+    bench = heavy_and_light()
+    assert bench.wake().riders == [("w", [b"t1", b"t2"])]
+    assert bench.scheduler._dispatch.next_wake() == pytest.approx(bench.now + 0.1 - AHEAD_S)
+    assert not bench.wake(0.094).batches
+    assert bench.wake(0.002).riders == [("w", [b"t3", b"t4"])]
+
+
+def test_who_comes_meanwhile_waits_for_the_batch_that_runs_and_for_no_other() -> None:
+    bench = heavy_and_light()
+    [(_, batch)] = bench.wake().batches
+    bench.now += 0.05
+    bench.ask(9, model="light")
+    assert not bench.wake(0.049).batches, "it is the light one's turn, whose batch is not full"
+    bench.answers("w", batch)
+    assert bench.wake(0.001).riders == [("w", [b"t9"])]
+
+
+def test_a_full_batch_that_comes_meanwhile_is_sent_ahead_in_its_turn() -> None:
+    bench = heavy_and_light()
+    bench.wake()
+    bench.ask(8, 9, model="light")
+    bench.wake(0.05)
+    assert bench.wake(0.046).riders == [("w", [b"t8", b"t9"])]
+
+
+def test_a_model_that_is_alone_with_its_worker_is_sent_ahead_at_once() -> None:
+    bench = Bench(spec(batch_size_max=2))
+    bench.join("w", Copy("m", "1", "ready", "", {"batch_us": {"2": 100_000}}))
+    bench.ask(1, 2, 3, 4)
+    assert bench.wake().riders == [("w", [b"t1", b"t2"]), ("w", [b"t3", b"t4"])]
+
+
+def test_a_worker_that_joins_is_given_what_waits_for_others_like_it() -> None:
+    bench = Bench(spec(copies=2))
+    bench.host("a")
+    bench.ask(1, 2, 3)
+    assert len(bench.wake().batches) == 2
+    bench.join("b", copy())
+    assert bench.wake().riders == [("b", [b"t3"])]
+
+
+def test_workers_that_host_different_models_all_take_what_they_have_in_common() -> None:
+    bench = Bench(spec("m", copies=2), spec("other"))
+    bench.join("a", copy("m"))
+    bench.join("b", copy("m"), copy("other"))
+    bench.wake()
+    bench.ask(1, 2, 3, 4)
+    assert sorted(worker for worker, _ in bench.wake().riders) == ["a", "a", "b", "b"]

@@ -6,7 +6,7 @@ import pytest
 
 from headway_broker.holds import Holds
 from headway_broker.queues import OpenRequest
-from headway_broker.roster import Flight
+from headway_broker.workers import Flight
 
 
 def asked(id: int, slots: bool = True, holders: int = 1) -> OpenRequest:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from headway_broker.crews import Crew
 from headway_broker.queues import Queue
-from headway_broker.roster import Flight
 from headway_broker.scheduler import Scheduler
+from headway_broker.workers import Flight, Worker
 from tests.broker.bench import Bench, spec
 
 KEY = ("m", "1")
@@ -65,6 +66,43 @@ def test_a_busy_scheduler_is_in_order() -> None:
 def test_a_broken_invariant_is_found(what: str) -> None:
     scheduler = busy()
     BREAKS[what](scheduler)
+    with pytest.raises(AssertionError, match=what):
+        scheduler.check()
+
+
+def crew(s: Scheduler) -> Crew:
+    found = s.roster.crew_of(worker(s))
+    assert found
+    return found
+
+
+def worker(s: Scheduler) -> Worker:
+    return s.roster.workers[b"w"]
+
+
+def finish_unnoticed(s: Scheduler) -> None:
+    """The roster is told, and the dispatch is not."""
+    done = s.roster.finish(worker(s), flight(s).id, 0.0)
+    assert done
+    s.ledger.cancel(done.requests[0])
+
+
+CREWS: dict[str, Callable[[Scheduler], object]] = {
+    "a worker that is spare is in no crew": lambda s: s.roster._crew_of.pop(b"w"),
+    "a worker that is leaving is misplaced": lambda s: setattr(worker(s), "leaving", True),
+    "nobody watches a worker": lambda s: s.roster._watch._valid.clear(),
+    "copies that load are miscounted": lambda s: setattr(worker(s), "copies_loading", 1),
+    "left to do is miscounted": lambda s: setattr(worker(s), "free_at", 7.0),
+    "not found by one of its models": lambda s: s.roster._crews_for[KEY].clear(),
+    "has no turn": lambda s: crew(s).turns.pass_over(),
+    "waits while a worker is idle": finish_unnoticed,
+}
+
+
+@pytest.mark.parametrize("what", CREWS)
+def test_a_broken_invariant_of_crews_is_found(what: str) -> None:
+    scheduler = busy()
+    CREWS[what](scheduler)
     with pytest.raises(AssertionError, match=what):
         scheduler.check()
 

@@ -94,3 +94,14 @@ def test_the_stats_name_workers_queues_and_what_was_refused() -> None:
     assert (worker["name"], worker["state"], worker["batches"]) == ("w", "spare", 1)
     [model] = stats["models"]
     assert (model["queue"], model["queue_bytes"], model["ready"]) == (1, 2, 1)
+
+
+def test_the_stats_say_what_batches_take_as_learned_at_warm_up_and_since() -> None:
+    bench = Bench(spec(batch_size_max=4))
+    bench.join("w", Copy("m", "1", "ready", "", {"batch_us": {"1": 1000, "4": 3000}}))
+    assert ask(bench, "stats")["models"][0]["batch_us"] == {"1": 1000, "4": 3000}
+    bench.ask(1)
+    [(_, batch)] = bench.wake().batches
+    bench.answers("w", batch, compute_us=1100)
+    learned = ask(bench, "stats")["models"][0]["batch_us"]
+    assert 1000 < learned["1"] < 1100 and learned["4"] > 3000

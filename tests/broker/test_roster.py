@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headway.messages import Join
-from headway_broker.roster import CREDIT, Flight, Roster, Worker
+from headway_broker.catalog import Key
+from headway_broker.roster import Roster
+from headway_broker.workers import CREDIT, Flight, Worker
 from tests.broker.bench import copy, open_request
 
 KEY = ("m", "1")
@@ -20,7 +22,7 @@ def roster_of(*names: str) -> tuple[Roster, list[Worker]]:
     workers = [Worker(name.encode(), Join(name, "host", 1, "cpu", []), 0.0) for name in names]
     for worker in workers:
         roster.add(worker)
-        roster.set_copy(worker, copy(), 0.0)
+        roster.set_copies(worker, [copy()], 0.0)
     return roster, workers
 
 
@@ -28,15 +30,19 @@ def flight(id: int = 1, alone: bool = False, lease_s: float = 10.0) -> Flight:
     return Flight(id, KEY, [open_request()], lease_s, 10.0, alone)
 
 
+def spare(roster: Roster, key: Key = KEY) -> Worker | None:
+    return next((crew.first_spare for crew in roster.crews(key)), None)
+
+
 def test_an_idle_worker_becomes_spare_and_then_busy_as_it_is_sent_batches() -> None:
     roster, [worker] = roster_of("w")
-    assert (worker.state, roster.idle(KEY), roster.spare(KEY)) == ("idle", worker, None)
+    assert (worker.state, roster.idle(KEY), spare(roster)) == ("idle", worker, None)
     roster.start(worker, flight(1), 0.0)
-    assert (worker.state, roster.idle(KEY), roster.spare(KEY)) == ("spare", None, worker)
+    assert (worker.state, roster.idle(KEY), spare(roster)) == ("spare", None, worker)
     roster.start(worker, flight(2), 0.0)
-    assert (worker.state, roster.idle(KEY), roster.spare(KEY)) == ("busy", None, None)
+    assert (worker.state, roster.idle(KEY), spare(roster)) == ("busy", None, None)
     roster.finish(worker, 1, 1.0)
-    assert (worker.state, roster.spare(KEY)) == ("spare", worker)
+    assert (worker.state, spare(roster)) == ("spare", worker)
     roster.finish(worker, 2, 1.0)
     assert (worker.state, roster.idle(KEY)) == ("idle", worker)
 
@@ -44,14 +50,14 @@ def test_an_idle_worker_becomes_spare_and_then_busy_as_it_is_sent_batches() -> N
 def test_a_worker_with_a_lone_batch_takes_no_other() -> None:
     roster, [worker] = roster_of("w")
     roster.start(worker, flight(alone=True), 0.0)
-    assert (worker.state, roster.idle(KEY), roster.spare(KEY)) == ("busy", None, None)
+    assert (worker.state, roster.idle(KEY), spare(roster)) == ("busy", None, None)
 
 
 def test_a_worker_that_loads_takes_nothing_even_for_what_it_has_ready() -> None:
     roster, [worker] = roster_of("w")
-    roster.set_copy(worker, copy("other", "loading"), 1.0)
+    roster.set_copies(worker, [copy("other", "loading")], 1.0)
     assert (worker.state, roster.idle(KEY)) == ("loading", None)
-    roster.set_copy(worker, copy("other", "failed"), 2.0)
+    roster.set_copies(worker, [copy("other", "failed")], 2.0)
     assert (worker.state, roster.idle(KEY)) == ("idle", worker)
 
 
@@ -63,12 +69,22 @@ def test_a_worker_that_leaves_takes_nothing() -> None:
 
 def test_only_a_ready_copy_makes_a_worker_fit_for_a_model() -> None:
     roster, [worker] = roster_of("w")
-    roster.set_copy(worker, copy("other", "failed"), 1.0)
+    roster.set_copies(worker, [copy("other", "failed")], 1.0)
     assert roster.idle(("other", "1")) is None
     assert roster.idle(("never heard of", "1")) is None
-    roster.set_copy(worker, copy(state="gone"), 1.0)
+    roster.set_copies(worker, [copy(state="gone")], 1.0)
     assert roster.idle(KEY) is None
     assert KEY not in worker.copies
+
+
+def test_workers_that_host_the_same_are_one_crew_and_others_are_not() -> None:
+    roster, [first, second, third] = roster_of("a", "b", "c")
+    roster.set_copies(third, [copy("other")], 1.0)
+    assert roster.crew_of(first) is roster.crew_of(second) is not roster.crew_of(third)
+    assert len(list(roster.crews(KEY))) == 2
+    assert list(roster.crews(("other", "1"))) == [roster.crew_of(third)]
+    roster.remove(third)
+    assert list(roster.crews(("other", "1"))) == [], "a crew without workers is none"
 
 
 def test_the_worker_that_has_been_idle_longest_is_next() -> None:
@@ -124,7 +140,7 @@ def test_the_lists_hold_exactly_those_who_belong_there(steps: list[tuple[str, in
         elif step == "finish" and worker.first:
             roster.finish(worker, worker.first.id, 0.0)
         elif step == "copy":
-            roster.set_copy(worker, copy(model, state), 0.0)
+            roster.set_copies(worker, [copy(model, state)], 0.0)
         elif step == "leave":
             roster.leave(worker)
         elif step == "remove":
@@ -134,5 +150,8 @@ def test_the_lists_hold_exactly_those_who_belong_there(steps: list[tuple[str, in
             for key in (KEY, ("other", "1")):
                 here = one.identity in roster.workers and key in one.copies
                 ready = here and one.copies[key].state == "ready"
-                for name in ("idle", "spare"):
-                    assert roster.is_listed(name, key, one) == (ready and one.state == name)
+                crews = list(roster.crews(key))
+                assert any(one.identity in crew.idle for crew in crews) == (ready and one.state == "idle")
+                assert any(one.identity in crew.spare for crew in crews) == (ready and one.state == "spare")
+        for crew in {crew for key in (KEY, ("other", "1")) for crew in roster.crews(key)}:
+            assert crew.size == sum(roster.crew_of(one) is crew for one in workers) > 0

@@ -38,7 +38,7 @@ from headway.messages import (
 from headway.parts import PART_BYTES_MAX
 from headway_broker.events import CallerGone, FromCaller, FromWorker, WorkerGone
 from headway_broker.scheduler import PROBE_S, TICK_S
-from tests.broker.bench import START, Bench, copy, spec
+from tests.broker.bench import START, Bench, Sent, copy, spec
 
 SOON_S = 2 * TICK_S
 TRACEBACK = "Traceback (most recent call last):\n  File x\nRuntimeError: no such file: weights.pt\n"
@@ -402,11 +402,19 @@ def test_a_worker_that_joins_again_with_its_copies_loads_nothing_again() -> None
 def test_a_copy_that_serves_is_kept_when_its_worker_joins_after_one_that_was_told_to_load() -> None:
     bench = Bench()
     bench.join("slow")
+    assert bench.wake().orders == [("slow", "load", "m")]
     bench.join("had it", copy())
-    sent = bench.wake()
-    assert sent.orders == [("slow", "load", "m"), ("slow", "unload", "m")]
+    assert bench.wake().orders == [("slow", "unload", "m")]
     bench.ask(1)
     assert bench.wake().riders == [("had it", [b"t1"])]
+
+
+def test_those_who_join_together_are_planned_for_together() -> None:
+    bench = Bench()
+    bench.join("slow")
+    bench.join("has it", copy())
+    assert bench.scheduler.next_wake() == -math.inf
+    assert not bench.wake().orders, "nothing is loaded to be unloaded at once"
 
 
 def test_a_join_counts_as_a_sign_of_life() -> None:
@@ -871,3 +879,92 @@ def test_a_broker_with_a_worker_in_limbo_does_not_sleep() -> None:
     bench.live(1.5)
     assert bench.scheduler.holds.limbo
     assert bench.scheduler.next_wake() is not None
+
+
+# ---- costs and heartbeats ----
+
+
+def learned_us(bench: Bench) -> dict[str, int]:
+    return bench.scheduler.costs[("m", "1")].facts()
+
+
+def test_a_batch_costs_what_it_kept_its_worker_when_that_is_longer_than_the_model_ran() -> None:
+    bench = serving()
+    bench.ask(1)
+    [(_, batch)] = bench.wake().batches
+    bench.now += 0.05
+    bench.answers("w", batch, compute_us=10_000)
+    assert learned_us(bench)["1"] == pytest.approx(50_000, rel=1e-3)
+
+
+def test_a_batch_sent_ahead_costs_nothing_until_it_is_its_turn() -> None:
+    bench = serving()
+    bench.ask(1, 2)
+    batches = [batch for _, batch in bench.wake().batches]
+    for batch in batches:
+        bench.now += 0.05
+        bench.answers("w", batch, compute_us=10_000)
+    assert learned_us(bench)["1"] == pytest.approx(50_000, rel=1e-3)
+
+
+def test_a_batch_that_was_not_run_teaches_nothing() -> None:
+    bench = serving()
+    bench.ask(1)
+    [(_, batch)] = bench.wake().batches
+    bench.now += 0.05
+    bench.answers("w", batch, code=ModelError.code, compute_us=0)
+    assert learned_us(bench) == {}
+
+
+def test_facts_that_are_nonsense_do_no_harm() -> None:
+    bench = Bench()
+    bench.join("w", copy()._replace(facts={"batch_us": ["nonsense", {"1": "x"}]}))
+    bench.reports("w", copy()._replace(facts={"batch_us": {"1": [], "2": 7, "-3": 1}}))
+    bench.wake()
+    assert learned_us(bench) == {"2": 7}
+
+
+def test_the_heartbeats_of_many_workers_are_spread_over_the_ticks() -> None:
+    bench = Bench(spec(copies=0))
+    names = [f"w{i}" for i in range(20)]
+    for name in names:
+        bench.join(name)
+    heard = [sum(len(sent.to(name, Heartbeat)) for name in names) for sent in ticks(bench, 15, names)]
+    assert sum(heard) == 3 * 20, "each has three in 1.5 s"
+    assert max(heard) == 4
+
+
+def ticks(bench: Bench, count: int, alive: list[str]) -> list[Sent]:
+    bench.alive(*alive)
+    return [bench.wake(TICK_S * 1.0001) for _ in range(count)]
+
+
+def test_a_turn_is_charged_at_what_it_took() -> None:
+    bench = Bench(spec("a"), spec("b"))
+    facts = {"batch_us": {"1": 10_000}}
+    bench.join("w", *(copy(name)._replace(facts=facts) for name in ("a", "b")))
+    bench.wake()
+    for id, model, took_s in ((1, "a", 0.05), (2, "b", 0.02)):
+        bench.ask(id, model=model)
+        [(_, batch)] = bench.wake().batches
+        bench.now += took_s
+        bench.answers("w", batch)
+    bench.ask(3, model="a")
+    bench.ask(4, model="b")
+    assert bench.wake().riders == [("w", [b"t4"])], "a came first, and had more than its share"
+
+
+def test_a_batch_that_takes_much_longer_than_was_expected_is_expected_to_go_on() -> None:
+    bench = Bench()
+    bench.join("w", copy()._replace(facts={"batch_us": {"1": 10_000}}))
+    bench.ask(1)
+    bench.wake()
+    bench.live(1.0)
+    assert bench.scheduler.roster.workers[b"w"].free_at > START + 0.5
+
+
+def test_a_load_that_takes_too_long_is_noticed_before_silence_would_be() -> None:
+    bench = Bench(load_timeout_s=0.5, silence_s=30.0)
+    bench.join("w")
+    assert bench.wake().orders == [("w", "load", "m")]
+    assert "not loaded in 0.5 s" in str(bench.live(0.8).dismissed)

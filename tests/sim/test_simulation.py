@@ -29,6 +29,8 @@ def models(rng: random.Random) -> list[ModelSpec]:
             batch_delay_ms=rng.choice((0.0, 0.0, 5.0)),
             queue_size_max=rng.choice((8, 200)),
             response_timeout_s=rng.choice((0.5, 3.0)),
+            slo_ms=rng.choice((0.0, 0.0, 50.0, 500.0)),
+            share=rng.choice((1.0, 1.0, 3.0)),
             idempotent=i != 2,
         )
         for i in range(3)

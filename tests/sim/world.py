@@ -232,7 +232,9 @@ class WorkerNode(Node):
             self.deliver(Result(order.batch.id, int(took * 1e6), replies))
         else:
             state = "ready" if isinstance(order, Load) else "gone"
-            self.deliver(Copy(order.model, order.version, state, "", {}))
+            low, high = self.world.nature.batch_s
+            facts = {"batch_us": {"1": int(low * 1e6), "16": int(high * 1e6)}}
+            self.deliver(Copy(order.model, order.version, state, "", facts))
         self.next_order()
 
     def reply(self, request: Any) -> BatchReply:

@@ -1,0 +1,133 @@
+"""A worker as the broker sees it: its copies, and the batches it holds.
+
+Knows: credit, what a worker reported, when it is expected to be free. Must not know: other workers, queues.
+
+Invariant: `copies_loading` is how many of `copies` are loading.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from headway.messages import Copy, Join
+from headway_broker.catalog import Key
+from headway_broker.queues import OpenRequest
+
+CREDIT = 2  # one batch running, one being copied in
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A batch that a worker holds. `began` and `lease_until` are inf until it is the first of its worker;
+    `cost_s` is how long it was expected to take when it was sent."""
+
+    id: int
+    key: Key
+    requests: list[OpenRequest]
+    lease_s: float
+    earliest: float
+    alone: bool
+    cost_s: float = 0.0
+    began: float = math.inf
+    lease_until: float = math.inf
+
+    @property
+    def rows(self) -> int:
+        return sum(request.rows for request in self.requests)
+
+
+@dataclass(slots=True, eq=False)
+class HostedCopy:
+    """A copy as its worker last reported it; `since` is when."""
+
+    report: Copy
+    since: float
+
+    @property
+    def state(self) -> str:
+        return self.report.state
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A worker that joined. `free_at`: when it is expected to be through with all it holds."""
+
+    identity: bytes
+    about: Join
+    heard: float
+    copies: dict[Key, HostedCopy] = field(default_factory=dict)
+    batches: dict[int, Flight] = field(default_factory=dict)
+    leaving: bool = False
+    copies_loading: int = 0
+    free_at: float = -math.inf
+
+    @property
+    def name(self) -> str:
+        return self.about.name
+
+    @property
+    def loading(self) -> bool:
+        return self.copies_loading > 0
+
+    @property
+    def first(self) -> Flight | None:
+        """The batch that the worker runs."""
+        return next(iter(self.batches.values()), None)
+
+    @property
+    def state(self) -> str:
+        """leaving, loading, idle, spare (takes one more batch) or busy."""
+        if self.leaving:
+            return "leaving"
+        if self.copies_loading:
+            return "loading"
+        if not self.batches:
+            return "idle"
+        alone = any(flight.alone for flight in self.batches.values())
+        return "busy" if alone or len(self.batches) >= CREDIT else "spare"
+
+    @property
+    def batches_due(self) -> float:
+        """When something is due for one of its batches: a deadline, its lease, or that it is `overdue`."""
+        due = math.inf
+        for flight in self.batches.values():
+            due = min(due, flight.earliest, flight.lease_until, self.free_at + flight.cost_s)
+        return due
+
+    def note(self, report: Copy, now: float) -> None:
+        """It reported a copy; "gone" is the last that is heard of it."""
+        key = (report.model, report.version)
+        before = self.copies.pop(key, None) if report.state == "gone" else self.copies.get(key)
+        self.copies_loading -= before is not None and before.state == "loading"
+        if report.state != "gone":
+            self.copies[key] = HostedCopy(report, now)
+            self.copies_loading += report.state == "loading"
+
+    def start(self, flight: Flight, now: float) -> None:
+        """It was sent a batch."""
+        self.batches[flight.id] = flight
+        self.free_at = max(self.free_at, now) + flight.cost_s
+        self._begin(now)
+
+    def finish(self, batch: int, now: float) -> Flight | None:
+        """It is done with a batch; None if it never had it."""
+        flight = self.batches.pop(batch, None)
+        if flight:
+            self.free_at = now + sum(f.cost_s for f in self.batches.values())
+        self._begin(now)
+        return flight
+
+    def overdue(self, now: float) -> bool:
+        """Its batch takes twice as long as was expected; from here on, as long again is expected."""
+        first = self.first
+        if first is None or now < self.free_at + first.cost_s:
+            return False
+        self.free_at = now + (now - first.began)
+        return True
+
+    def _begin(self, now: float) -> None:
+        first = self.first
+        if first and first.began == math.inf:
+            first.began = now
+            first.lease_until = now + first.lease_s
