@@ -106,8 +106,22 @@ def test_requests_of_one_turn_of_the_loop_leave_in_one_message(broker):
     async def steps(client):
         await client.infer("echo", X)  # may be sent twice: before the first heartbeat, and after it
         first = broker.requests()[0].id
-        await asyncio.gather(*(client.infer("echo", {"x": np.array(i)}) for i in range(300)))
+        await asyncio.gather(*(client.infer("echo", {"x": np.array(i)}) for i in range(aio.SEND_AT - 1)))
         assert len([m for m in broker.seen(Requests) if m.requests[-1].id != first]) == 1
+
+    use(broker, steps)
+
+
+def test_many_requests_of_one_turn_leave_while_it_lasts(broker):
+    """So that who works for the first ones need not wait for the last."""
+
+    async def steps(client):
+        await client.infer("echo", X)
+        first = broker.requests()[0].id
+        asked = [asyncio.ensure_future(client.infer("echo", X)) for _ in range(3 * aio.SEND_AT)]
+        await asyncio.gather(*asked)
+        sizes = [len(m.requests) for m in broker.seen(Requests) if m.requests[-1].id != first]
+        assert sizes == [aio.SEND_AT] * 3
 
     use(broker, steps)
 
