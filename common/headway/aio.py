@@ -78,10 +78,12 @@ class AsyncClient:
         address: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         shm_bytes: int | None = None,
+        shm_full: str | None = None,
     ) -> None:
         settings = read(ClientSettings)
         self.address = address or settings.callers_address
-        self.lender = Lender(self.address, settings.shm_bytes if shm_bytes is None else shm_bytes)
+        size = settings.shm_bytes if shm_bytes is None else shm_bytes
+        self.lender = Lender(self.address, size, refuses=(shm_full or settings.shm_full) == "refuse")
         self.stalls = 0
         self._fresh = 0  # calls started since the last message
         self._heard = self._heard_before = 0  # messages, now and at the last look for a stall

@@ -65,10 +65,12 @@ class Client:
         address: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         shm_bytes: int | None = None,
+        shm_full: str | None = None,
     ) -> None:
         settings = read(ClientSettings)
         self.address = address or settings.callers_address
-        self.lender = Lender(self.address, settings.shm_bytes if shm_bytes is None else shm_bytes)
+        size = settings.shm_bytes if shm_bytes is None else shm_bytes
+        self.lender = Lender(self.address, size, refuses=(shm_full or settings.shm_full) == "refuse")
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
         self._pump = Pump(self.address, self.lender)

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headway import logs
-from headway.errors import RemoteProtocolError
+from headway.errors import QueueFull, RemoteProtocolError
 from headway.messages import Reply
 from headway.refs import SLOT
 from headway.shm import HEADER_BYTES, Segment, folder_of, sweep
@@ -37,6 +37,7 @@ _log = logs.get("headway.client")
 # Where they cross, the noise is larger than the difference.
 SHM_BYTES_MIN = 65536
 RETRY_S = 10.0
+REFUSED_S = 0.1  # when to come again
 HEAD_BYTES = 2048 - HEADER_BYTES  # room for the packed header in front of an array
 TAIL_BYTES_MAX = 15
 
@@ -137,10 +138,14 @@ def _address(data: memoryview) -> int:
 
 class Lender:
     """One caller's shared memory, `size` bytes of it; for any thread. `size` 0, or an address that is not on
-    this host: none."""
+    this host: none. When all of it is taken, tensors go inside messages, or, if it `refuses`, their request
+    is refused: who must not load the broker with them asks again later."""
 
-    def __init__(self, address: str, size: int, bytes_min: int = SHM_BYTES_MIN) -> None:
+    def __init__(
+        self, address: str, size: int, bytes_min: int = SHM_BYTES_MIN, refuses: bool = False
+    ) -> None:
         self.bytes_min = bytes_min
+        self._refuses = refuses
         self._folder = folder_of(address) if size > 0 else None
         self._size = size
         self._segment: Segment | None = None
@@ -197,19 +202,29 @@ class Lender:
 
     def receive(self, length: int, before: int) -> Received | None:
         """Room for `length` bytes that are to come, the first `before` of them no tensor's. None: there is no
-        room, or it is not worth it."""
+        room, or it is not worth it. Raises: QueueFull, as `place`."""
         start = HEAD_BYTES + -before % HEADER_BYTES  # so that the tensor's data is aligned
-        lent = self.take(start + length + TAIL_BYTES_MAX) if length >= self.bytes_min else None
+        lent = self._placed(start + length + TAIL_BYTES_MAX) if length >= self.bytes_min else None
         return Received(lent, start, length) if lent else None
 
     def place(self, pieces: list[Buffer]) -> tuple[Lent, list[Any]] | None:
-        """Packed tensors written into a slot, and the reference to it. None: there is no room."""
+        """Packed tensors written into a slot, and the reference to it. None: there is no room.
+
+        Raises: QueueFull, if it refuses, for want of room."""
         size = size_of(pieces)
-        lent = self.take(size)
+        lent = self._placed(size)
         if lent is None:
             return None
         write_pieces(pieces, lent.data)
         return lent, lent.request_ref(0, size)
+
+    def _placed(self, length: int) -> Lent | None:
+        """A slot for a request. Raises: QueueFull when there is no room and that is the way to say so."""
+        lent = self.take(length)
+        may_fit = self.bytes_min <= length <= self._size - HEADER_BYTES
+        if lent is None and self._refuses and self._segment and may_fit:
+            raise QueueFull(f"no room for {length} bytes in {self._size} of shared memory", REFUSED_S)
+        return lent
 
     def reply_room(self, model: str, version: str) -> Lent | None:
         """A slot for a reply as large as the model's largest so far; None where that was small."""

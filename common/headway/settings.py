@@ -73,6 +73,7 @@ class ClientSettings(Shared):
     section: ClassVar[str] = "client"
 
     shm_bytes: int = setting(64 << 20, "shared memory for large tensors; 0 sends them inside messages")
+    shm_full: str = setting("inline", "when it is full: inline, inside messages, or refuse")
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,13 @@ class GatewaySettings(Shared):
     request_timeout_s_max: float = setting(3600.0, "the most that a caller may ask for")
     body_bytes_max: int = setting(32 << 20, "a larger body is refused with 413")
     shm_bytes: int = setting(256 << 20, "shared memory for large bodies, each process its own; 0 for none")
+    shm_full: str = setting("inline", "when it is full: inline, bodies inside messages, or refuse, a 503")
     metrics_dir: str = setting("", "folder where gateway processes share counters; default: in run_dir")
 
 
 SECTIONS: tuple[type[Shared], ...] = (ClientSettings, BrokerSettings, WorkerSettings, GatewaySettings)
 S = TypeVar("S", bound=Shared)
+_CHOICES = {"log_format": ("text", "json"), "shm_full": ("inline", "refuse")}
 
 
 def read(cls: type[S], given: Mapping[str, Any] | None = None, file: Path | None = None) -> S:
@@ -130,8 +133,9 @@ def read(cls: type[S], given: Mapping[str, Any] | None = None, file: Path | None
         if value is not None:
             values[key] = _converted(cls, key, value, f"--{key.replace('_', '-')}")
     settings = cls(**values)
-    if settings.log_format not in ("text", "json"):
-        raise SettingsError(f"log_format: {settings.log_format!r} is not text or json")
+    for key, choices in _CHOICES.items():
+        if (said := getattr(settings, key, choices[0])) not in choices:
+            raise SettingsError(f"{key}: {said!r} is not {' or '.join(choices)}")
     return settings
 
 

@@ -10,4 +10,5 @@ from headway_gateway.app import create_app
 
 settings = read(GatewaySettings)
 logs.setup(settings.log_level, settings.log_format)
-app = create_app(AsyncClient(settings.callers_address, shm_bytes=settings.shm_bytes), settings)
+client = AsyncClient(settings.callers_address, shm_bytes=settings.shm_bytes, shm_full=settings.shm_full)
+app = create_app(client, settings)

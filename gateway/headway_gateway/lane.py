@@ -70,7 +70,10 @@ class Lane:
         if said.get(b"content-type", b"")[:10].lower() == b"multipart/":
             return None
         dialect, target = route
-        return Errand(self, self._dialects[dialect], target, Head(said), int(length))
+        try:
+            return Errand(self, self._dialects[dialect], target, Head(said), int(length))
+        except HeadwayError:  # no room for its body; the long way refuses it without reading that
+            return None
 
 
 @lru_cache(1024)

@@ -137,8 +137,11 @@ class Gateway(BaseApplication):
         from headway.aio import AsyncClient
         from headway_gateway.app import create_app
 
-        client = AsyncClient(self._settings.callers_address, shm_bytes=self._settings.shm_bytes)
-        return create_app(client, self._settings)
+        settings = self._settings
+        client = AsyncClient(
+            settings.callers_address, shm_bytes=settings.shm_bytes, shm_full=settings.shm_full
+        )
+        return create_app(client, settings)
 
     def _options(self) -> dict[str, Any]:
         return {

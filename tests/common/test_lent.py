@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from headway import shm
-from headway.errors import RemoteProtocolError
+from headway.errors import QueueFull, RemoteProtocolError
 from headway.lent import SHM_BYTES_MIN, Lender
 from headway.messages import Reply
 from headway.outgoing import Asked, ask_body, ask_parts, ask_tensors, with_reply_room
@@ -75,6 +75,24 @@ def test_a_full_segment_means_inline_and_nothing_waits(lender):
     assert all(asked.tensors == pack({"x": image()}) for asked in inline)
     del all_asked, inline
     assert lender.taken == 0
+
+
+def test_a_full_segment_refuses_where_it_is_told_to_and_takes_again_when_there_is_room(tmp_path):
+    lender = Lender(f"ipc://{tmp_path}/broker.sock", 1 << 21, refuses=True)
+    all_asked = []
+    with pytest.raises(QueueFull, match=r"no room for .* bytes in 2097152 of shared memory") as refused:
+        for _ in range(20):
+            all_asked.append(ask_tensors("m", {"x": image()}, lender=lender))
+    assert refused.value.retry_after_s and all_asked and not any(a.tensors for a in all_asked)
+    with pytest.raises(QueueFull):
+        lender.receive(1 << 20, 0)
+    assert lender.reply_room("m", "") is None  # a reply can always go inline
+    assert lender.empty(LARGE, np.uint8).nbytes == LARGE
+    assert ask_tensors("m", {"x": np.ones(4)}, lender=lender).tensors  # small ones need no room
+    assert ask_tensors("m", {"x": np.ones(1 << 22, np.uint8)}, lender=lender).tensors  # never fits
+    del all_asked, refused
+    assert ask_tensors("m", {"x": image()}, lender=lender).lent
+    lender.close()
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "ipc://@abstract", "ipc:///none/such/broker.sock"])

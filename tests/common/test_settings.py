@@ -13,6 +13,7 @@ from headway.errors import SettingsError
 from headway.settings import (
     SECTIONS,
     BrokerSettings,
+    ClientSettings,
     GatewaySettings,
     Shared,
     WorkerSettings,
@@ -231,3 +232,9 @@ def test_every_setting_is_of_a_type_that_text_can_say(monkeypatch):
             monkeypatch.setenv(f"HEADWAY_{cls.section.upper()}_{f.name.upper()}", str(default))
         assert read(cls) == cls()
     assert GatewaySettings.section == "gateway"
+
+
+@pytest.mark.parametrize("cls", [ClientSettings, GatewaySettings])
+def test_a_setting_with_few_values_takes_no_other(cls):
+    assert read(cls, {"shm_full": "refuse"}).shm_full == "refuse"
+    assert "shm_full: 'wait' is not inline or refuse" in refusal(cls, given={"shm_full": "wait"})

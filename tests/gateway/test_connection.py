@@ -255,6 +255,26 @@ async def test_requests_in_one_packet_are_answered_in_order_and_once(settings, k
         assert await peer.rest() == b""
 
 
+@pytest.mark.parametrize("way", [SHORT, LONG])
+@looped
+async def test_a_body_for_which_there_is_no_room_is_refused_where_that_is_wished(settings, tmp_path, way):
+    lender = Lender(f"ipc://{tmp_path}/broker.sock", 1 << 22, refuses=True)
+    taken = []
+    while (lent := lender.take(200_000)) is not None:
+        taken.append(lent)
+    async with Online(client := AsyncStubClient(MODELS), settings) as online:
+        client.lender = lender
+        peer = await online.peer()
+        peer.send(way(LARGE))
+        answer = await peer.answer()
+        assert answer.status == b"HTTP/1.1 503 Service Unavailable" and b"retry-after: 1" in answer.headers
+        assert not client.calls
+        peer.send(SHORT(b"small"))
+        assert (await peer.answer()).body == b"small"
+    del taken, lent
+    lender.close()
+
+
 @looped
 async def test_a_request_that_comes_byte_by_byte_is_answered_as_in_one_piece(settings):
     async with Online(stub := Ways(MODELS), settings) as online:

@@ -31,7 +31,7 @@ from headway.stub import AsyncStubClient
 from headway_gateway.server import serve
 
 class Stub(AsyncStubClient):
-    def __init__(self, address, shm_bytes=0):
+    def __init__(self, address, **options):
         super().__init__({"echo": lambda body: body, "slow": lambda body: body})
     async def reply(self, asked, timeout_s=None):
         if asked.model == "slow":
