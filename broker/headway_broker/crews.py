@@ -10,7 +10,8 @@ of models among the workers that host one; placement makes few.
 
 PERF: `python -m benchmarks.broker_cost`. 1,000 workers and 500 models cost a request 1.1 (idle) to 1.2 (all
 busy) times what 1 and 1 do, and 1.45 where all of a model's 40 workers host different models and all are
-busy. With a list for each model and state they cost 4 to 15 times as much.
+busy. With a list for each model and state, which every batch changed twice, a first measurement had 4 times
+and more.
 
 Invariants: `idle` and `spare` hold exactly the workers of the crew that are so; `busy_s` counts exactly
 those with batches.

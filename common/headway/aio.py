@@ -93,6 +93,7 @@ class AsyncClient:
         self._open: dict[int, tuple[Done, Asked | None]] = {}
         self._turn: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._safety: asyncio.TimerHandle | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
 
@@ -247,13 +248,10 @@ class AsyncClient:
         now = time.monotonic()
         if wake <= now:
             self._take_turn()
-        elif (
-            self._timer is None
-            or self._timer.cancelled()
-            or self._timer.when() > self._loop.time() + wake - now
-        ):
+        elif self._timer is None or wake < self._timer_at:
             if self._timer:
                 self._timer.cancel()
+            self._timer_at = wake  # not `when()` of the timer: uvloop's has none if it is due within 0.5 ms
             self._timer = self._loop.call_later(wake - now, self._safely, self._on_timer)
 
     def _on_timer(self) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import uvloop
 
 from headway import aio, inbox
 from headway.aio import AsyncClient
@@ -124,6 +125,18 @@ def test_many_requests_of_one_turn_leave_while_it_lasts(broker):
         assert sizes[:3] == [aio.SEND_AT] * 3  # (the first heartbeat may make it send them again)
 
     use(broker, steps)
+
+
+def test_a_timer_that_is_almost_due_is_no_defect_under_uvloop(broker, monkeypatch):
+    async def steps():
+        async with AsyncClient(broker.address) as client:
+            with monkeypatch.context() as patched:
+                patched.setattr(client._calls, "next_wake", lambda: time.monotonic() + 0.0002)
+                client._arm()
+                client._arm()
+            assert (await client.infer("echo", X))["x"].tolist() == X["x"].tolist()
+
+    uvloop.run(steps())
 
 
 def test_two_thousand_requests_at_once_are_answered_without_a_stall(broker, monkeypatch):
