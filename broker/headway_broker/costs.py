@@ -129,6 +129,8 @@ class Costs:
     def _place(self, rows: int) -> int | None:
         """Where the point is that such a batch belongs to."""
         at = bisect_left(self._rows, rows)
+        if at < len(self._rows) and self._rows[at] == rows:  # PERF: most of the time
+            return at
         near = [i for i in (at, at - 1) if 0 <= i < len(self._rows)]
         near = [i for i in near if 1 / _NEAR < rows / self._rows[i] < _NEAR]
         return min(near, key=lambda i: abs(self._rows[i] - rows), default=None)

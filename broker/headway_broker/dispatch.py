@@ -63,6 +63,7 @@ class Dispatch:
         self._last_id = crc32(nonce) << 31
         self._look: dict[Key, None] = {}  # in the order in which they were marked
         self._serve: dict[Crew, None] = {}
+        self._fresh: set[Key] = set()  # found ripe in this turn, and not taken from since
         self._ripe: Alarms[Key] = Alarms()
         self._ahead: Alarms[Crew] = Alarms()
         self._hopeless: list[OpenRequest] = []
@@ -97,10 +98,12 @@ class Dispatch:
             self._serve[crew] = None
         look, self._look = self._look, {}
         ripe = [key for key in look if self._is_ripe(key, now)]
+        self._fresh.update(ripe)
         placed = {key for key in ripe if self._take_place(key)}
         self._serve_all([key for key in ripe if key not in placed], now)
         if left := [key for key in ripe if key in placed and len(self._queues[key])]:
             self._serve_all(left, now)
+        self._fresh.clear()
 
     def _serve_all(self, keys: list[Key], now: float) -> None:
         for key in keys:
@@ -170,7 +173,8 @@ class Dispatch:
         while (worker := crew.first_idle) and (key := crew.turns.first):
             queue = self._queues[key]
             self._hopeless += self._admission.hopeless(key, now, keep=1)
-            if not self._is_ripe(key, now):
+            is_ripe = key in self._fresh and len(queue)  # PERF: it was looked at in this turn
+            if not is_ripe and not self._is_ripe(key, now):
                 crew.turns.pass_over()
             elif returned := queue.take_returned():
                 self._send(crew, worker, [returned], now, alone=True)
@@ -216,6 +220,7 @@ class Dispatch:
         crew.turns.take(cost_s)
         if len(queue):
             crew.turns.wait(key, queue.spec.share)
+        self._fresh.discard(key)
         self._last_id += 1
         lease_s = queue.spec.response_timeout_s
         earliest = min(request.deadline for request in requests)
