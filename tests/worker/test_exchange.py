@@ -96,7 +96,7 @@ class Worker:
     """An exchange and its two threads. `work` is what its runner does."""
 
     def __init__(self, address: str) -> None:
-        self.exchange = Exchange(Session(ABOUT, join_s=0.05), address, b"w.1")
+        self.exchange = Exchange(Session(ABOUT, join_s=0.05, drain_s=0.3), address, b"w.1")
         self.runner = Runner(self.exchange, lambda order: self.work(order))
         self.events: list[Event] = []
         self.left: Leaving | None = None
@@ -270,6 +270,18 @@ def test_a_signal_reaches_the_session_while_the_runner_leads(broker, worker):
     assert broker.hear(Leave).reason == "SIGTERM"
     broker.send(Dismiss("you asked to leave", 1))
     until(lambda: worker.left)
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_the_keeper_returns_when_the_time_to_drain_is_over_whoever_leads(broker, worker, is_away):
+    if is_away:
+        worker.work = lambda order: (worker.exchange.leave(), time.sleep(1.0))
+        broker.give(1)
+        time.sleep(0.1)
+    worker.signal(Drain("SIGTERM"))
+    broker.hear(Leave)  # and no answer: the broker ends too
+    until(lambda: worker.left)
+    assert worker.left is not None and worker.left.reason == "the time to drain is over"
 
 
 def test_a_runner_is_called_away_from_the_socket(broker, worker):

@@ -158,7 +158,7 @@ class Exchange:
     def _serve(self, now: float) -> None:
         """Receive and send everything there is."""
         is_more = self._is_open
-        while is_more:
+        while is_more and self.exit is None:
             count = drain(self._socket, DRAIN_MAX, lambda message: self._handle(message, now), _log)
             actions = self._session.wake(now)
             self._do(actions)
