@@ -63,7 +63,7 @@ class Dispatch:
         self._last_id = crc32(nonce) << 31
         self._look: dict[Key, None] = {}  # in the order in which they were marked
         self._serve: dict[Crew, None] = {}
-        self._fresh: set[Key] = set()  # found ripe in this turn, and not taken from since
+        self._fresh: set[Key] = set()  # found ripe in this turn, and untouched since (PERF)
         self._ripe: Alarms[Key] = Alarms()
         self._ahead: Alarms[Crew] = Alarms()
         self._hopeless: list[OpenRequest] = []
@@ -172,9 +172,8 @@ class Dispatch:
         """Give every idle worker a batch, as long as something waits."""
         while (worker := crew.first_idle) and (key := crew.turns.first):
             queue = self._queues[key]
-            self._hopeless += self._admission.hopeless(key, now, keep=1)
-            is_ripe = key in self._fresh and len(queue)  # PERF: it was looked at in this turn
-            if not is_ripe and not self._is_ripe(key, now):
+            self._drop_hopeless(key, now)
+            if key not in self._fresh and not self._is_ripe(key, now):
                 crew.turns.pass_over()
             elif returned := queue.take_returned():
                 self._send(crew, worker, [returned], now, alone=True)
@@ -186,7 +185,7 @@ class Dispatch:
         """Send full batches ahead to workers that are about to be free."""
         while (worker := crew.first_spare) and not crew.idle and (key := crew.turns.first):
             queue, start = self._queues[key], max(worker.free_at, now)
-            self._hopeless += self._admission.hopeless(key, start, keep=1)
+            self._drop_hopeless(key, start)
             if not len(queue):
                 crew.turns.pass_over()
                 continue
@@ -198,6 +197,12 @@ class Dispatch:
                 self._ahead.set(crew, worker.free_at - AHEAD_S)
                 return
             self._send(crew, worker, queue.take(rows_max), now)
+
+    def _drop_hopeless(self, key: Key, start: float) -> None:
+        """Take out what cannot make it in a batch that starts then; what is left may not be ripe."""
+        if hopeless := self._admission.hopeless(key, start, keep=1):
+            self._hopeless += hopeless
+            self._fresh.discard(key)
 
     def _waiting(self, key: Key, queue: Queue) -> Waiting:
         spec = queue.spec

@@ -31,11 +31,12 @@ import zmq
 
 from headway import link, logs
 from headway.body import Body
-from headway.calls import Abandon, Action, Call, Calls, Release, Send, Settle, Unsent
-from headway.errors import BrokerUnreachable, HeadwayError, InternalError
+from headway.calls import Abandon, Action, Call, Calls
+from headway.errors import BrokerUnreachable, InternalError
 from headway.inbox import drain
 from headway.lent import Lender
 from headway.messages import Message, Reply
+from headway.outbox import carry_out
 from headway.outgoing import (
     DEFAULT_TIMEOUT_S,
     Asked,
@@ -44,17 +45,15 @@ from headway.outgoing import (
     ask_body,
     ask_tensors,
     body_of,
-    call_of,
     deadline_of,
     models_of,
+    opened,
     query_of,
     reply_of,
     tensors_of,
-    with_reply_room,
 )
 from headway.settings import ClientSettings, read
 from headway.tensors import Array, Tensors
-from headway.wire import encode
 
 _log = logs.get("headway.client")
 DRAIN_MAX = 500
@@ -175,10 +174,7 @@ class AsyncClient:
         cannot be sent at all; `done` is not called then."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = deadline_of(time.monotonic(), timeout_s)
-        asked = with_reply_room(asked, self.lender)
-        call = call_of(next(self._ids), asked, deadline)
-        if asked.lent:
-            self.lender.keep(call.id, asked.lent)
+        call = opened(next(self._ids), asked, deadline, self.lender)
         self._start(call, done, asked)
         return call.id
 
@@ -273,24 +269,11 @@ class AsyncClient:
         self._do(self._calls.handle(message, now))
 
     def _do(self, actions: list[Action]) -> None:
-        for action in actions:
-            match action:
-                case Settle(id=id, outcome=outcome):
-                    self._settle(id, outcome)
-                case Release(id=id):
-                    self.lender.release(id)
-                case Send(message=message):
-                    if not link.send(self._socket, encode(message)):
-                        self._calls.handle(Unsent(message), time.monotonic())
+        carry_out(actions, self._calls, self._socket, self.lender, self._settle)
 
     def _settle(self, id: int, outcome: Any) -> None:
         done, asked = self._open.pop(id, _NOBODY)
-        if asked and isinstance(outcome, Reply):
-            try:
-                outcome = self.lender.received(id, outcome, (asked.model, asked.version))
-            except HeadwayError as error:
-                outcome = error
-        done(outcome)
+        done(self.lender.outcome(id, outcome, (asked.model, asked.version)) if asked else outcome)
 
     def _look_for_stall(self) -> None:
         """A signal was lost if nothing was heard since the last look, and something is there now. (Where much

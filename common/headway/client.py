@@ -36,13 +36,12 @@ from headway.outgoing import (
     ask_body,
     ask_tensors,
     body_of,
-    call_of,
     deadline_of,
     models_of,
+    opened,
     query_of,
     reply_of,
     tensors_of,
-    with_reply_room,
 )
 from headway.pump import Pump
 from headway.settings import ClientSettings, read
@@ -173,11 +172,7 @@ class Client:
     def _call(self, asked: Asked, timeout_s: float | None) -> Call:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = deadline_of(time.monotonic(), timeout_s)
-        asked = with_reply_room(asked, self.lender)
-        call = call_of(next(self._ids), asked, deadline)
-        if asked.lent:
-            self.lender.keep(call.id, asked.lent)
-        return call
+        return opened(next(self._ids), asked, deadline, self.lender)
 
 
 Convert = Callable[[Any], Any]

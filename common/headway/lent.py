@@ -240,6 +240,15 @@ class Lender:
         """No worker touches the slots of this call any more."""
         self._kept.pop(id, None)
 
+    def outcome(self, id: int, outcome: Any, model: tuple[str, str]) -> Any:
+        """What comes of a call to a model: a reply as `received` has it, or the error; any other as it is."""
+        if not isinstance(outcome, Reply):
+            return outcome
+        try:
+            return self.received(id, outcome, model)
+        except RemoteProtocolError as error:
+            return error
+
     def received(self, id: int, reply: Reply, model: tuple[str, str] | None = None) -> Reply:
         """The reply with its content, copied out of its slot. Notes how large the replies of `model` are, a
         name and a version. Raises: RemoteProtocolError."""

@@ -76,8 +76,9 @@ def ask_parts(
             raise _too_large(size)
         placed = lender.place(pieces) if lender is not None else None
         if placed is None:
-            return Asked(*asked[:4], b"".join(pieces))
-    return Asked(*asked[:3], {**asked.options, SLOT: placed[1]}, asked.tensors, placed[:1])
+            return Asked(asked.model, asked.version, asked.rows, asked.options, b"".join(pieces))
+    options = {**asked.options, SLOT: placed[1]}
+    return Asked(asked.model, asked.version, asked.rows, options, b"", placed[:1])
 
 
 def _too_large(size: int) -> TooLarge:
@@ -117,6 +118,14 @@ def call_of(id: int, asked: Asked, deadline: float) -> Call:
         options_bytes=options_bytes,
         slots=bool(asked.lent),
     )
+
+
+def opened(id: int, asked: Asked, deadline: float, lender: Lender) -> Call:
+    """The open call for it, with room for its reply, and its slots kept. Raises: as `call_of`."""
+    asked = with_reply_room(asked, lender)
+    call = call_of(id, asked, deadline)
+    lender.keep(id, asked.lent)
+    return call
 
 
 def query_of(id: int, what: str, deadline: float) -> Call:

@@ -22,19 +22,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import zmq
 
 from headway import link, logs
-from headway.calls import Abandon, Action, Call, Calls, Event, Release, Send, Settle, Unsent
+from headway.calls import Abandon, Action, Call, Calls, Event
 from headway.errors import BrokerUnreachable, HeadwayError, InternalError
 from headway.inbox import drain
 from headway.lent import Lender
-from headway.messages import Bye, Reply
+from headway.messages import Bye
+from headway.outbox import carry_out
 from headway.wire import encode
 
 _log = logs.get("headway.client")
@@ -88,10 +87,10 @@ class Pump:
             raise InternalError("what interrupts a wait for an answer cannot wait for one itself")
         if self._lead.acquire(blocking=False):
             return self._ask_leading(call, model)
-        future: Future[Any] = Future()
-        self.start(call, model, partial(_tell, future))
+        outcome = _Outcome()
+        self.start(call, model, outcome.tell)
         try:
-            return future.result()
+            return outcome.wait()
         except BaseException:  # a KeyboardInterrupt withdraws the request
             self.abandon(call.id)
             raise
@@ -141,8 +140,10 @@ class Pump:
             self._check_open(call)
             self._waiting[call.id] = (outcome.append, model)
             now = time.monotonic()
+            self._midway = True
             self._do(self._calls.handle(call, now))
             self._do(self._calls.wake(now))
+            self._midway = False
             while not outcome:
                 if self._closing:
                     raise BrokerUnreachable("the client was closed")
@@ -221,24 +222,12 @@ class Pump:
         self._signalled = False  # before the deque is read: a later event signals again
 
     def _do(self, actions: list[Action]) -> None:
-        for action in actions:
-            match action:
-                case Settle(id=id, outcome=outcome):
-                    self._settle(id, outcome)
-                case Release(id=id):
-                    self._lender.release(id)
-                case Send(message=message):
-                    if not link.send(self._socket, encode(message)):
-                        self._calls.handle(Unsent(message), time.monotonic())
+        carry_out(actions, self._calls, self._socket, self._lender, self._settle)
 
     def _settle(self, id: int, outcome: Any) -> None:
         told, model = self._waiting.pop(id, _NOBODY)
         try:
-            if model and isinstance(outcome, Reply):
-                outcome = self._lender.received(id, outcome, model)
-            told(outcome)
-        except HeadwayError as error:
-            told(error)
+            told(self._lender.outcome(id, outcome, model) if model else outcome)
         except KeyboardInterrupt:
             told(InternalError("the reading of the reply was interrupted"))
             raise
@@ -255,6 +244,21 @@ class Pump:
             self._settle(id, error(reason))
 
 
-def _tell(future: Future[Any], outcome: Any) -> None:
-    if not future.done():
-        future.set_result(outcome)
+class _Outcome:
+    """What one thread waits for and another tells. Not a Future: where its Condition is interrupted, it may
+    raise a RuntimeError in place of the KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self._told: list[Any] = []
+        self._untold = threading.Lock()
+        self._untold.acquire()
+
+    def tell(self, outcome: Any) -> None:
+        """The first one counts; a second one comes where the telling of the first was interrupted."""
+        self._told.append(outcome)
+        if self._untold.locked():
+            self._untold.release()
+
+    def wait(self) -> Any:
+        self._untold.acquire()
+        return self._told[0]

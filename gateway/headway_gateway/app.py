@@ -9,6 +9,7 @@ from typing import Any
 
 import falcon.asgi
 
+from headway.aio import AsyncClient
 from headway.settings import GatewaySettings
 from headway_gateway.errors import add_error_handlers
 from headway_gateway.lane import Lane
@@ -37,6 +38,12 @@ class _Lifespan:
 
     async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         await self._client.close()
+
+
+def app_of(settings: GatewaySettings) -> App:
+    """The gateway as a process serves it, over a client of its own."""
+    client = AsyncClient(settings.callers_address, shm_bytes=settings.shm_bytes, shm_full=settings.shm_full)
+    return create_app(client, settings)
 
 
 def create_app(client: Any, settings: GatewaySettings) -> App:

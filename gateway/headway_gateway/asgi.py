@@ -4,11 +4,9 @@ Settings come from the environment and `headway.toml`. `headway-gateway` does no
 """
 
 from headway import logs
-from headway.aio import AsyncClient
 from headway.settings import GatewaySettings, read
-from headway_gateway.app import create_app
+from headway_gateway.app import app_of
 
 settings = read(GatewaySettings)
 logs.setup(settings.log_level, settings.log_format)
-client = AsyncClient(settings.callers_address, shm_bytes=settings.shm_bytes, shm_full=settings.shm_full)
-app = create_app(client, settings)
+app = app_of(settings)

@@ -20,10 +20,10 @@ from functools import lru_cache
 from time import perf_counter
 from typing import Any, Protocol
 
-from headway.errors import Cancelled, HeadwayError
+from headway.errors import HeadwayError
 from headway.lent import SHM_BYTES_MIN
 from headway.outgoing import reply_of
-from headway_gateway.errors import answer_to
+from headway_gateway.errors import CLIENT_GONE, answer_to
 from headway_gateway.inference import Answer, Inference, Target
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -153,7 +153,7 @@ class Errand:
         self.room = self._received = None
         if self._id:
             self._lane.client.abandon(self._id)
-        self._count(self._refusal(Cancelled("the client left")).status)
+        self._count(CLIENT_GONE)
 
     def _told(self, question: Any, outcome: Any) -> None:
         self._id = 0

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter as Counts
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from time import perf_counter
@@ -59,7 +58,8 @@ class HttpMetrics:
             buckets=SECONDS,
             registry=self._own,
         )
-        self._counted: list[tuple[str, int, float]] = []  # since the last turn
+        self._children: dict[tuple[str, int], tuple[Any, Any]] = {}  # `labels()` costs more than the count
+        self._counted: dict[tuple[str, int], Histogram] = {}  # since the last turn
 
     async def process_response(
         self, req: Request, resp: falcon.asgi.Response, resource: object, req_succeeded: bool
@@ -70,7 +70,10 @@ class HttpMetrics:
         """One request was answered."""
         if not self._counted:
             asyncio.get_running_loop().call_soon(self._raise)
-        self._counted.append((dialect, status, seconds))
+        key = (dialect, status)
+        if key not in self._counted:
+            self._counted[key] = Histogram(SECONDS)
+        self._counted[key].observe(seconds)
 
     def collect(self) -> Iterable[Metric]:
         """The families of all processes of this gateway."""
@@ -80,16 +83,17 @@ class HttpMetrics:
         return MultiProcessCollector(CollectorRegistry()).collect()
 
     def _raise(self) -> None:
-        counted, self._counted = self._counted, []
-        statuses = Counts((dialect, status) for dialect, status, _ in counted)
-        for (dialect, status), times in statuses.items():
-            self._requests.labels(dialect, str(status)).inc(times)
-        for dialect in {dialect for dialect, _ in statuses}:
-            histogram = Histogram(SECONDS)
-            for whose, _, seconds in counted:
-                if whose == dialect:
-                    histogram.observe(seconds)
-            _merge(histogram, self._seconds.labels(dialect))
+        counted, self._counted = self._counted, {}
+        for key, histogram in counted.items():
+            requests, seconds = self._children.get(key) or self._label(key)
+            requests.inc(sum(histogram.counts))
+            _merge(histogram, seconds)
+
+    def _label(self, key: tuple[str, int]) -> tuple[Any, Any]:
+        dialect, status = key
+        children = self._requests.labels(dialect, str(status)), self._seconds.labels(dialect)
+        self._children[key] = children
+        return children
 
 
 def _merge(histogram: Histogram, into: Any) -> None:

@@ -134,14 +134,9 @@ class Gateway(BaseApplication):
 
     def load(self) -> Any:
         """The app; called in each worker process. Imported here: see `share_metrics`."""
-        from headway.aio import AsyncClient
-        from headway_gateway.app import create_app
+        from headway_gateway.app import app_of
 
-        settings = self._settings
-        client = AsyncClient(
-            settings.callers_address, shm_bytes=settings.shm_bytes, shm_full=settings.shm_full
-        )
-        return create_app(client, settings)
+        return app_of(self._settings)
 
     def _options(self) -> dict[str, Any]:
         return {

@@ -188,8 +188,8 @@ def test_an_interrupt_at_any_moment_leaves_nobody_waiting(client, alarm):
         other.start()
     chance = np.random.default_rng(1)
     for _ in range(60):
-        signal.setitimer(signal.ITIMER_REAL, float(chance.uniform(1e-4, 3e-3)))
         with pytest.raises(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, float(chance.uniform(1e-4, 3e-3)))
             while True:
                 with suppress(InternalError):
                     client.infer("echo", X)

@@ -33,7 +33,8 @@ def main(settings: WorkerSettings) -> None:
     loop = Loop(Session(about, drain_s=settings.drain_s), settings.workers_address, name)
     _log.info("worker starts", name=name, device=str(chosen))
     sharing = Sharing(shm.folder_of(settings.workers_address), pages_for(chosen))
-    sys.exit(loop.run(Runner(chosen, loop.report, time.monotonic, sharing, loop.exchange)))
+    runner = Runner(chosen, loop.exchange.report, time.monotonic, sharing, loop.exchange)
+    sys.exit(loop.run(runner))
 
 
 if __name__ == "__main__":

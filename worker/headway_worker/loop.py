@@ -20,7 +20,7 @@ from typing import Protocol
 from headway import logs
 from headway.exits import Exit
 from headway_worker.exchange import Exchange
-from headway_worker.orders import Order, Report
+from headway_worker.orders import Order
 from headway_worker.session import Drain, Event, Leaving, Session
 
 JOIN_RUNNER_S = 5.0
@@ -43,10 +43,6 @@ class Loop:
         self.exchange = Exchange(session, address, f"{name[:100]}.".encode() + secrets.token_bytes(8))
         self._signals: deque[Event] = deque()
         self._defect: BaseException | None = None
-
-    def report(self, report: Report) -> None:
-        """From the runner's thread: tell the broker."""
-        self.exchange.report(report)
 
     def run(self, runner: Runs) -> Exit:
         """Serve until told to leave; returns the exit code. Does not return if the runner is stuck.

@@ -1,0 +1,34 @@
+"""Doing what the `Calls` say: the same for both clients.
+
+Knows: what each action means. Must not know: threads, event loops, who waits for an outcome.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from headway import link
+from headway.calls import Action, Calls, Release, Send, Settle, Unsent
+from headway.lent import Lender
+from headway.wire import encode
+
+
+def carry_out(
+    actions: list[Action],
+    calls: Calls,
+    socket: link.Socket,
+    lender: Lender,
+    settle: Callable[[int, Any], None],
+) -> None:
+    """Settle, release and send, in order. What the socket does not take goes back to `calls`."""
+    for action in actions:
+        match action:
+            case Settle(id=id, outcome=outcome):
+                settle(id, outcome)
+            case Release(id=id):
+                lender.release(id)
+            case Send(message=message):
+                if not link.send(socket, encode(message)):
+                    calls.handle(Unsent(message), time.monotonic())
