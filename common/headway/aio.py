@@ -38,6 +38,7 @@ from headway.lent import Lender
 from headway.messages import Message, Reply
 from headway.outbox import carry_out
 from headway.outgoing import (
+    COMMAND_TIMEOUT_S,
     DEFAULT_TIMEOUT_S,
     Asked,
     Inputs,
@@ -45,6 +46,7 @@ from headway.outgoing import (
     ask_body,
     ask_tensors,
     body_of,
+    command_of,
     deadline_of,
     models_of,
     opened,
@@ -162,6 +164,17 @@ class AsyncClient:
         """As `Client.stats`."""
         return await self._query("stats")
 
+    async def state(self) -> dict[str, Any]:
+        """As `Client.state`."""
+        return await self._query("state")
+
+    async def command(
+        self, verb: str, arguments: dict[str, Any], token: str, timeout_s: float = COMMAND_TIMEOUT_S
+    ) -> dict[str, Any]:
+        """As `Client.command`."""
+        deadline = deadline_of(time.monotonic(), timeout_s)
+        return await self._asked(command_of(next(self._ids), token, verb, arguments, deadline))
+
     async def reply(self, asked: Asked, timeout_s: float | None = None) -> Reply:
         """The raw reply, its content still packed: for those who pass it on. Raises as `infer`."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -185,7 +198,11 @@ class AsyncClient:
             self._take_turn()
 
     async def _query(self, what: str) -> dict[str, Any]:
-        call = query_of(next(self._ids), what, deadline_of(time.monotonic(), QUERY_TIMEOUT_S))
+        return await self._asked(
+            query_of(next(self._ids), what, deadline_of(time.monotonic(), QUERY_TIMEOUT_S))
+        )
+
+    async def _asked(self, call: Call) -> dict[str, Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._start(call, partial(_tell, future))
         return answer_of(await self._awaited(call.id, future))

@@ -44,6 +44,7 @@ from headway.messages import (
     Answer,
     Bye,
     Cancels,
+    Command,
     Heartbeat,
     Message,
     Ping,
@@ -75,7 +76,8 @@ class CallTimes:
 
 @dataclass(slots=True)
 class Call:
-    """One open call: a request when `query` is empty, else a question to the broker.
+    """One open call: a request when `query` is empty, else a question to the broker; with `command`, a token
+    and arguments, the command of that name.
 
     `options_bytes` is about what the options take in a message. `slots`: its options refer to slots.
     `orphan`: a broker that is gone was sent it.
@@ -89,6 +91,7 @@ class Call:
     options: dict[str, Any] = field(default_factory=dict)
     tensors: bytes = b""
     query: str = ""
+    command: tuple[str, dict[str, Any]] | None = None
     attempt: int = 0
     sent: bool = False
     options_bytes: int = 0
@@ -296,7 +299,7 @@ class Calls:
             self._ping_at = self._blocked_until
         if isinstance(message, Requests):
             ids = [request.id for request in message.requests]
-        elif isinstance(message, Query):
+        elif isinstance(message, Query | Command):
             ids = [message.id]
         else:
             return  # a broker that is not there has nothing to cancel
@@ -319,7 +322,7 @@ class Calls:
             call.sent = True
         for part in parts([call for call in fresh if not call.query], _size):
             actions.append(Send(Requests([_request(call, now) for call in part])))
-        return actions + [Send(Query(call.id, call.query)) for call in fresh if call.query]
+        return actions + [Send(_question(call)) for call in fresh if call.query]
 
     def _expire(self, now: float) -> list[Action]:
         late = [call for call in self._open.values() if now >= self._limit(call)]
@@ -358,6 +361,13 @@ def _outcome(reply: Reply) -> Reply | HeadwayError:
 
 def _size(call: Call) -> int:
     return FRAMING_BYTES + call.options_bytes + len(call.tensors)
+
+
+def _question(call: Call) -> Query | Command:
+    if call.command is None:
+        return Query(call.id, call.query)
+    token, arguments = call.command
+    return Command(call.id, token, call.query, arguments)
 
 
 def _request(call: Call, now: float) -> Request:

@@ -29,6 +29,7 @@ from headway.errors import HeadwayError, InternalError
 from headway.lent import Lender
 from headway.messages import Reply
 from headway.outgoing import (
+    COMMAND_TIMEOUT_S,
     DEFAULT_TIMEOUT_S,
     Asked,
     Inputs,
@@ -36,6 +37,7 @@ from headway.outgoing import (
     ask_body,
     ask_tensors,
     body_of,
+    command_of,
     deadline_of,
     models_of,
     opened,
@@ -150,6 +152,17 @@ class Client:
     def stats(self, timeout_s: float = QUERY_TIMEOUT_S) -> dict[str, Any]:
         """The broker's counters and histograms; see PROTOCOL.md, `stats`."""
         return self._query("stats", timeout_s)
+
+    def state(self, timeout_s: float = QUERY_TIMEOUT_S) -> dict[str, Any]:
+        """Everything the broker knows of models, workers and devices; see PROTOCOL.md, section 9."""
+        return self._query("state", timeout_s)
+
+    def command(
+        self, verb: str, arguments: dict[str, Any], token: str, timeout_s: float = COMMAND_TIMEOUT_S
+    ) -> dict[str, Any]:
+        """What an operator orders; see PROTOCOL.md, section 9. Raises: Unauthorized; and others."""
+        deadline = deadline_of(time.monotonic(), timeout_s)
+        return answer_of(self._pump.ask(command_of(next(self._ids), token, verb, arguments, deadline), None))
 
     def close(self) -> None:
         """Withdraw what is open (its futures raise BrokerUnreachable) and leave."""

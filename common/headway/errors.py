@@ -5,7 +5,8 @@
     │   ├── InvalidInput       a tensor, a body, an option or a name that is not what the model takes
     │   ├── UnknownModel       no such model, or no such version of it
     │   ├── TooLarge           over a limit on bytes or rows
-    │   └── Cancelled          the caller (or its HTTP client) went away
+    │   ├── Cancelled          the caller (or its HTTP client) went away
+    │   └── Unauthorized       a command without the management token
     ├── NoRoom                 nobody's fault: try again later, or elsewhere
     │   ├── QueueFull          the model's queue is at its limit; carries `retry_after_s`
     │   ├── NotReady           no copy of the model can serve: it failed to load, or has no place
@@ -64,6 +65,12 @@ class Cancelled(CallerError):
     """The caller withdrew the request."""
 
     code = 13
+
+
+class Unauthorized(CallerError):
+    """A command without the management token, or with a wrong one."""
+
+    code = 14
 
 
 class NoRoom(HeadwayError):

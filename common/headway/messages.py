@@ -192,6 +192,16 @@ class Bye(NamedTuple):
     """The caller leaves: everything it had open is cancelled."""
 
 
+class Command(NamedTuple):
+    """An order of the operator's, for whoever knows the management token: `verb` is one of VERBS. Answered by
+    an Answer, at once or when what it waits for has happened."""
+
+    id: Id
+    token: Name
+    verb: Name
+    arguments: Facts
+
+
 class Reclaims(NamedTuple):
     """Nobody waits for these any more, and their slots are wanted back: answered by Released."""
 
@@ -234,13 +244,15 @@ class Heartbeat(NamedTuple):
 
 
 class Join(NamedTuple):
-    """A worker introduces itself, with the copies it already has (after a broker's restart)."""
+    """A worker introduces itself, with the copies it already has (after a broker's restart). `facts` say what
+    its device offers; PROTOCOL.md lists them."""
 
     name: Name
     host: Name
     pid: Id
     device: Name
     copies: Annotated[list[Copy], Many(Copy, 4096)]
+    facts: Facts = {}  # noqa: RUF012  (never changed)
 
 
 class Alive(NamedTuple):
@@ -262,6 +274,53 @@ class Results(NamedTuple):
 class Leave(NamedTuple):
     """The worker wants to go: send nothing new, and a final Dismiss once nothing of it is open."""
 
+    reason: Reason
+
+
+# agent -> broker, at the workers' socket
+
+
+class AgentWorker(NamedTuple):
+    """A worker process of an agent's. `state` is one of AGENT_WORKER_STATES; `reason` says how it ended."""
+
+    name: Name
+    pid: Id
+    device: Name
+    state: Name
+    reason: Reason
+
+
+class AgentJoin(NamedTuple):
+    """An agent introduces itself, with the workers that it has already. `facts` say what its host offers."""
+
+    name: Name
+    host: Name
+    facts: Facts
+    workers: Annotated[list[AgentWorker], Many(AgentWorker, 4096)]
+
+
+class AgentReport(NamedTuple):
+    """A worker process was started, is being stopped, or has ended."""
+
+    worker: Annotated[AgentWorker, AgentWorker]
+
+
+# broker -> agent
+
+
+class StartWorker(NamedTuple):
+    """Start a worker called `name` on `device`. `share`: percent of the device, 0 for no share of its own."""
+
+    name: Name
+    device: Name
+    share: Count
+    reason: Reason
+
+
+class StopWorker(NamedTuple):
+    """Stop the worker: let it finish what it has, then end it."""
+
+    name: Name
     reason: Reason
 
 
@@ -304,8 +363,9 @@ class Dismiss(NamedTuple):
 
 
 Message = (
-    Requests | Cancels | Query | Ping | Bye | Reclaims | Replies | Answer | Heartbeat | Released | Join
-    | Alive | CopyState | Results | Leave | Welcome | Load | Unload | Batches | Dismiss
+    Requests | Cancels | Query | Ping | Bye | Reclaims | Command | Replies | Answer | Heartbeat | Released
+    | Join | Alive | CopyState | Results | Leave | AgentJoin | AgentReport | Welcome | Load | Unload | Batches
+    | Dismiss | StartWorker | StopWorker
 )  # fmt: skip
 
 KINDS: dict[int, type[Any]] = {
@@ -315,6 +375,7 @@ KINDS: dict[int, type[Any]] = {
     4: Ping,
     5: Bye,
     6: Reclaims,
+    7: Command,
     16: Replies,
     17: Answer,
     18: Heartbeat,
@@ -324,13 +385,21 @@ KINDS: dict[int, type[Any]] = {
     34: CopyState,
     35: Results,
     36: Leave,
+    37: AgentJoin,
+    38: AgentReport,
     48: Welcome,
     49: Load,
     50: Unload,
     51: Batches,
     52: Dismiss,
+    53: StartWorker,
+    54: StopWorker,
 }
 
 COPY_STATES = ("loading", "ready", "failed", "gone")
-QUERIES = ("models", "stats")
+AGENT_WORKER_STATES = ("running", "stopping", "ended")
+QUERIES = ("models", "stats", "state")
+VERBS = (
+    "describe", "register", "unregister", "rescan", "scale", "default", "split", "drain", "workers", "state",
+)  # fmt: skip
 OK = 0

@@ -68,6 +68,9 @@ class ModelSpec:
     queue_size_max: int = 1000
     queue_bytes_max: int = 256 << 20
     copies: int = 1
+    copies_min: int = -1
+    copies_max: int = -1
+    memory_mb: int = 0
     idempotent: bool = True
     decode_ahead: bool = True
     precision: str = "float32"
@@ -81,6 +84,12 @@ class ModelSpec:
     def key(self) -> tuple[str, str]:
         return (self.name, self.version)
 
+    @property
+    def copies_between(self) -> tuple[int, int]:
+        """The least and the most copies: `copies` where nothing else is said."""
+        least = self.copies if self.copies_min < 0 else self.copies_min
+        return least, max(least, self.copies if self.copies_max < 0 else self.copies_max)
+
 
 _LIMITS: dict[str, tuple[float, float]] = {
     "batch_size_max": (1, BATCH_ROWS_MAX),
@@ -91,6 +100,9 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "queue_size_max": (1, 1 << 40),
     "queue_bytes_max": (1, 1 << 60),
     "copies": (0, 1 << 16),
+    "copies_min": (-1, 1 << 16),
+    "copies_max": (-1, 1 << 16),
+    "memory_mb": (0, 1 << 30),
 }
 _GIVEN = ("name", "version", "folder")  # by the store, not by the file
 
@@ -137,6 +149,8 @@ def _check(spec: ModelSpec) -> None:
     if spec.precision not in PRECISIONS:
         raise SettingsError(f"precision: {spec.precision!r} is not one of {', '.join(PRECISIONS)}")
     _check_buckets(spec)
+    if 0 <= spec.copies_max < spec.copies_between[0]:
+        raise SettingsError(f"copies_max: {spec.copies_max} is below the least, {spec.copies_between[0]}")
     for key in ("file", "processing"):
         if ".." in getattr(spec, key).split("/") or getattr(spec, key).startswith("/"):
             raise SettingsError(f"{key}: {getattr(spec, key)!r} leaves the model's folder")

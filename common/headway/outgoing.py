@@ -14,13 +14,22 @@ import numpy as np
 
 from headway.body import Body, body_parts
 from headway.calls import Call
-from headway.errors import HeadwayError, InvalidInput, RemoteProtocolError, TooLarge, UnknownModel
+from headway.errors import (
+    HeadwayError,
+    InvalidInput,
+    RemoteProtocolError,
+    TooLarge,
+    Unauthorized,
+    UnknownModel,
+    error_of,
+)
 from headway.lent import Lender, Lent, Received
 from headway.messages import BATCH_ROWS_MAX, NAME_CHARS_MAX, OPTIONS_MAX, REQUEST_BYTES_MAX, Reply
 from headway.refs import REPLY_SLOT, SLOT
 from headway.tensors import Part, Tensors, pieces_of, raw_pieces, size_of, unpack
 
 DEFAULT_TIMEOUT_S = 60.0
+COMMAND_TIMEOUT_S = 90.0  # a command may wait for a model to be loaded
 OPTIONS_BYTES_MAX = 32768
 Inputs = Mapping[str, Any]
 
@@ -133,6 +142,13 @@ def query_of(id: int, what: str, deadline: float) -> Call:
     return Call(id, deadline, query=what)
 
 
+def command_of(id: int, token: str, verb: str, arguments: dict[str, Any], deadline: float) -> Call:
+    """The open call for a command of the operator's. Raises: Unauthorized for what cannot be a token."""
+    if len(token) > NAME_CHARS_MAX:
+        raise Unauthorized(f"a token of more than {NAME_CHARS_MAX} characters")
+    return Call(id, deadline, query=verb, command=(token, arguments))
+
+
 def deadline_of(now: float, timeout_s: float) -> float:
     """The point in time. A timeout may be infinite, or over already. Raises: InvalidInput for NaN."""
     if math.isnan(timeout_s):
@@ -153,12 +169,14 @@ def reply_of(outcome: Any) -> Reply:
 
 
 def answer_of(outcome: Any) -> dict[str, Any]:
-    """The body of the answer to a question, or its error raised. Raises: RemoteProtocolError for anything
-    else."""
+    """The body of the answer to a question or a command, or its error raised. Raises: RemoteProtocolError for
+    anything else."""
     if isinstance(outcome, HeadwayError):
         raise outcome
     if isinstance(outcome, Reply) or not isinstance(outcome, dict):
         raise RemoteProtocolError("not an answer to a question")
+    if isinstance(code := outcome.get("code"), int):
+        raise error_of(code, str(outcome.get("error", "")))
     return outcome
 
 

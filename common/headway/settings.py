@@ -38,6 +38,12 @@ def default_run_dir() -> Path:
     return (SHM if os.access(SHM, os.W_OK) else Path("/tmp")) / f"headway-{os.getuid()}"
 
 
+def default_state_dir() -> Path:
+    """Where what must survive a restart lives unless told otherwise: `$XDG_STATE_HOME/headway`."""
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "headway"
+
+
 def setting(default: Any, help: str) -> Any:
     """A dataclass field with the text that `--help` shows."""
     if callable(default):
@@ -52,6 +58,7 @@ class Shared:
     section: ClassVar[str] = ""
 
     run_dir: Path = setting(default_run_dir, "folder of sockets, locks and shared memory")
+    state_dir: Path = setting(default_state_dir, "folder of the management token, keys, and what was ordered")
     log_level: str = setting("info", "debug, info, warning or error")
     log_format: str = setting("text", "text or json, one line per event")
 

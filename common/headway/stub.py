@@ -32,6 +32,7 @@ class _Stub:
     def __init__(self, models: Models) -> None:
         self._models = dict(models)
         self.calls: list[Asked] = []
+        self.commands: list[tuple[str, dict[str, Any]]] = []
         self.lender = Lender("", 0)
 
     def _reply(self, asked: Asked) -> Reply:
@@ -60,6 +61,21 @@ class _Stub:
             "error": "",
         }
         return [{"name": name, **shown, "inputs": [], "outputs": []} for name in self._models]
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "broker": {},
+            "models": self._states(),
+            "workers": [],
+            "devices": [],
+            "agents": [],
+            "events": [],
+        }
+
+    def _commanded(self, verb: str, arguments: dict[str, Any], token: str) -> dict[str, Any]:
+        """Any token is right. `commands` lists what was ordered."""
+        self.commands.append((verb, arguments))
+        return self._state() if verb == "state" else dict(arguments)
 
 
 class StubClient(_Stub):
@@ -105,6 +121,14 @@ class StubClient(_Stub):
 
     def stats(self, timeout_s: float = 0) -> dict[str, Any]:
         return {"models": []}
+
+    def state(self, timeout_s: float = 0) -> dict[str, Any]:
+        return self._state()
+
+    def command(
+        self, verb: str, arguments: dict[str, Any], token: str, timeout_s: float = 0
+    ) -> dict[str, Any]:
+        return self._commanded(verb, arguments, token)
 
     def close(self) -> None:
         """Nothing to leave."""
@@ -178,3 +202,11 @@ class AsyncStubClient(_Stub):
 
     async def stats(self) -> dict[str, Any]:
         return {"models": []}
+
+    async def state(self) -> dict[str, Any]:
+        return self._state()
+
+    async def command(
+        self, verb: str, arguments: dict[str, Any], token: str, timeout_s: float = 0
+    ) -> dict[str, Any]:
+        return self._commanded(verb, arguments, token)

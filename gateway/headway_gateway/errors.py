@@ -30,6 +30,7 @@ from headway.errors import (
     NotReady,
     QueueFull,
     TooLarge,
+    Unauthorized,
     UnknownModel,
     WorkerLost,
 )
@@ -51,6 +52,7 @@ class Row(NamedTuple):
 # WorkerLost says nothing of coming again: the request took two workers down.
 TABLE: dict[type[HeadwayError], Row] = {
     InvalidInput: Row(400, "BadRequestException"),
+    Unauthorized: Row(401, "UnauthorizedException"),
     UnknownModel: Row(404, "ModelNotFoundException"),
     TooLarge: Row(413, "RequestTooLargeException"),
     Cancelled: Row(CLIENT_GONE, "CancelledException"),

@@ -24,10 +24,12 @@ from typing import Any, TypeVar
 import zmq
 
 from headway import link
+from headway.errors import Unauthorized
 from headway.messages import (
     OK,
     Answer,
     Cancels,
+    Command,
     Heartbeat,
     Message,
     Ping,
@@ -128,6 +130,10 @@ class EchoBroker:
                 return [encode(Heartbeat(self._nonce))]
             case Query(id=id, what=what):
                 return [encode(Answer(id, self.answers[what]))]
+            case Command(id=id, token=token, verb=verb, arguments=arguments):
+                refused = {"error": "no", "code": Unauthorized.code}
+                answer = {"verb": verb, **arguments} if token == "t" else refused
+                return [encode(Answer(id, answer))]
             case Requests(requests=requests):
                 noise = NOISE if any(r.model == "noise" for r in requests) else []
                 return [*noise, encode(Replies([_reply(r) for r in self._answerable(requests)]))]

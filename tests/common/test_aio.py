@@ -71,6 +71,7 @@ def test_a_request_comes_back_as_it_does_from_the_blocking_client(broker):
         assert reply.content == ask_tensors("echo", X).tensors
         assert await client.models() == [{"name": "echo"}]
         assert await client.stats() == {"n": 1}
+        assert await client.command("drain", {"worker": "w"}, "t") == {"verb": "drain", "worker": "w"}
 
     use(broker, steps)
 

@@ -26,6 +26,7 @@ from headway.errors import (
     RemoteProtocolError,
     SettingsError,
     TooLarge,
+    Unauthorized,
     UnknownModel,
 )
 from headway.messages import BATCH_ROWS_MAX, Bye, Requests
@@ -75,6 +76,17 @@ def test_predict_returns_the_body_of_the_reply(client):
 def test_submit_returns_a_future_of_tensors_or_of_a_body(client):
     assert (client.submit("echo", X).result(5)["x"] == X["x"]).all()
     assert client.submit("echo", Body(b"raw")).result(5) == Body(b"raw")
+
+
+def test_a_command_is_answered_or_its_error_raised(client):
+    assert client.command("scale", {"model": "echo", "min": 2}, "t") == {
+        "verb": "scale",
+        "model": "echo",
+        "min": 2,
+    }
+    for token in ("wrong", "x" * 1000):
+        with pytest.raises(Unauthorized):
+            client.command("scale", {}, token)
 
 
 def test_models_and_stats_are_the_brokers_answers(client):

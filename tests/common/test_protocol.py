@@ -13,7 +13,7 @@ from headway.wire import PROTOCOL, encode
 
 TEXT = (Path(m.__file__).parent.parent / "PROTOCOL.md").read_text()
 TYPES = ("Id", "Count", "TimeoutMs", "Micros", "Flag", "Code", "Name", "Reason", "Path", "Nonce", "Packed")
-PARTS = (m.Request, m.Reply, m.Copy, m.Batch, m.BatchRequest, m.Result, m.BatchReply)
+PARTS = (m.Request, m.Reply, m.Copy, m.Batch, m.BatchRequest, m.Result, m.BatchReply, m.AgentWorker)
 
 
 def table(heading: str) -> list[list[str]]:
@@ -79,9 +79,10 @@ def test_every_dtype_is_listed() -> None:
     ]
 
 
-def test_states_and_questions_are_listed() -> None:
-    assert tuple(row[0] for row in table("state")) == m.COPY_STATES
+def test_states_questions_and_verbs_are_listed() -> None:
+    assert tuple(row[0] for row in table("state | meaning")) == m.COPY_STATES
     assert tuple(row[0] for row in table("what")) == m.QUERIES
+    assert tuple(row[0] for row in table("verb")) == m.VERBS
 
 
 def test_frames_start_as_it_says() -> None:

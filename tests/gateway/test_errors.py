@@ -12,6 +12,7 @@ from headway_gateway.errors import TABLE, dialect_of, retry_after, row_of
 
 STATUSES = [
     (e.InvalidInput, 400, "BadRequestException"),
+    (e.Unauthorized, 401, "UnauthorizedException"),
     (e.UnknownModel, 404, "ModelNotFoundException"),
     (e.TooLarge, 413, "RequestTooLargeException"),
     (e.Cancelled, 499, "CancelledException"),
