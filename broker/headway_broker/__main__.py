@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
+import time
 
 import click
 
-from headway import logs
+from headway import __version__, logs
 from headway.cli.options import settings_options
 from headway.exits import Exit
 from headway.settings import BrokerSettings
@@ -14,6 +17,8 @@ from headway.store import scan
 from headway_broker.catalog import Catalog
 from headway_broker.router import BrokerLocked, Router, fresh_nonce
 from headway_broker.scheduler import BrokerTimes, Scheduler
+from headway_broker.state import About
+from headway_broker.statefile import StateFile, make_state_dir, token_in
 
 _log = logs.get("headway.broker")
 
@@ -22,11 +27,18 @@ _log = logs.get("headway.broker")
 @settings_options(BrokerSettings)
 def main(settings: BrokerSettings) -> None:
     """Batch requests by model and dispatch them to workers."""
+    make_state_dir(settings.state_dir)
+    state = StateFile(settings.state_dir, settings.model_store)
+    desired, problem = state.read()
+    if problem:
+        _log.error("orders were lost", reason=problem)
     found = scan(settings.model_store)
     for (model, version), reason in found.broken.items():
         _log.warning("model refused", model=model, version=version, reason=reason)
     times = BrokerTimes(settings.heartbeat_ms / 1000, settings.silence_s, settings.load_timeout_s)
-    router = Router(settings, Scheduler(Catalog(found.specs, found.broken), fresh_nonce(), times))
+    catalog = Catalog(found.specs, found.broken, desired)
+    scheduler = Scheduler(catalog, fresh_nonce(), times, about=_about(settings, problem))
+    router = Router(settings, scheduler, state)
     try:
         router.open()
     except BrokerLocked as error:
@@ -38,6 +50,21 @@ def main(settings: BrokerSettings) -> None:
     finally:
         router.close()
         _log.info("broker stopped")
+
+
+def _about(settings: BrokerSettings, restored: str) -> About:
+    now = time.monotonic()
+    return About(
+        socket.gethostname(),
+        os.getpid(),
+        __version__,
+        str(settings.model_store.absolute()),
+        str(settings.state_dir.absolute()),
+        token_in(settings.state_dir),
+        restored,
+        now,
+        time.time() - now,
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from headway.messages import Message
+from headway.models import ModelSpec
 
 
 class FromCaller(NamedTuple):
@@ -40,6 +41,15 @@ class WorkerGone(NamedTuple):
     dead: bool = True
 
 
+class StoreRead(NamedTuple):
+    """The model store was read, as `ReadStore` asked or of the router's own accord. `error`: why it could not
+    be."""
+
+    specs: list[ModelSpec]
+    broken: dict[tuple[str, str], str]
+    error: str = ""
+
+
 class Refused(NamedTuple):
     """Bytes arrived at the `callers` or the `workers` socket that are no message."""
 
@@ -60,6 +70,16 @@ class ToWorker(NamedTuple):
     message: Message
 
 
+class ReadStore(NamedTuple):
+    """Read the model store; a `StoreRead` is to follow."""
+
+
+class Save(NamedTuple):
+    """Keep what was ordered where it survives a restart."""
+
+    document: dict[str, Any]
+
+
 class Note(NamedTuple):
     """Write this into the log: a decision, and the facts it was made on."""
 
@@ -67,5 +87,5 @@ class Note(NamedTuple):
     facts: dict[str, Any]
 
 
-Event = FromCaller | FromWorker | CallerGone | WorkerGone | Refused
-Action = ToCaller | ToWorker | Note
+Event = FromCaller | FromWorker | CallerGone | WorkerGone | StoreRead | Refused
+Action = ToCaller | ToWorker | ReadStore | Save | Note

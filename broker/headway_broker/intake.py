@@ -6,7 +6,7 @@ what is to be sent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Any
 
 from headway.errors import (
     DeadlineExceeded,
@@ -20,12 +20,10 @@ from headway.messages import REQUEST_BYTES_MAX, Request
 from headway.models import ModelSpec
 from headway.refs import has_slots, without_reply_slot
 from headway_broker.admission import Admission
-from headway_broker.catalog import Catalog, Key
-from headway_broker.costs import Costs
-from headway_broker.ledger import Ledger
-from headway_broker.queues import OpenRequest, Queue
+from headway_broker.board import Board
+from headway_broker.catalog import Key
+from headway_broker.queues import OpenRequest
 from headway_broker.report import Report
-from headway_broker.roster import Roster
 
 RETRY_AFTER_S = (0.1, 60.0)
 
@@ -33,22 +31,14 @@ RETRY_AFTER_S = (0.1, 60.0)
 class Intake:
     """Puts requests into their queues, or refuses them."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        queues: Mapping[Key, Queue],
-        costs: Mapping[Key, Costs],
-        roster: Roster,
-        ledger: Ledger,
-        report: Report,
-    ) -> None:
-        self._catalog = catalog
-        self._queues = queues
-        self._costs = costs
-        self._roster = roster
-        self._ledger = ledger
+    def __init__(self, board: Board, report: Report) -> None:
+        self._catalog = board.catalog
+        self._queues = board.queues
+        self._costs = board.costs
+        self._roster = board.roster
+        self._ledger = board.ledger
         self._report = report
-        self._admission = Admission(queues, costs, roster)
+        self._admission = Admission(board.queues, board.costs, board.roster)
 
     def accept(self, caller: bytes, request: Request, now: float) -> Key | None:
         """Queue a request, and return whose queue it is in; or refuse it, and return None. One that is open
@@ -57,7 +47,7 @@ class Intake:
             return None
         key = (request.model, request.version)
         try:
-            key = self._catalog.resolve(*key)
+            key = self._catalog.resolve(*key, _sticky(request.options))
             self._check(request, key)
             self._ledger.open(self._queued(caller, key, request, now))
         except HeadwayError as error:
@@ -76,10 +66,13 @@ class Intake:
         for key, queue in self._queues.items():
             if now >= queue.earliest:
                 for request in queue.expire(now):
-                    late = DeadlineExceeded("the request's time ran out in the queue")
-                    self._ledger.fail(request, late, now)
+                    self._ledger.fail(request, DeadlineExceeded(self._too_late(key)), now)
             if queue.spec.slo_ms and len(queue) and not self._roster.idle(key):
                 self.refuse(self._admission.hopeless(key, now), now)
+
+    def _too_late(self, key: Key) -> str:
+        said = "the request's time ran out in the queue"
+        return said if self._roster.crews(key) else f"{said}: no copy of model {key[0]!r} was ready yet"
 
     def refuse(self, hopeless: list[OpenRequest], now: float) -> None:
         """Answer what was taken out of its queue because it would be late."""
@@ -141,3 +134,11 @@ class Intake:
         least, most = RETRY_AFTER_S
         error.retry_after_s = min(max(error.retry_after_s or 0.0, least), most)
         return error
+
+
+def _sticky(options: dict[str, Any]) -> str:
+    """The key by which a caller stays with one version of a split."""
+    if not options:
+        return ""
+    sticky = options.get("sticky", "")
+    return sticky if isinstance(sticky, str) else ""

@@ -19,8 +19,22 @@ class Seat(NamedTuple):
     """A worker as placement sees it: its device, and the state of each copy it has."""
 
     worker: bytes
+    name: str
+    host: str
     device: str
+    device_id: str
     copies: Mapping[Key, str]
+    memory_bytes: int = 0
+    device_memory_bytes: int = 0
+    leaving: bool = False
+
+
+class Want(NamedTuple):
+    """So many copies, each of which needs so much memory (0: nobody knows)."""
+
+    spec: ModelSpec
+    copies: int
+    need_bytes: int = 0
 
 
 class Order(NamedTuple):
@@ -43,20 +57,22 @@ def fits(spec: ModelSpec, device: str) -> bool:
     return spec.device in ("auto", "cpu", device) or (spec.device == "cuda" and device.startswith("cuda"))
 
 
-def plan(specs: Iterable[ModelSpec], seats: list[Seat]) -> Plan:
+def plan(wants: Iterable[Want], seats: list[Seat]) -> Plan:
     """The orders that lead from what is to what should be; none when all is well."""
-    wanted = {spec.key: spec for spec in specs}
+    seats = [seat for seat in seats if not seat.leaving]
+    counts = {want.spec.key: want.copies for want in wants}
+    wanted = {want.spec.key: want.spec for want in wants}
     load = {seat.worker: len(seat.copies) for seat in seats}
     orders = [Order(s.worker, key, None) for s in seats for key in s.copies if key not in wanted]
     short: dict[Key, str] = {}
     for spec in wanted.values():
         live = [s for s in seats if s.copies.get(spec.key) in ("loading", "ready")]
         live.sort(key=lambda seat: seat.copies[spec.key] != "ready")  # keep those that serve already
-        for seat in live[spec.copies :]:
+        for seat in live[counts[spec.key] :]:
             orders.append(Order(seat.worker, spec.key, None))
         free = [s for s in seats if spec.key not in s.copies and fits(spec, s.device)]
         free.sort(key=lambda seat: load[seat.worker])
-        missing = spec.copies - len(live)
+        missing = counts[spec.key] - len(live)
         for seat in free[: max(missing, 0)]:
             orders.append(Order(seat.worker, spec.key, spec))
             load[seat.worker] += 1

@@ -6,41 +6,30 @@ Knows: how to read catalog, roster and counters. Must not know: how they change.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 from headway.errors import InvalidInput
 from headway.messages import QUERIES
 from headway.models import ModelSpec, TensorSpec
-from headway_broker.catalog import Catalog, Key
-from headway_broker.costs import Costs
-from headway_broker.ledger import Ledger
-from headway_broker.placement import Plan, fits
-from headway_broker.queues import Queue
-from headway_broker.roster import Roster
+from headway_broker.board import Board
+from headway_broker.catalog import Key
+from headway_broker.placement import fits
 
 
 class Report:
     """A reader of the broker's parts."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        roster: Roster,
-        queues: Mapping[Key, Queue],
-        costs: Mapping[Key, Costs],
-        ledger: Ledger,
-    ) -> None:
-        self._catalog = catalog
-        self._costs = costs
-        self._roster = roster
-        self._queues = queues
-        self._ledger = ledger
-        self.plan = Plan([], {})
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._catalog = board.catalog
+        self._roster = board.roster
+        self._queues = board.queues
+        self._ledger = board.ledger
+        self.short: dict[Key, str] = {}  # why a version has not the copies it shall have
         self.refused: Counter[str] = Counter()  # messages that were none, by side
 
     def answer(self, what: str) -> dict[str, Any]:
-        """The body of an Answer. An unknown question is answered with an `error`."""
+        """The body of an Answer, but for the state. An unknown question is answered with an `error`."""
         if what == "models":
             return {"models": self.models()}
         if what == "stats":
@@ -50,10 +39,12 @@ class Report:
 
     def unservable(self, key: Key) -> str:
         """Why no copy can serve and none is on its way; "" while there is hope."""
-        spec = self._catalog.specs[key]
+        spec = self._queues[key].spec
         hosts = self._roster.hosts(key)
-        if not spec.copies and not hosts:
+        if not hosts and key in self._catalog.specs and not self._catalog.limits(key)[1]:
             return f"model {spec.name!r} wants no copies (copies = 0)"
+        if not hosts and key in self._board.retiring:
+            return f"version {spec.version} of model {spec.name!r} was unregistered"
         if any(copy.state != "failed" for _, copy in hosts) or not hosts:
             return ""
         if any(key not in w.copies and fits(spec, w.about.device) for w in self._roster):
@@ -75,9 +66,9 @@ class Report:
         return {
             **self._common(spec.key),
             "state": self._state(spec, ready),
-            "wanted": spec.copies,
+            "wanted": self._board.copies[spec.key],
             "ready": ready,
-            "error": errors[-1] if errors else self.plan.short.get(spec.key, ""),
+            "error": errors[-1] if errors else self.short.get(spec.key, ""),
             "backend": spec.backend,
             "batch_size_max": spec.batch_size_max,
             "inputs": _tensors(spec.inputs) or facts.get("inputs", []),
@@ -93,7 +84,9 @@ class Report:
             return "ready"
         if self.unservable(spec.key):
             return "failed"
-        return "loading" if self._roster.hosts(spec.key) else "waiting"
+        if self._roster.hosts(spec.key):
+            return "loading"
+        return "waiting" if self._board.copies[spec.key] else "asleep"
 
     def _broken(self, key: Key, reason: str) -> dict[str, Any]:
         nothing: dict[str, Any] = {"inputs": [], "outputs": [], "copies": []}
@@ -120,14 +113,14 @@ class Report:
                 }
                 for worker in self._roster
             ],
-            "models": [self._model_stats(key) for key in self._queues],
+            "models": [self.model_stats(key) for key in self._queues],
         }
 
-    def _model_stats(self, key: Key) -> dict[str, Any]:
+    def model_stats(self, key: Key) -> dict[str, Any]:
         queue = self._queues[key]
         ready = sum(copy.state == "ready" for _, copy in self._roster.hosts(key))
         waits = {"queue": len(queue), "queue_bytes": queue.bytes, "ready": ready}
-        learned = {"batch_us": self._costs[key].facts()}
+        learned = {"batch_us": self._board.costs[key].facts()}
         return {"name": key[0], "version": key[1], **waits, **learned, **self._ledger.stats[key].facts()}
 
 

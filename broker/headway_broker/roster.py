@@ -68,19 +68,26 @@ class Roster:
         if self.workers.pop(worker.identity, None):
             self._leave_crew(worker)
             for key in worker.copies:
-                del self._hosts[key][worker.identity]
+                self._forget_host(worker, key)
+
+    def load(self, worker: Worker, key: Key, now: float) -> None:
+        """The worker was told to load a copy."""
+        worker.note(Copy(*key, "loading", "", {}), now)
+        self._changed(worker, key)
 
     def set_copies(self, worker: Worker, reports: Iterable[Copy], now: float) -> None:
-        """Note the new states of copies; "gone" removes one."""
+        """The worker reported how its copies are; "gone" removes one."""
         for report in reports:
-            worker.note(report, now)
-            key = (report.model, report.version)
-            if key in worker.copies:
-                self._hosts.setdefault(key, {})[worker.identity] = worker
-            else:
-                self._hosts.get(key, {}).pop(worker.identity, None)
+            if not worker.is_old(report):
+                worker.note(report, now)
+                self._note_host(worker, (report.model, report.version))
         self._choose_crew(worker)
         self.watch(worker, -math.inf)
+
+    def let_go(self, worker: Worker, key: Key, now: float) -> None:
+        """The worker was told to unload a copy."""
+        worker.let_go(key, now)
+        self._changed(worker, key)
 
     def watch(self, worker: Worker, at: float) -> None:
         """Something about the worker may be due then; its batches are looked after here."""
@@ -114,6 +121,23 @@ class Roster:
         """The worker takes nothing new."""
         worker.leaving = True
         self._choose_crew(worker)
+
+    def _changed(self, worker: Worker, key: Key) -> None:
+        self._note_host(worker, key)
+        self._choose_crew(worker)
+        self.watch(worker, -math.inf)
+
+    def _note_host(self, worker: Worker, key: Key) -> None:
+        if key in worker.copies:
+            self._hosts.setdefault(key, {})[worker.identity] = worker
+        else:
+            self._forget_host(worker, key)
+
+    def _forget_host(self, worker: Worker, key: Key) -> None:
+        if hosts := self._hosts.get(key):
+            hosts.pop(worker.identity, None)
+            if not hosts:
+                del self._hosts[key]
 
     def _place(self, worker: Worker) -> None:
         self.watch(worker, worker.batches_due)

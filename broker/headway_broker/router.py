@@ -19,8 +19,10 @@ import secrets
 import signal
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import zmq
 
@@ -36,12 +38,16 @@ from headway_broker.events import (
     FromCaller,
     FromWorker,
     Note,
+    ReadStore,
     Refused,
+    Save,
     ToCaller,
     ToWorker,
     WorkerGone,
 )
 from headway_broker.scheduler import Scheduler
+from headway_broker.statefile import StateFile
+from headway_broker.storereader import StoreReader
 
 DRAIN_MAX = 1000
 BACKLOG_MAX = 1000
@@ -58,9 +64,11 @@ class BrokerLocked(Exception):
 class Router:
     """Runs one scheduler. `open` takes lock and sockets, `run` runs until `stop`, `close` gives them back."""
 
-    def __init__(self, settings: BrokerSettings, scheduler: Scheduler) -> None:
+    def __init__(self, settings: BrokerSettings, scheduler: Scheduler, state: StateFile) -> None:
         self._settings = settings
         self._scheduler = scheduler
+        self._state = state
+        self._store = StoreReader(settings.model_store, settings.store_watch_s)
         self._stopping = False
         self._sweep_at = 0.0
         self._backlog: dict[tuple[zmq.Socket[bytes], bytes], deque[bytes]] = {}
@@ -75,17 +83,19 @@ class Router:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._callers = self._bound(self._settings.callers_address)
         self._workers = self._bound(self._settings.workers_address)
+        self._store.start()
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
         poller = zmq.Poller()
-        for source in (self._callers, self._workers, self._wakeup):
+        for source in (self._callers, self._workers, self._wakeup, self._store.fd):
             poller.register(source, zmq.POLLIN)
         while not self._stopping:
             self._turn(poller)
 
     def close(self) -> None:
         """Leave nothing behind."""
+        self._store.close()
         self._callers.close()
         self._workers.close()
         self._context.term()
@@ -105,9 +115,15 @@ class Router:
         signal.set_wakeup_fd(alarm)  # a signal ends the poll at once
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_reload)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
+
+    def _on_reload(self, number: int, frame: FrameType | None) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._wakeup, 64)
+        self._store.ask()
 
     def _turn(self, poller: zmq.Poller) -> None:
         wait_ms = link.wait_ms(self._scheduler.next_wake(), time.monotonic())
@@ -121,6 +137,9 @@ class Router:
             self._drain(self._workers, FromWorker, "workers", now)
         if self._callers in ready:
             self._drain(self._callers, FromCaller, "callers", now)
+        if self._store.fd in ready:
+            for read in self._store.take():
+                self._scheduler.handle(read, now)
         for action in self._scheduler.wake(now):
             self._do(action, now)
         if now >= self._sweep_at:
@@ -156,6 +175,18 @@ class Router:
                 self._send(self._workers, worker, message, now)
             case Note(event, facts):
                 _log.info(event, **facts)
+            case ReadStore():
+                self._store.ask()
+            case Save(document):
+                self._save(document)
+
+    def _save(self, document: dict[str, Any]) -> None:
+        try:
+            self._state.write(document)
+        except OSError as error:
+            _log.error(
+                "orders not kept: a restart would forget them", path=self._state.path, reason=str(error)
+            )
 
     def _send(self, socket: zmq.Socket[bytes], peer: bytes, message: Message, now: float) -> None:
         try:

@@ -44,6 +44,8 @@ from headway.errors import (
     WorkerLost,
 )
 from headway.messages import (
+    AgentJoin,
+    AgentReport,
     Alive,
     Answer,
     Batch,
@@ -51,13 +53,13 @@ from headway.messages import (
     BatchReply,
     Bye,
     Cancels,
+    Command,
     Copy,
     CopyState,
     Dismiss,
     Heartbeat,
     Join,
     Leave,
-    Load,
     Message,
     Ping,
     Query,
@@ -68,13 +70,14 @@ from headway.messages import (
     Requests,
     Result,
     Results,
-    Unload,
     Welcome,
 )
 from headway.parts import parts
+from headway_broker.agents import Agent
 from headway_broker.batching import BatchPolicy, FillOrDelay
-from headway_broker.catalog import Catalog, Key
-from headway_broker.costs import Costs
+from headway_broker.board import Board
+from headway_broker.catalog import Catalog
+from headway_broker.commands import Commands
 from headway_broker.dispatch import Dispatch
 from headway_broker.events import (
     Action,
@@ -84,19 +87,18 @@ from headway_broker.events import (
     FromWorker,
     Note,
     Refused,
+    StoreRead,
     ToCaller,
     ToWorker,
     WorkerGone,
 )
-from headway_broker.holds import Holds
+from headway_broker.hosts import Hosts
 from headway_broker.intake import Intake
 from headway_broker.invariants import check, check_holds
-from headway_broker.ledger import Ledger
-from headway_broker.placement import Seat, plan
-from headway_broker.queues import OpenRequest, Queue
+from headway_broker.queues import OpenRequest
 from headway_broker.report import Report
-from headway_broker.roster import Roster
-from headway_broker.stats import ModelStats
+from headway_broker.state import About, State
+from headway_broker.steering import Steering
 from headway_broker.workers import Flight, Worker
 
 TICK_S = 0.1
@@ -122,27 +124,29 @@ class Scheduler:
         nonce: bytes,
         times: BrokerTimes | None = None,
         policy: BatchPolicy | None = None,
+        about: About | None = None,
     ) -> None:
-        self.catalog = catalog
-        self.roster = Roster()
-        self.queues = {spec.key: Queue(spec) for spec in catalog}
-        self.stats = {key: ModelStats() for key in self.queues}
-        self.costs = {key: Costs() for key in self.queues}
-        self.holds = Holds()
-        self.ledger = Ledger(self.stats, self.holds)
-        self.report = Report(catalog, self.roster, self.queues, self.costs, self.ledger)
-        self._intake = Intake(catalog, self.queues, self.costs, self.roster, self.ledger, self.report)
+        board = self.board = Board(catalog)
+        self.catalog, self.roster, self.ledger = catalog, board.roster, board.ledger
+        self.queues, self.stats, self.costs = board.queues, board.stats, board.costs
+        self.holds = board.holds
+        self.report = Report(board)
+        self._steering = Steering(board)
+        self._hosts = Hosts(board)
+        self._state = State(board, self.report, self._steering, self._hosts, about or About())
+        self._commands = Commands(board, self._steering, self._hosts, self._state, (about or About()).token)
+        self._intake = Intake(board, self.report)
         self._dispatch = Dispatch(
             self.queues, self.stats, self.costs, self.roster, policy or FillOrDelay(), nonce
         )
         self._times = times or BrokerTimes()
         self._nonce = nonce
-        self._plan_is_old = False
         self._tick_at = -math.inf
         self._beat_at = -math.inf
         self._beats: list[bytes] = []  # who has a heartbeat to come
         self._beats_each = 0  # at a tick
         self._probe_at = -math.inf
+        self._twins: dict[bytes, float] = {}  # workers whose name another has, and since when they ask
         self._outbox: list[Action] = []
 
     # ---- the three verbs ----
@@ -162,6 +166,10 @@ class Scheduler:
                 worker = self.roster.get(identity)
                 if worker:
                     self._lose(worker, reason, now, dead=dead)
+                if agent := self.board.agents.get(identity):
+                    self._hosts.lose(agent, reason)
+            case StoreRead():
+                self._commands.store_read(event, now)
             case Refused(side):
                 self.report.refused[side] += 1
         return []
@@ -173,6 +181,7 @@ class Scheduler:
         self._replan(now)
         self._dispatch.run(now)
         self._intake.refuse(self._dispatch.take_hopeless(), now)
+        self._collect(now)
         # Replies first: a heartbeat may make a caller send again what it has no reply to.
         actions: list[Action] = []
         for who, replies in self.ledger.take_replies().items():
@@ -187,11 +196,31 @@ class Scheduler:
 
     def next_wake(self) -> float | None:
         """None: nobody is here, sleep until an event."""
-        if self._outbox or self._plan_is_old or self.ledger.replies or self.holds.released:
+        if self._outbox or self._steering.plan_is_old or self.ledger.replies or self.holds.released:
             return -math.inf
-        if not self.ledger.callers and not len(self.roster) and not self.holds.limbo:
+        if self._commands.answers or self._steering.outbox or self._hosts.outbox:
+            return -math.inf
+        if (
+            not self.ledger.callers
+            and not len(self.roster)
+            and not self.holds.limbo
+            and not self._is_operated
+        ):
             return None
         return min(self._tick_at, self._dispatch.next_wake())
+
+    @property
+    def _is_operated(self) -> bool:
+        return bool(len(self.board.agents) or self._commands.waits or self.board.retiring)
+
+    def _collect(self, now: float) -> None:
+        """What the rooms want done and said."""
+        said = self._steering.outbox + self._hosts.outbox
+        self._steering.outbox, self._hosts.outbox = [], []
+        answers, self._commands.answers = self._commands.answers, []
+        # Orders are kept before they are acknowledged.
+        self._outbox += said + [ToCaller(caller, answer) for caller, answer in answers]
+        self.board.notes.extend((now, action) for action in self._outbox if isinstance(action, Note))
 
     # ---- callers ----
 
@@ -201,6 +230,8 @@ class Scheduler:
                 for request in requests:
                     if key := self._intake.accept(caller, request, now):
                         self._dispatch.look_at(key)
+                        if self._steering.asleep and key in self._steering.asleep:
+                            self._steering.awake(key)
             case Cancels(ids=ids):
                 self._intake.cancel([r for id in ids if (r := self.ledger.find(caller, id))])
             case Reclaims(ids=ids):
@@ -210,7 +241,11 @@ class Scheduler:
                 self._outbox.append(ToCaller(caller, Heartbeat(self._nonce)))
             case Query(id=id, what=what):
                 self._replan(now)
-                self._outbox.append(ToCaller(caller, Answer(id, self.report.answer(what))))
+                body = self._state.document(now) if what == "state" else self.report.answer(what)
+                self._outbox.append(ToCaller(caller, Answer(id, body)))
+            case Command():
+                self._replan(now)
+                self._commands.handle(caller, message, now)
             case Bye():
                 self._caller_left(caller)
             case _:
@@ -230,8 +265,12 @@ class Scheduler:
             return
         if isinstance(message, Join):
             self._join(identity, message, now)
+        elif isinstance(message, AgentJoin):
+            self._hosts.join(identity, message, self._welcome, now)
         elif worker:
             self._from_known(worker, message, now)
+        elif agent := self.board.agents.get(identity):
+            self._from_agent(agent, message, now)
         else:
             if isinstance(message, Results):
                 self._finish_lost(identity, message.results)
@@ -256,29 +295,67 @@ class Scheduler:
             case Leave(reason=reason):
                 self.roster.leave(worker)
                 self._note("worker leaves", worker, reason=reason)
-                self._plan_is_old = True
+                self._steering.plan_is_old = True
                 self._release(worker)
             case _:
                 raise RemoteProtocolError(f"a worker sends no {type(message).__name__}")
 
+    def _from_agent(self, agent: Agent, message: Message, now: float) -> None:
+        agent.heard = now
+        match message:
+            case Alive():
+                return
+            case AgentReport():
+                if worker := self._hosts.report(agent, message):
+                    self._lose(worker, f"its process {message.worker.reason}", now, dead=True)
+            case _:
+                raise RemoteProtocolError(f"an agent sends no {type(message).__name__}")
+
+    def _is_twin(self, identity: bytes, join: Join, now: float) -> bool:
+        """Whether another worker has the name. A restarted one asks until the dead one before it is found gone;
+        one whose twin lives is sent away."""
+        other = next((w for w in self.roster if w.name == join.name and w.identity != identity), None)
+        if other is None:
+            self._twins.pop(identity, None)
+            return False
+        since = self._twins.setdefault(identity, now)
+        if since == now:
+            self._outbox.append(
+                ToWorker(other.identity, Heartbeat(self._nonce))
+            )  # finds out whether it lives
+        elif now >= since + self._times.silence_s + 1.0:
+            del self._twins[identity]
+            where = f"{other.about.host}, pid {other.about.pid}"
+            self._note("worker refused", other, reason="its name is taken", host=join.host, pid=join.pid)
+            self._outbox.append(
+                ToWorker(identity, Dismiss(f"a worker named {join.name} is there: {where}", 1))
+            )
+        return True
+
     def _join(self, identity: bytes, join: Join, now: float) -> None:
+        if self._is_twin(identity, join, now):
+            return
         worker = self.roster.get(identity)
         if worker is None:
             worker = Worker(identity, join, now)
             self.roster.add(worker)
             self._note("worker joined", worker, host=join.host, pid=join.pid, device=join.device)
         self._set_copies(worker, join.copies, now)
-        welcome = Welcome(self._nonce, int(self._times.heartbeat_s * 1000))
-        self._outbox.append(ToWorker(identity, welcome))
+        self._outbox.append(ToWorker(identity, self._welcome))
+
+    @property
+    def _welcome(self) -> Welcome:
+        return Welcome(self._nonce, int(self._times.heartbeat_s * 1000))
 
     def _set_copies(self, worker: Worker, copies: list[Copy], now: float) -> None:
         """A worker said how its copies are."""
         self.roster.set_copies(worker, copies, now)
         for copy in copies:
-            costs = self.costs.get((copy.model, copy.version))
-            if costs and copy.state == "ready":
-                costs.learn(copy.facts.get("batch_us"))
-        self._plan_is_old = True
+            key = (copy.model, copy.version)
+            if key in self.costs and copy.state == "ready":
+                self.costs[key].learn(copy.facts.get("batch_us"))
+            self._steering.copy_changed(key, copy.state, copy.facts, now)
+        self._steering.plan_is_old = True
         self._dispatch.look_for(worker)
 
     def _done(self, worker: Worker, result: Result, now: float) -> None:
@@ -290,10 +367,13 @@ class Scheduler:
         if result.done:
             self.holds.let_go(flight.requests)
         version = {"version": flight.key[1]}
+        ready_at = self._steering.cold.get(flight.key, -math.inf) if self._steering.cold else -math.inf
         answered = flight.requests[result.first : result.first + len(result.replies)]
         for request, reply in zip(answered, result.replies, strict=False):
             if request.open:
                 meta = {**reply.meta, **version} if reply.meta else version
+                if request.arrived < ready_at < math.inf:  # it waited for the model to be loaded
+                    meta = {**meta, "loading_ms": int((ready_at - request.arrived) * 1000)}
                 self.ledger.settle(request, BatchReply(reply.code, reply.content, meta), now)
         if result.done:
             self.roster.finish(worker, result.batch, now)
@@ -317,7 +397,9 @@ class Scheduler:
             self._dispatch.free(worker)
         elif not worker.batches:
             self.roster.remove(worker)
-            self._outbox.append(ToWorker(worker.identity, Dismiss("you asked to leave", 1)))
+            self._outbox.append(
+                ToWorker(worker.identity, Dismiss("drained" if worker.draining else "you asked to leave", 1))
+            )
 
     def _lose(self, worker: Worker, reason: str, now: float, final: bool = False, dead: bool = False) -> None:
         """Take the worker off the roster; its requests go back, each at most once more."""
@@ -333,7 +415,7 @@ class Scheduler:
                     self._try_again(request, reason, now)
             self._dispatch.look_at(flight.key)
         worker.batches.clear()
-        self._plan_is_old = True
+        self._steering.plan_is_old = True
 
     def _try_again(self, request: OpenRequest, reason: str, now: float) -> None:
         queue = self.queues[request.key]
@@ -350,26 +432,9 @@ class Scheduler:
 
     def _replan(self, now: float) -> None:
         """Once for all that happened: with many workers and models a plan is long."""
-        if not self._plan_is_old:
-            return
-        self._plan_is_old = False
-        seats = [
-            Seat(w.identity, w.about.device, {key: copy.state for key, copy in w.copies.items()})
-            for w in self.roster
-            if not w.leaving
-        ]
-        self.report.plan = plan(self.catalog, seats)
-        for order in self.report.plan.orders:
-            self._order(self.roster.workers[order.worker], order.key, order.spec is not None, now)
-
-    def _order(self, worker: Worker, key: Key, load: bool, now: float) -> None:
-        if load:
-            message: Message = Load(*key, self.catalog.specs[key].folder)
-            self.roster.set_copies(worker, [Copy(*key, "loading", "", {})], now)
-        else:
-            message = Unload(*key)
-            self.roster.set_copies(worker, [Copy(*key, "gone", "", {})], now)
-        self._outbox.append(ToWorker(worker.identity, message))
+        if self._steering.plan_is_old:
+            self._steering.replan(now)
+            self.report.short = self._steering.plan.short
 
     # ---- time ----
 
@@ -378,6 +443,13 @@ class Scheduler:
         self._intake.expire(now)
         for worker in self.roster.due(now):
             self._watch(worker, now)
+        for agent in self.board.agents.silent(now - self._times.silence_s):
+            self._hosts.lose(agent, f"silent for {self._times.silence_s:g} s")
+        for worker in self._steering.look(now):
+            self.roster.leave(worker)
+            self._release(worker)
+        self._hosts.look(self._steering, now)
+        self._commands.look(now)
         self._beat(now)
         if now >= self._probe_at:  # a caller that died finds no route, and what it had queued is dropped
             self._probe_at = now + PROBE_S
@@ -388,12 +460,16 @@ class Scheduler:
         once its process is gone. Some at each tick: a thousand at once would hold up everything else."""
         if now >= self._beat_at and not self._beats:
             self._beat_at = now + self._times.heartbeat_s
-            self._beats = [*self.holds.limbo, *self.roster.workers]
+            self._beats = [*self.holds.limbo, *self.roster.workers, *self.board.agents.identities]
             self._beats_each = math.ceil(len(self._beats) * TICK_S / self._times.heartbeat_s)
         beat = Heartbeat(self._nonce)
         for _ in range(min(self._beats_each, len(self._beats))):
             identity = self._beats.pop()
-            if identity in self.roster.workers or identity in self.holds.limbo:
+            if (
+                identity in self.roster.workers
+                or identity in self.holds.limbo
+                or self.board.agents.get(identity)
+            ):
                 self._outbox.append(ToWorker(identity, beat))
 
     def _watch(self, worker: Worker, now: float) -> None:
@@ -431,6 +507,7 @@ class Scheduler:
     def check(self) -> None:
         """Raise AssertionError if an invariant of the header does not hold. For tests: it is slow."""
         check(self.ledger, self.queues, self.roster)
+        self.board.check()
         check_holds(self.holds, self.ledger, self.roster)
         self._dispatch.check()
 

@@ -23,6 +23,8 @@ class ModelStats:
         self.compute_s = Histogram(SECONDS)
         self.total_s = Histogram(SECONDS)
         self.batch_rows = Histogram(ROWS)
+        self.batches = 0
+        self.busy_s = 0.0  # of workers, by all batches together
 
     def batch_sent(self, requests: list[OpenRequest], now: float) -> None:
         self.batch_rows.observe(sum(request.rows for request in requests))
@@ -31,6 +33,8 @@ class ModelStats:
 
     def batch_done(self, compute_s: float, requests: int) -> None:
         self.compute_s.observe(compute_s, requests)
+        self.batches += 1
+        self.busy_s += compute_s
 
     def answered(self, outcome: str, request: OpenRequest, now: float) -> None:
         self.outcomes[outcome] += 1

@@ -51,7 +51,9 @@ class HostedCopy:
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """A worker that joined. `free_at`: when it is expected to be through with all it holds."""
+    """A worker that joined. `free_at`: when it is expected to be through with all it holds. `draining`: it
+    leaves as soon as its copies are elsewhere, `leaving`: it takes nothing new. `unloading` counts orders to
+    unload whose "gone" is to come."""
 
     identity: bytes
     about: Join
@@ -59,8 +61,12 @@ class Worker:
     copies: dict[Key, HostedCopy] = field(default_factory=dict)
     batches: dict[int, Flight] = field(default_factory=dict)
     leaving: bool = False
+    draining: bool = False
     copies_loading: int = 0
     free_at: float = -math.inf
+    busy_s: float = 0.0
+    busy_since: float = math.inf
+    unloading: dict[Key, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -104,8 +110,31 @@ class Worker:
             self.copies[key] = HostedCopy(report, now)
             self.copies_loading += report.state == "loading"
 
+    def let_go(self, key: Key, now: float) -> None:
+        """It was told to unload a copy, and counts as without it from here on."""
+        self.note(Copy(*key, "gone", "", {}), now)
+        self.unloading[key] = self.unloading.get(key, 0) + 1
+
+    def is_old(self, report: Copy) -> bool:
+        """Whether this is of a copy that it was told to unload, and not of the one it has, or shall have, now:
+        what it reports is in the order of what it was told."""
+        key = (report.model, report.version)
+        if key not in self.unloading:
+            return False
+        if report.state == "gone":
+            self.unloading[key] -= 1
+            if not self.unloading[key]:
+                del self.unloading[key]
+        return True
+
+    def busy_for(self, now: float) -> float:
+        """For how long it had batches, in all."""
+        return self.busy_s + max(now - self.busy_since, 0.0)
+
     def start(self, flight: Flight, now: float) -> None:
         """It was sent a batch."""
+        if not self.batches:
+            self.busy_since = now
         self.batches[flight.id] = flight
         self.free_at = max(self.free_at, now) + flight.cost_s
         self._begin(now)
@@ -115,6 +144,9 @@ class Worker:
         flight = self.batches.pop(batch, None)
         if flight:
             self.free_at = now + sum(f.cost_s for f in self.batches.values())
+            if not self.batches:
+                self.busy_s += now - self.busy_since
+                self.busy_since = math.inf
         self._begin(now)
         return flight
 

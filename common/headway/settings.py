@@ -90,6 +90,7 @@ class BrokerSettings(Shared):
     section: ClassVar[str] = "broker"
 
     model_store: Path = setting(Path("models"), "folder of models: NAME/VERSION/model.toml")
+    store_watch_s: float = setting(0.0, "look into the model store so often; 0: only when told to")
     heartbeat_ms: int = setting(500, "a worker says something at least this often")
     silence_s: float = setting(3.0, "an idle worker silent for so long is lost")
     load_timeout_s: float = setting(600.0, "a worker that loads a model for longer is lost")

@@ -49,6 +49,19 @@ def scan(store: Path) -> Found:
     return found
 
 
+def signature(store: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """What changes when a version comes, goes, or gets another `model.toml`; empty for a store that cannot be
+    read."""
+    seen: list[tuple[str, int, int, int]] = []
+    for path in sorted(store.glob(f"[!.]*/[0-9]*/{MODEL_FILE}")):
+        try:
+            found = path.stat()
+        except OSError:  # it went meanwhile
+            continue
+        seen.append((str(path), found.st_ino, found.st_size, found.st_mtime_ns))
+    return tuple(seen)
+
+
 def _read_into(found: Found, folder: Path) -> None:
     try:
         found.specs.append(read_version(folder))

@@ -33,9 +33,11 @@ from headway.messages import (
 )
 from headway.models import ModelSpec
 from headway_broker.catalog import Catalog
+from headway_broker.desired import Desired
 from headway_broker.events import Action, FromCaller, FromWorker, Note, ToCaller, ToWorker
 from headway_broker.queues import OpenRequest
 from headway_broker.scheduler import BrokerTimes, Scheduler
+from headway_broker.state import About
 
 START = 1000.0
 
@@ -76,7 +78,7 @@ class Sent:
         return [
             action.message
             for action in self.actions
-            if not isinstance(action, Note)
+            if isinstance(action, ToCaller | ToWorker)
             and (action.caller if isinstance(action, ToCaller) else action.worker) == peer.encode()
             and isinstance(action.message, kind)
         ]
@@ -129,9 +131,17 @@ class Sent:
 class Bench:
     """One scheduler and everybody around it."""
 
-    def __init__(self, *specs: ModelSpec, broken: Any = None, policy: Any = None, **times: float) -> None:
-        catalog = Catalog(specs or (spec(),), broken)
-        self.scheduler = Scheduler(catalog, b"nonce", BrokerTimes(**times), policy)
+    def __init__(
+        self,
+        *specs: ModelSpec,
+        broken: Any = None,
+        policy: Any = None,
+        token: str = "",
+        desired: Desired | None = None,
+        **times: float,
+    ) -> None:
+        catalog = Catalog(specs or (spec(),), broken, desired)
+        self.scheduler = Scheduler(catalog, b"nonce", BrokerTimes(**times), policy, About(token=token))
         self.now = START
 
     # callers

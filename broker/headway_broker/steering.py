@@ -1,0 +1,249 @@
+"""Brings what is to what should be: copies by placement, how many by the load, traffic by readiness.
+
+Pure. Knows: the board. Must not know: requests, batches, who ordered what.
+
+Two rhythms. `replan` runs when something changed that copies depend on, once for all that happened. `look` runs
+every LOOK_S: it scales, moves traffic to versions that have become ready, lets draining workers go whose
+copies are elsewhere, tries failed copies again, and forgets versions that have retired.
+
+A copy that failed is not tried again in the same worker before RETRY_S, twice as long after each failure: what
+was wrong may be mended (a file, memory that another has left), and an operator who mends it need not come back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from headway.messages import Load, Unload
+from headway.models import ModelSpec
+from headway_broker.board import Board
+from headway_broker.catalog import Key
+from headway_broker.demand import Demand
+from headway_broker.events import Action, Note, Save, ToWorker
+from headway_broker.placement import Plan, Seat, Want, plan
+from headway_broker.workers import Worker
+
+LOOK_S = 1.0
+RETRY_S = 60.0
+RETRY_MOST_S = 600.0
+DRAIN_S = 120.0  # a worker that is to go waits no longer for its copies to be ready elsewhere
+COLD_S = 60.0  # how long it is known when a version was loaded because somebody asked for it
+
+
+class Steering:
+    """One broker's. `outbox` is what it wants done; `plan` the last plan; `needs` what a copy takes, in bytes."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        self.plan = Plan([], {})
+        self.plan_is_old = False
+        self.outbox: list[Action] = []
+        self.needs: dict[Key, int] = {}
+        self.asleep: set[Key] = set()  # no copy is wanted, but one may be
+        self.cold: dict[Key, float] = {}  # when a version that was asleep became ready; inf: not yet
+        self.demand = Demand(board)
+        self._failures: Counter[Key] = Counter()
+        self._drains: dict[bytes, float] = {}  # until when each worker that is to go is waited for
+        self._look_at = -math.inf
+
+    # ---- at once ----
+
+    def replan(self, now: float) -> None:
+        """Order what is missing, and what is too much."""
+        if not self.plan_is_old:
+            return
+        self.plan_is_old = False
+        self.plan = plan(self._wants(), [_seat(worker) for worker in self.board.roster if not worker.leaving])
+        for order in self.plan.orders:
+            worker = self.board.roster.workers[order.worker]
+            if order.spec is None:
+                self._unload(worker, order.key, now)
+            else:
+                self.board.roster.load(worker, order.key, now)
+                self._tell(worker, Load(*order.key, order.spec.folder))
+
+    def copy_changed(self, key: Key, state: str, facts: dict[str, object], now: float) -> None:
+        """A worker reported a copy."""
+        self.plan_is_old = True
+        if state == "failed":
+            self._failures[key] += 1
+        elif state == "ready":
+            del self._failures[key]
+            if self.cold.get(key) == math.inf:
+                self.cold[key] = now
+            need = facts.get("memory_bytes")
+            if isinstance(need, int) and need > 0:
+                self.needs[key] = max(need, self.needs.get(key, 0))
+        self._move()
+
+    def awake(self, key: Key) -> None:
+        """Somebody asks for a version that has no copies, and may have some."""
+        self.asleep.discard(key)
+        self.cold[key] = math.inf
+        self._wish(key, 1, "a request waits for it")
+
+    def changed(self, now: float) -> None:
+        """The catalog or its orders changed: copies, traffic and the state file follow."""
+        self.board.sync()
+        self._scale(now)
+        self._move()
+        self.plan_is_old = True
+        self.save()
+
+    def save(self) -> None:
+        self.outbox.append(Save(self.board.catalog.document()))
+
+    def drain(self, worker: Worker, now: float) -> None:
+        """Let the worker go as soon as its copies are ready elsewhere."""
+        if not worker.draining:
+            worker.draining = True
+            self._drains[worker.identity] = now + DRAIN_S
+            self.plan_is_old = True
+            self.note("worker drains", worker=worker.name)
+
+    def forget_failures(self, model: str, now: float) -> None:
+        """Try what failed again at once: the operator says that it was mended."""
+        for worker, key in self._failed():
+            if key[0] == model:
+                self._unload(worker, key, now)
+        self.plan_is_old = True
+
+    def note(self, event: str, **facts: object) -> None:
+        self.outbox.append(Note(event, facts))
+
+    # ---- now and then ----
+
+    def look(self, now: float) -> list[Worker]:
+        """Returns the workers that may leave now."""
+        if now < self._look_at:
+            return []
+        self._look_at = now + LOOK_S
+        self._scale(now)
+        self._move()
+        self._retry(now)
+        self._forget(now)
+        return [worker for worker in self._draining() if self._may_go(worker, now)]
+
+    def _scale(self, now: float) -> None:
+        for key, copies, reason in self.demand.wishes(now):
+            self._wish(key, copies, reason)
+
+    def _wish(self, key: Key, copies: int, reason: str) -> None:
+        before = self.board.copies.get(key)
+        self.board.scaling[key] = reason
+        if copies == before:
+            return
+        self.board.copies[key] = copies
+        if copies:
+            self.asleep.discard(key)
+        elif self.board.catalog.limits(key)[1]:
+            self.asleep.add(key)
+        self.plan_is_old = True
+        self.note("scaled", model=key[0], version=key[1], copies=copies, before=before, reason=reason)
+
+    def _move(self) -> None:
+        """Give traffic to what was ordered to have it, where that is ready."""
+        catalog = self.board.catalog
+        for model in sorted(catalog.moving):
+            wanted = catalog.wanted(model)
+            if all(self._is_warm((model, version)) for version in wanted):
+                catalog.move(model)
+                self.note("traffic moved", model=model, weights=wanted)
+                self.plan_is_old = True
+                self.save()
+
+    def _is_warm(self, key: Key) -> bool:
+        return self.board.ready(key) > 0 and not self.board.loading(key)
+
+    def _retry(self, now: float) -> None:
+        for worker, key in self._failed():
+            wait_s = min(RETRY_S * 2 ** min(self._failures[key] - 1, 10), RETRY_MOST_S)
+            if now >= worker.copies[key].since + wait_s:
+                self._unload(worker, key, now)
+                self.plan_is_old = True
+                self.note("copy is tried again", worker=worker.name, model=key[0], version=key[1])
+
+    def _forget(self, now: float) -> None:
+        for key in self.board.retiring:  # nobody waits for it any more: its copies may go
+            self.plan_is_old = self.plan_is_old or not self.board.is_awaited(key)
+        for key in self.board.purge():
+            self.note("version is gone", model=key[0], version=key[1])
+            self._failures.pop(key, None)
+            self.needs.pop(key, None)
+            self.asleep.discard(key)
+        self.cold = {
+            key: since for key, since in self.cold.items() if since == math.inf or now < since + COLD_S
+        }
+
+    def _may_go(self, worker: Worker, now: float) -> bool:
+        """Whether all it has ready is ready elsewhere, as far as there is a place for it."""
+        if now >= self._drains.get(worker.identity, now):
+            return True
+        ready = [key for key, copy in worker.copies.items() if copy.state == "ready"]
+        return not self.plan_is_old and all(self._is_covered(key, worker) for key in ready)
+
+    def _is_covered(self, key: Key, worker: Worker) -> bool:
+        others = [copy.state for host, copy in self.board.roster.hosts(key) if not host.draining]
+        if "loading" in others:
+            return False
+        return others.count("ready") >= self.board.copies.get(key, 0) or key in self.plan.short
+
+    # ---- inside ----
+
+    def _wants(self) -> list[Want]:
+        catalog, board = self.board.catalog, self.board
+        wants = [Want(spec, self._copies(spec.key), self.need(spec)) for spec in catalog]
+        for key in board.retiring:
+            if board.is_awaited(key):
+                spec = board.queues[key].spec
+                wants.append(Want(spec, board.ready(key) + board.loading(key), self.need(spec)))
+        return wants
+
+    def _copies(self, key: Key) -> int:
+        """A version that is to get traffic needs a copy to show that it is ready, whatever its load."""
+        copies, catalog = self.board.copies[key], self.board.catalog
+        if not copies and key[0] in catalog.moving and key[1] in catalog.wanted(key[0]):
+            return min(1, catalog.limits(key)[1])
+        return copies
+
+    def need(self, spec: ModelSpec) -> int:
+        """The memory a copy takes: as declared, else as measured, else 0."""
+        return spec.memory_mb << 20 or self.needs.get(spec.key, 0)
+
+    def _draining(self) -> list[Worker]:
+        roster = self.board.roster
+        self._drains = {who: until for who, until in self._drains.items() if who in roster.workers}
+        return [roster.workers[who] for who in self._drains if not roster.workers[who].leaving]
+
+    def _failed(self) -> list[tuple[Worker, Key]]:
+        if not self._failures:
+            return []
+        found = [(w, key) for key in self._failures for w, copy in self.board.roster.hosts(key)]
+        return [(worker, key) for worker, key in found if worker.copies[key].state == "failed"]
+
+    def _unload(self, worker: Worker, key: Key, now: float) -> None:
+        self.board.roster.let_go(worker, key, now)
+        self._tell(worker, Unload(*key))
+
+    def _tell(self, worker: Worker, message: Load | Unload) -> None:
+        self.outbox.append(ToWorker(worker.identity, message))
+
+
+def _seat(worker: Worker) -> Seat:
+    about, facts = worker.about, worker.about.facts
+    return Seat(
+        worker.identity,
+        about.name,
+        about.host,
+        about.device,
+        str(facts.get("device_id") or about.device),
+        {key: copy.state for key, copy in worker.copies.items()},
+        _bytes(facts.get("memory_bytes")),
+        _bytes(facts.get("device_memory_bytes")),
+        worker.draining,
+    )
+
+
+def _bytes(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
