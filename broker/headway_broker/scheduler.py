@@ -92,7 +92,7 @@ from headway_broker.holds import Holds
 from headway_broker.intake import Intake
 from headway_broker.invariants import check, check_holds
 from headway_broker.ledger import Ledger
-from headway_broker.placement import Seat, plan
+from headway_broker.placement import Seat, Want, plan
 from headway_broker.queues import OpenRequest, Queue
 from headway_broker.report import Report
 from headway_broker.roster import Roster
@@ -353,12 +353,10 @@ class Scheduler:
         if not self._plan_is_old:
             return
         self._plan_is_old = False
-        seats = [
-            Seat(w.identity, w.about.device, {key: copy.state for key, copy in w.copies.items()})
-            for w in self.roster
-            if not w.leaving
-        ]
-        self.report.plan = plan(self.catalog, seats)
+        self.report.plan = plan(
+            [Want(spec, spec.copies, spec.memory_mb << 20) for spec in self.catalog],
+            [_seat(worker) for worker in self.roster],
+        )
         for order in self.report.plan.orders:
             self._order(self.roster.workers[order.worker], order.key, order.spec is not None, now)
 
@@ -433,6 +431,13 @@ class Scheduler:
         check(self.ledger, self.queues, self.roster)
         check_holds(self.holds, self.ledger, self.roster)
         self._dispatch.check()
+
+
+def _seat(worker: Worker) -> Seat:
+    about, copies = worker.about, {key: copy.state for key, copy in worker.copies.items()}
+    return Seat(
+        worker.identity, about.name, about.host, about.device, about.device, copies, leaving=worker.leaving
+    )
 
 
 def _batch_size(batch: Batch) -> int:
