@@ -63,7 +63,7 @@ from headway.models import ModelSpec  # noqa: E402
 from headway.wire import decode, encode  # noqa: E402
 from headway_broker.catalog import Catalog  # noqa: E402
 from headway_broker.events import FromCaller, FromWorker, Note, ToWorker  # noqa: E402
-from headway_broker.placement import Seat, plan  # noqa: E402
+from headway_broker.placement import Seat, Want, plan  # noqa: E402
 from headway_broker.scheduler import Scheduler  # noqa: E402
 
 GOAL = 1.25  # of what the first case costs
@@ -98,7 +98,8 @@ class Size:
         copies = min(self.workers, max(self.workers * MODELS_EACH // self.models, 1))
         specs = [_spec(m, copies) for m in range(self.models)]
         hosted: list[list[str]] = [[] for _ in range(self.workers)]
-        for order in plan(specs, [Seat(b"%d" % i, "cpu", {}) for i in range(self.workers)]).orders:
+        seats = [Seat(b"%d" % i, f"w{i}", "h", "cpu", "cpu", {}) for i in range(self.workers)]
+        for order in plan([Want(spec, spec.copies) for spec in specs], seats).orders:
             hosted[int(order.worker)].append(order.key[0])
         return hosted
 

@@ -23,7 +23,9 @@ def pure_files() -> set[Path]:
     modules = config["importlinter:contract:pure"]["source_modules"].split()
     named = (module.rsplit(".", 1) for module in modules)
     files = {ROOT / "tests" / FOLDERS[package] / f"test_{name}.py" for package, name in named}
-    return files | {ROOT / "tests" / "sim" / f"test_{name}.py" for name in ("simulation", "yard")}
+    return files | {
+        ROOT / "tests" / "sim" / f"test_{name}.py" for name in ("placement_sim", "simulation", "yard")
+    }
 
 
 PURE = pure_files()
