@@ -81,6 +81,7 @@ def run_folder() -> Iterator[Path]:
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="headway-", dir=memory, ignore_cleanup_errors=True) as folder:
         os.environ["HEADWAY_RUN_DIR"] = folder
+        os.environ["HEADWAY_STATE_DIR"] = str(STORE.parent / "state")
         yield Path(folder)
 
 

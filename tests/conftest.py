@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import configparser
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,10 @@ from hypothesis import settings
 # How fast something is, is measured under benchmarks/; a busy machine shall not fail a test.
 settings.register_profile("headway", deadline=None)
 settings.load_profile("headway")
+
+# No test writes where the user's own server keeps its orders and its token.
+os.environ["HEADWAY_STATE_DIR"] = tempfile.mkdtemp(prefix="headway-tests-")
+atexit.register(shutil.rmtree, os.environ["HEADWAY_STATE_DIR"], ignore_errors=True)
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"headway": "common", "headway_broker": "broker", "headway_worker": "worker"}

@@ -31,7 +31,8 @@ class Headway(Server):
         shutil.copytree(self.model_folder.parent, store / self.model)
         options = ["--workers", "1", "--threads", "1", "--device", "cpu", "--gateway-processes", "1"]
         command = [sys.executable, "-m", "headway", "up", "--model-store", str(store), *options]
-        return [*command, "--http", self.address, "--run-dir", self.run_dir]
+        folders = ["--run-dir", self.run_dir, "--state-dir", str(self.folder / "state")]
+        return [*command, "--http", self.address, *folders]
 
     def clean(self) -> None:
         if self.run_dir:

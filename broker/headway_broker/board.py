@@ -2,8 +2,8 @@
 
 Pure. Knows: that each version has a queue, counters and costs. Must not know: what any of them decides.
 
-A version that is unregistered is *retiring* until what it had accepted has its outcome: no request is accepted
-for it any more, and its copies stay for as long as somebody waits for them.
+A version that is unregistered is *retiring* until what it had accepted has its outcome: no request is
+accepted for it any more, and its copies stay for as long as somebody waits for them.
 
 Invariant: `queues`, `stats` and `costs` have the same keys: the catalog's, and those that retire.
 """

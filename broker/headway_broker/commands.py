@@ -1,11 +1,11 @@
 """The operator's commands: who may give them, what each changes, and when it is answered.
 
-Pure. Knows: the verbs of PROTOCOL.md section 9. Must not know: how copies are placed or traffic is moved (that is
+Pure. Knows: the verbs of PROTOCOL.md section 9. Must not know: how copies are placed or traffic moved (that is
 `steering`), sockets, files.
 
 A verb changes what is ordered, and returns a *look*: a function that gives the answer, None while the
-command still waits, or raises what is to be answered. A command that does not wait is looked at once. One that
-reads the store first goes on when the store was read.
+command still waits, or raises what is to be answered. A command that does not wait is looked at once. One
+that reads the store first goes on when the store was read.
 """
 
 from __future__ import annotations
@@ -259,8 +259,8 @@ class Commands:
         model, version = key
         if key in changes.changed:
             raise InvalidInput(
-                f"{model}/{version} is registered, and its model.toml has changed since: give it a new version, "
-                "or unregister it first"
+                f"{model}/{version} is registered, and its model.toml has changed since: give it a new "
+                "version, or unregister it first"
             )
         versions = self._board.catalog.register(model, version)
         self._steering.changed(self._now)

@@ -64,7 +64,9 @@ class Demand:
         own = (seen.busy_s - mark.busy_s) / (passed_s * len(hosts)) if mark and passed_s and hosts else 0.0
         return Load(
             waiting=queue.rows,
-            oldest_wait_s=now - queue.head if len(queue) else 0.0,
+            oldest_wait_s=max(now - queue.head - queue.spec.batch_delay_ms / 1000, 0.0)
+            if len(queue)
+            else 0.0,
             busy=sum(busy.get(host, 0.0) for host in hosts) / len(hosts) if hosts else 0.0,
             own=min(own, 1.0),
             ready=len(hosts),

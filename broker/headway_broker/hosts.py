@@ -1,6 +1,7 @@
 """The hosts with an agent: their workers are started and stopped as they are needed.
 
-Pure. Knows: agents, orders for hosts, which versions find no place. Must not know: how `fleet` decides, placement.
+Pure. Knows: agents, orders for hosts, which versions find no place. Must not know: how `fleet` decides,
+placement.
 
 The end of a worker's process is told here by its agent, which knows at once and knows why.
 """

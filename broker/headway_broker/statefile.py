@@ -2,9 +2,10 @@
 
 Knows: files. Must not know: what the orders mean.
 
-The orders are one JSON file for each model store, in the state directory, replaced as a whole: a new file is
-written and synced, the present one becomes `.last`, the new one takes its place. So at any time one of them is
-whole. A file that is not (its checksum says so) is put aside as `.corrupt`, and the last good one counts.
+The orders are one JSON file for each model store, in the state directory, replaced as a whole: a new file
+is written and synced, the present one becomes `.last`, the new one takes its place. So at any time one of
+them is whole. A file that is not (its checksum says so) is put aside as `.corrupt`, and the last good one
+counts.
 """
 
 from __future__ import annotations

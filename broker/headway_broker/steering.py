@@ -2,12 +2,13 @@
 
 Pure. Knows: the board. Must not know: requests, batches, who ordered what.
 
-Two rhythms. `replan` runs when something changed that copies depend on, once for all that happened. `look` runs
-every LOOK_S: it scales, moves traffic to versions that have become ready, lets draining workers go whose
+Two rhythms. `replan` runs when something changed that copies depend on, once for all that happened. `look`
+runs every LOOK_S: it scales, moves traffic to versions that have become ready, lets draining workers go whose
 copies are elsewhere, tries failed copies again, and forgets versions that have retired.
 
-A copy that failed is not tried again in the same worker before RETRY_S, twice as long after each failure: what
-was wrong may be mended (a file, memory that another has left), and an operator who mends it need not come back.
+A copy that failed is not tried again in the same worker before RETRY_S, twice as long after each failure:
+what was wrong may be mended (a file, memory that another has left), and an operator who mends it need not
+come back.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ COLD_S = 60.0  # how long it is known when a version was loaded because somebody
 
 
 class Steering:
-    """One broker's. `outbox` is what it wants done; `plan` the last plan; `needs` what a copy takes, in bytes."""
+    """One broker's. `outbox` is what it wants done; `needs`, what a copy takes, is in bytes."""
 
     def __init__(self, board: Board) -> None:
         self.board = board
@@ -54,7 +55,7 @@ class Steering:
         if not self.plan_is_old:
             return
         self.plan_is_old = False
-        self.plan = plan(self._wants(), [_seat(worker) for worker in self.board.roster if not worker.leaving])
+        self.plan = plan(self._wants(), [_seat(worker) for worker in self.board.roster])
         for order in self.plan.orders:
             worker = self.board.roster.workers[order.worker]
             if order.spec is None:
@@ -238,10 +239,10 @@ def _seat(worker: Worker) -> Seat:
         about.host,
         about.device,
         str(facts.get("device_id") or about.device),
-        {key: copy.state for key, copy in worker.copies.items()},
+        dict.fromkeys(worker.unloading, "unloading") | {key: c.state for key, c in worker.copies.items()},
         _bytes(facts.get("memory_bytes")),
         _bytes(facts.get("device_memory_bytes")),
-        worker.draining,
+        worker.draining or worker.leaving,
     )
 
 

@@ -2,8 +2,9 @@
 
 Knows: threads, when to read. Must not know: what a store looks like (that is `headway.store`), the catalog.
 
-It reads when asked, and with `watch_s` when something in the store has changed since it last looked. A change is
-taken up at the next look at which nothing changed any more, so that a version that is being copied is read once.
+It reads when asked, and with `watch_s` when something in the store has changed since it last looked. A change
+is taken up at the next look at which nothing changed any more, so that a version that is being copied is read
+once.
 """
 
 from __future__ import annotations

@@ -116,8 +116,8 @@ class Worker:
         self.unloading[key] = self.unloading.get(key, 0) + 1
 
     def is_old(self, report: Copy) -> bool:
-        """Whether this is of a copy that it was told to unload, and not of the one it has, or shall have, now:
-        what it reports is in the order of what it was told."""
+        """Whether this is of a copy that it was told to unload, and not of the one it has, or shall have,
+        now: what it reports is in the order of what it was told."""
         key = (report.model, report.version)
         if key not in self.unloading:
             return False

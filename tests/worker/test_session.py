@@ -205,8 +205,14 @@ def test_a_copy_that_changed_while_the_join_was_on_its_way_is_told_after_the_wel
     assert bench.wake() == []
 
 
-def test_a_final_dismissal_ends_the_process_as_stuck() -> None:
-    assert Bench().handle(Dismiss("batch not done", 1)) == [Leaving("batch not done", stuck=True)]
+def test_a_final_dismissal_of_a_worker_that_does_nothing_ends_it_in_order() -> None:
+    assert Bench().handle(Dismiss("drained", 1)) == [Leaving("drained", stuck=False)]
+
+
+def test_a_final_dismissal_during_a_load_ends_the_process_as_stuck() -> None:
+    bench = Bench()
+    bench.handle(Load("m", "1", "/models/m/1"))
+    assert bench.handle(Dismiss("not loaded", 1)) == [Leaving("not loaded", stuck=True)]
 
 
 def test_told_to_drain_it_asks_to_leave_and_goes_when_it_is_let_go() -> None:

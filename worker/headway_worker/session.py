@@ -158,6 +158,10 @@ class Session:
             return self._blocked_until
         return min(max(self._beat_at, self._blocked_until), self._leave_by)
 
+    @property
+    def _loads(self) -> bool:
+        return any(copy.state == "loading" for copy in self.copies.values())
+
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold."""
         assert all(key == (copy.model, copy.version) for key, copy in self.copies.items())
@@ -226,7 +230,7 @@ class Session:
 
     def _dismissed(self, message: Dismiss, now: float) -> list[Action]:
         if message.final:
-            return [Leaving(message.reason, stuck=bool(self.open) or not self.draining)]
+            return [Leaving(message.reason, stuck=bool(self.open) or self._loads)]
         return self._off_the_roster()
 
     def _drain(self, reason: str, now: float) -> list[Action]:

@@ -27,6 +27,7 @@ from headway.exits import Exit
 from headway.settings import BrokerSettings, GatewaySettings, Shared, WorkerSettings, read
 
 GATEWAY_STOP_S, WORKER_STOP_S, BROKER_STOP_S = 5.0, 3.0, 2.0  # then killed
+STORE_WATCH_S = 2.0  # a developer adds a version and sees it
 DRAIN_S = 2.0  # a worker ends by itself before it is killed, which others on its GPU might feel
 NEEDED = {"torch": "worker", "falcon": "gateway", "gunicorn": "gateway"}  # module: extra it comes with
 
@@ -49,10 +50,15 @@ class Stack:
     def ranks(self) -> list[list[Command]]:
         """The processes in the order they are started."""
         return [
-            [self._command("broker", "headway_broker", BROKER_STOP_S, model_store=self.broker.model_store)],
+            [self._broker()],
             [self._worker(i) for i in range(self.workers)],
             [self._gateway()],
         ]
+
+    def _broker(self) -> Command:
+        store, watch_s = self.broker.model_store, self.broker.store_watch_s or STORE_WATCH_S
+        options = {"model_store": store, "store_watch_s": watch_s}
+        return self._command("broker", "headway_broker", BROKER_STOP_S, **options)
 
     def _worker(self, i: int) -> Command:
         device = self.devices[i % len(self.devices)]
@@ -64,7 +70,9 @@ class Stack:
         return self._command("gateway", "headway_gateway", GATEWAY_STOP_S, **options)
 
     def _command(self, called: str, module: str, stop_s: float, /, **options: object) -> Command:
-        shared = {key: getattr(self.broker, key) for key in ("run_dir", "log_level", "log_format")}
+        shared = {
+            key: getattr(self.broker, key) for key in ("run_dir", "state_dir", "log_level", "log_format")
+        }
         config = {"config": self.config} if self.config else {}
         return Command(called, [sys.executable, "-m", module, *_arguments(shared | config | options)], stop_s)
 
@@ -77,6 +85,7 @@ class Stack:
 @setting_option(GatewaySettings, "http")
 @setting_option(GatewaySettings, "processes", flag="--gateway-processes")
 @setting_option(Shared, "run_dir")
+@setting_option(Shared, "state_dir")
 @setting_option(Shared, "log_level")
 @setting_option(Shared, "log_format")
 @config_option
