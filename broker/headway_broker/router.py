@@ -22,7 +22,8 @@ from types import FrameType
 import zmq
 
 from headway import link, logs, shm
-from headway.errors import RemoteProtocolError
+from headway.errors import RemoteProtocolError, SettingsError
+from headway.messages import Batches, Message, Results
 from headway.settings import BrokerSettings
 from headway.wire import decode
 from headway_broker.events import (
@@ -37,8 +38,9 @@ from headway_broker.events import (
     ToWorker,
     WorkerGone,
 )
+from headway_broker.inlining import Inliner, from_elsewhere
 from headway_broker.scheduler import Scheduler
-from headway_broker.sockets import CALLERS, WORKERS, Door, Sockets
+from headway_broker.sockets import CALLERS, WORKERS, Door, Sockets, is_remote, shown
 
 DRAIN_MAX = 1000
 BACKLOG_MAX = 1000
@@ -61,15 +63,20 @@ class Router:
         self._stopping = False
         self._sweep_at = 0.0
         self._sockets = Sockets(settings, BACKLOG_MAX, self._gone)
+        self._inliner = Inliner(settings.run_dir / shm.FOLDER)
 
     def open(self) -> None:
-        """Raises: BrokerLocked; SettingsError for an address that cannot be bound; OSError for a run
-        directory that cannot be made."""
+        """Raises: BrokerLocked; SettingsError for an address that cannot be bound, or keys that are not as
+        they must be; OSError for a run directory that cannot be made."""
         self._listen_to_signals()  # first: from here on a SIGTERM must not leave anything behind
         run_dir = self._settings.run_dir
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(run_dir / "broker.lock")
-        self._sockets.open()
+        try:
+            self._sockets.open()
+        except SettingsError:
+            self._unlock()
+            raise
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -82,6 +89,10 @@ class Router:
     def close(self) -> None:
         """Leave nothing behind."""
         self._sockets.close()
+        self._inliner.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
         (self._settings.run_dir / "broker.lock").unlink(missing_ok=True)
         os.close(self._lock)
 
@@ -102,7 +113,7 @@ class Router:
         now = time.monotonic()
         if self._sockets.has_backlog:
             self._sockets.send_backlog(now)
-        for door in self._sockets.ready(ready):
+        for door in self._sockets.ready(ready, now):
             self._drain(door, now)
         for action in self._scheduler.wake(now):
             self._do(action, now)
@@ -114,30 +125,45 @@ class Router:
         self._sweep_at = now + SWEEP_S
         if count := shm.sweep(self._settings.run_dir / shm.FOLDER):
             _log.info("segments removed, their owners are gone", count=count)
+        self._inliner.tidy()
 
     def _drain(self, door: Door, now: float) -> None:
         event = FromCaller if door.side == CALLERS else FromWorker
         for _ in range(DRAIN_MAX):
-            received = door.receive()
+            received = self._sockets.receive(door, now)
             if received is None:
                 return
             identity, *frames = received
             try:
                 if len(frames) != 1:
                     raise RemoteProtocolError(f"a message is one frame, not {len(frames)}")
-                self._scheduler.handle(event(identity, decode(frames[0])), now)
+                message = decode(frames[0])
+                if door.remote:
+                    message = from_elsewhere(message)
+                self._scheduler.handle(event(identity, message), now)
             except RemoteProtocolError as error:
                 self._scheduler.handle(Refused(door.side), now)
-                _log.warning("message refused", side=door.side, peer=identity.hex()[:16], reason=str(error))
+                _log.warning("message refused", side=door.side, peer=shown(identity), reason=str(error))
 
     def _do(self, action: Action, now: float) -> None:
         match action:
             case ToCaller(caller, message):
                 self._sockets.send(CALLERS, caller, message, now)
             case ToWorker(worker, message):
-                self._sockets.send(WORKERS, worker, message, now)
+                self._to_worker(worker, message, now)
             case Note(event, facts):
                 _log.info(event, **facts)
+
+    def _to_worker(self, worker: bytes, message: Message, now: float) -> None:
+        if not isinstance(message, Batches) or not is_remote(worker):
+            self._sockets.send(WORKERS, worker, message, now)
+            return
+        messages, results = self._inliner.outgoing(message.batches)
+        for inlined in messages:
+            self._sockets.send(WORKERS, worker, inlined, now)
+        if results:
+            _log.warning("requests answered in a worker's place", worker=shown(worker), count=len(results))
+            self._scheduler.handle(FromWorker(worker, Results(results)), now)
 
     def _gone(self, side: str, peer: bytes, now: float, reason: str, dead: bool) -> None:
         gone: Event = CallerGone(peer) if side == CALLERS else WorkerGone(peer, reason, dead)

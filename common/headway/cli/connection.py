@@ -28,7 +28,7 @@ def client_of(settings: Shared, address: str | None = None) -> Iterator[Client]:
     """
     address = address or settings.callers_address
     try:
-        with Client(address) as client:
+        with Client(address, settings=settings) as client:
             yield client
     except HeadwayError as error:
         where = f" ({address})" if isinstance(error, BrokerUnreachable) else ""
