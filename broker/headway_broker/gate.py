@@ -33,7 +33,7 @@ class Gate:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folders: dict[str, Path]) -> None:
         self._lists = {domain: _List(domain, folder) for domain, folder in folders.items()}
         self._look_at = 0.0
-        self._authenticator = ThreadAuthenticator(context)
+        self._authenticator = _Authenticator(context)
 
     @property
     def refused(self) -> int:
@@ -61,6 +61,17 @@ class Gate:
     def knows(self, domain: str, key: bytes) -> bool:
         """Whether the key is still allowed."""
         return self._lists[domain].name_of(key) is not None
+
+
+class _Authenticator(ThreadAuthenticator):
+    """Refuses for now (300) and not for good (400). libzmq keeps a peer from trying again that was refused
+    for good, so a worker whose key is allowed a minute late would have to be started again."""
+
+    def _send_zap_reply(
+        self, request_id: bytes, status_code: bytes, status_text: bytes, user_id: str = "anonymous"
+    ) -> None:
+        status_code = b"300" if status_code == b"400" else status_code
+        super()._send_zap_reply(request_id, status_code, status_text, user_id)
 
 
 class _List:

@@ -34,6 +34,7 @@ BROKER, CALLER, WORKER = "broker", "caller", "worker"
 FOLDERS = {CALLER: "callers", WORKER: "workers"}
 PAIR, PUBLIC = ".key", ".pub"
 PLAIN = "plain"
+_ANY_PAIR, _ANY_PUBLIC = f"[!.]*{PAIR}", f"[!.]*{PUBLIC}"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}", re.ASCII)
 _ROLE = re.compile(r'^\s*role\s*=\s*"?(caller|worker|broker)"?\s*$', re.MULTILINE)
 _FILE = """#   {what}
@@ -121,7 +122,7 @@ class Allowed:
             return []
         names: dict[bytes, str] = {}
         problems = []
-        for path in sorted(self._folder.glob(f"*{PUBLIC}")):
+        for path in sorted(self._folder.glob(_ANY_PUBLIC)):
             try:
                 names[_public(path, "remove it")] = path.stem
             except SettingsError as error:
@@ -203,13 +204,13 @@ def revoke(folder: Path, name: str, role: str = "") -> list[Path]:
 
 def listed(folder: Path) -> list[Entry]:
     """Every key in the folder, and what is wrong with it; never a secret."""
-    pairs = [_entry(path, pair=True) for path in sorted(folder.glob(f"*{PAIR}"))]
+    pairs = [_entry(path, pair=True) for path in sorted(folder.glob(_ANY_PAIR))]
     have = {entry.name for entry in pairs}
-    others = [_entry(p) for p in sorted(folder.glob(f"*{PUBLIC}")) if p.stem not in have]
+    others = [_entry(p) for p in sorted(folder.glob(_ANY_PUBLIC)) if p.stem not in have]
     allowed = [
         _entry(path, role=role)
         for role, inner in FOLDERS.items()
-        for path in sorted((folder / inner).glob(f"*{PUBLIC}"))
+        for path in sorted((folder / inner).glob(_ANY_PUBLIC))
     ]
     return pairs + others + allowed
 
@@ -228,7 +229,7 @@ def _own_name(settings: Shared, role: str) -> str:
     if settings.key_name:
         _check_name(settings.key_name)
         return settings.key_name
-    pairs = [path for path in sorted(folder.glob(f"*{PAIR}")) if path.stem != BROKER]
+    pairs = [path for path in sorted(folder.glob(_ANY_PAIR)) if path.stem != BROKER]
     names = [path.stem for path in pairs if _role_or_none(path) == role]
     if len(names) > 1:
         raise SettingsError(f"key_name: {folder} has several keys of a {role}: {', '.join(names)}; say which")

@@ -23,7 +23,9 @@ def check(address: str, where: str) -> None:
     """Raises: SettingsError, beginning with `where`, for what is not `tcp://HOST:PORT`."""
     parts = _TCP.fullmatch(address)
     if not parts or not 0 < int(parts["port"]) < 65536:
-        raise SettingsError(f"{where}: the address {address!r} is not of the form tcp://HOST:PORT, or tcp://[IPV6]:PORT")
+        raise SettingsError(
+            f"{where}: the address {address!r} is not of the form tcp://HOST:PORT, or tcp://[IPV6]:PORT"
+        )
 
 
 def host_of(address: str) -> str:
