@@ -60,7 +60,7 @@ class Board:
         for key in done:
             self.retiring.discard(key)
             for parts in (self.queues, self.stats, self.costs, self.copies, self.scaling):
-                parts.pop(key, None)  # type: ignore[attr-defined]
+                parts.pop(key, None)
         return done
 
     def ready(self, key: Key) -> int:

@@ -1,6 +1,6 @@
 """The operator's commands: who may give them, what each changes, and when it is answered.
 
-Pure. Knows: the verbs of PROTOCOL.md section 9. Must not know: how copies are placed or traffic moved (that is
+Pure. Knows: the verbs of PROTOCOL.md, section 9. Must not know: how copies are placed, traffic moved (that is
 `steering`), sockets, files.
 
 A verb changes what is ordered, and returns a *look*: a function that gives the answer, None while the

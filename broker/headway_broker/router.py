@@ -1,11 +1,9 @@
-"""The broker's one loop: two sockets, a clock, and the scheduler that they feed.
+"""The broker's one loop: its sockets, a clock, and the scheduler that they feed.
 
-Knows: ZeroMQ, time, the log. Must not know: why anything is sent.
+Knows: ZeroMQ, time, the log. Must not know: why anything is sent, how a peer is reached (`sockets`).
 
-Each turn drains both sockets (bounded, so that one flood cannot starve the other), gives every message
-to the scheduler, wakes it once, and sends what it says. Nothing blocks: a peer that is gone is reported
-to the scheduler, and for one whose pipe is full the messages are kept, in order, and tried again, up to a
-bound for each peer.
+Each turn drains all sockets (bounded, so that one flood cannot starve the others), gives every message
+to the scheduler, wakes it once, and sends what it says. Nothing blocks.
 
 One broker per run directory: it holds a lock beside its sockets, because a second bind on an `ipc` path
 succeeds and silently takes the path away.
@@ -18,7 +16,6 @@ import os
 import secrets
 import signal
 import time
-from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -27,10 +24,10 @@ from typing import Any
 import zmq
 
 from headway import link, logs, shm
-from headway.errors import LocalProtocolError, RemoteProtocolError, SettingsError
-from headway.messages import Message
+from headway.errors import RemoteProtocolError, SettingsError
+from headway.messages import Batches, Message, Results
 from headway.settings import BrokerSettings
-from headway.wire import decode, encode
+from headway.wire import decode
 from headway_broker.events import (
     Action,
     CallerGone,
@@ -45,7 +42,9 @@ from headway_broker.events import (
     ToWorker,
     WorkerGone,
 )
+from headway_broker.inlining import Inliner, from_elsewhere
 from headway_broker.scheduler import Scheduler
+from headway_broker.sockets import CALLERS, WORKERS, Door, Sockets, is_remote, shown
 from headway_broker.statefile import StateFile
 from headway_broker.storereader import StoreReader
 
@@ -71,44 +70,42 @@ class Router:
         self._store = StoreReader(settings.model_store, settings.store_watch_s)
         self._stopping = False
         self._sweep_at = 0.0
-        self._backlog: dict[tuple[zmq.Socket[bytes], bytes], deque[bytes]] = {}
+        self._sockets = Sockets(settings, BACKLOG_MAX, self._gone)
+        self._inliner = Inliner(settings.run_dir / shm.FOLDER)
 
     def open(self) -> None:
-        """Raises: BrokerLocked; SettingsError for an address that cannot be bound; OSError for a run
-        directory that cannot be made."""
+        """Raises: BrokerLocked; SettingsError for an address that cannot be bound, or keys that are not as
+        they must be; OSError for a run directory that cannot be made."""
         self._listen_to_signals()  # first: from here on a SIGTERM must not leave anything behind
         run_dir = self._settings.run_dir
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(run_dir / "broker.lock")
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._callers = self._bound(self._settings.callers_address)
-        self._workers = self._bound(self._settings.workers_address)
+        try:
+            self._sockets.open()
+        except SettingsError:
+            self._unlock()
+            raise
         self._store.start()
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
         poller = zmq.Poller()
-        for source in (self._callers, self._workers, self._wakeup, self._store.fd):
+        for source in (self._wakeup, self._store.fd):
             poller.register(source, zmq.POLLIN)
+        self._sockets.register(poller)
         while not self._stopping:
             self._turn(poller)
 
     def close(self) -> None:
         """Leave nothing behind."""
         self._store.close()
-        self._callers.close()
-        self._workers.close()
-        self._context.term()
-        for address in (self._settings.callers_address, self._settings.workers_address):
-            Path(address.removeprefix("ipc://")).unlink(missing_ok=True)
+        self._sockets.close()
+        self._inliner.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
         (self._settings.run_dir / "broker.lock").unlink(missing_ok=True)
         os.close(self._lock)
-
-    def _bound(self, address: str) -> zmq.Socket[bytes]:
-        try:
-            return link.router(self._context, address)
-        except zmq.ZMQError as error:
-            raise SettingsError(f"run_dir: cannot listen at {address}: {error}") from None
 
     def _listen_to_signals(self) -> None:
         self._wakeup, alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -127,16 +124,14 @@ class Router:
 
     def _turn(self, poller: zmq.Poller) -> None:
         wait_ms = link.wait_ms(self._scheduler.next_wake(), time.monotonic())
-        if self._backlog:
+        if self._sockets.has_backlog:
             wait_ms = RETRY_MS if wait_ms is None else min(wait_ms, RETRY_MS)
         ready = dict(poller.poll(wait_ms))
         now = time.monotonic()
-        if self._backlog:
-            self._send_backlog(now)
-        if self._workers in ready:  # first: results free credit for the requests that follow
-            self._drain(self._workers, FromWorker, "workers", now)
-        if self._callers in ready:
-            self._drain(self._callers, FromCaller, "callers", now)
+        if self._sockets.has_backlog:
+            self._sockets.send_backlog(now)
+        for door in self._sockets.ready(ready, now):
+            self._drain(door, now)
         if self._store.fd in ready:
             for read in self._store.take():
                 self._scheduler.handle(read, now)
@@ -150,29 +145,32 @@ class Router:
         self._sweep_at = now + SWEEP_S
         if count := shm.sweep(self._settings.run_dir / shm.FOLDER):
             _log.info("segments removed, their owners are gone", count=count)
+        self._inliner.tidy()
 
-    def _drain(
-        self, socket: zmq.Socket[bytes], event: type[FromCaller] | type[FromWorker], side: str, now: float
-    ) -> None:
+    def _drain(self, door: Door, now: float) -> None:
+        event = FromCaller if door.side == CALLERS else FromWorker
         for _ in range(DRAIN_MAX):
-            received = link.receive_from(socket)
+            received = self._sockets.receive(door, now)
             if received is None:
                 return
             identity, *frames = received
             try:
                 if len(frames) != 1:
                     raise RemoteProtocolError(f"a message is one frame, not {len(frames)}")
-                self._scheduler.handle(event(identity, decode(frames[0])), now)
+                message = decode(frames[0])
+                if door.remote:
+                    message = from_elsewhere(message)
+                self._scheduler.handle(event(identity, message), now)
             except RemoteProtocolError as error:
-                self._scheduler.handle(Refused(side), now)
-                _log.warning("message refused", side=side, peer=identity.hex()[:16], reason=str(error))
+                self._scheduler.handle(Refused(door.side), now)
+                _log.warning("message refused", side=door.side, peer=shown(identity), reason=str(error))
 
     def _do(self, action: Action, now: float) -> None:
         match action:
             case ToCaller(caller, message):
-                self._send(self._callers, caller, message, now)
+                self._sockets.send(CALLERS, caller, message, now)
             case ToWorker(worker, message):
-                self._send(self._workers, worker, message, now)
+                self._to_worker(worker, message, now)
             case Note(event, facts):
                 _log.info(event, **facts)
             case ReadStore():
@@ -188,44 +186,19 @@ class Router:
                 "orders not kept: a restart would forget them", path=self._state.path, reason=str(error)
             )
 
-    def _send(self, socket: zmq.Socket[bytes], peer: bytes, message: Message, now: float) -> None:
-        try:
-            frame = encode(message)
-        except LocalProtocolError as error:
-            _log.error("message not sent", peer=peer.hex()[:16], reason=str(error))
+    def _to_worker(self, worker: bytes, message: Message, now: float) -> None:
+        if not isinstance(message, Batches) or not is_remote(worker):
+            self._sockets.send(WORKERS, worker, message, now)
             return
-        key = (socket, peer)
-        if key not in self._backlog and self._send_frame(socket, peer, frame, now):
-            return
-        waiting = self._backlog.setdefault(key, deque())
-        waiting.append(frame)
-        if len(waiting) > BACKLOG_MAX:
-            del self._backlog[key]
-            self._gone(socket, peer, now, "it does not read what it is sent", dead=False)
+        messages, results = self._inliner.outgoing(message.batches)
+        for inlined in messages:
+            self._sockets.send(WORKERS, worker, inlined, now)
+        if results:
+            _log.warning("requests answered in a worker's place", worker=shown(worker), count=len(results))
+            self._scheduler.handle(FromWorker(worker, Results(results)), now)
 
-    def _send_frame(self, socket: zmq.Socket[bytes], peer: bytes, frame: bytes, now: float) -> bool:
-        """False when the peer's pipe is full."""
-        try:
-            link.send_to(socket, peer, frame)
-        except zmq.Again:
-            return False
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
-            self._gone(socket, peer, now, "its connection is gone")
-        return True
-
-    def _send_backlog(self, now: float) -> None:
-        for key, waiting in list(self._backlog.items()):
-            while waiting and self._send_frame(*key, waiting[0], now):
-                waiting.popleft()
-            if not waiting:
-                del self._backlog[key]
-
-    def _gone(
-        self, socket: zmq.Socket[bytes], peer: bytes, now: float, reason: str, dead: bool = True
-    ) -> None:
-        gone: Event = CallerGone(peer) if socket is self._callers else WorkerGone(peer, reason, dead)
+    def _gone(self, side: str, peer: bytes, now: float, reason: str, dead: bool) -> None:
+        gone: Event = CallerGone(peer) if side == CALLERS else WorkerGone(peer, reason, dead)
         self._scheduler.handle(gone, now)
 
 

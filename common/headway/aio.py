@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 import zmq
 
-from headway import link, logs
+from headway import keys, link, logs
 from headway.body import Body
 from headway.calls import Abandon, Action, Call, Calls
 from headway.errors import BrokerUnreachable, InternalError
@@ -54,7 +54,7 @@ from headway.outgoing import (
     reply_of,
     tensors_of,
 )
-from headway.settings import ClientSettings, read
+from headway.settings import ClientSettings, Shared, read
 from headway.tensors import Array, Tensors
 
 _log = logs.get("headway.client")
@@ -72,7 +72,11 @@ _NOBODY: tuple[Done, None] = (lambda outcome: None, None)
 
 
 class AsyncClient:
-    """A connection to one broker, used from one event loop. Open it after a fork, never before."""
+    """A connection to one broker, used from one event loop. Open it after a fork, never before.
+
+    A `tcp://` address needs keys; where they are, `settings` say, or else the environment and the file.
+    Raises: SettingsError for keys that are missing.
+    """
 
     def __init__(
         self,
@@ -80,12 +84,15 @@ class AsyncClient:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         shm_bytes: int | None = None,
         shm_full: str | None = None,
+        settings: Shared | None = None,
     ) -> None:
-        settings = read(ClientSettings)
-        self.address = address or settings.callers_address
-        size = settings.shm_bytes if shm_bytes is None else shm_bytes
-        self.lender = Lender(self.address, size, refuses=(shm_full or settings.shm_full) == "refuse")
+        own = read(ClientSettings)
+        self.address = address or own.callers_address
+        curve = keys.to_broker(settings or own, self.address, keys.CALLER)
+        size = own.shm_bytes if shm_bytes is None else shm_bytes
+        self.lender = Lender(self.address, size, refuses=(shm_full or own.shm_full) == "refuse")
         self.stalls = 0
+        self._curve = curve
         self._fresh = 0  # calls started since the last message
         self._heard = self._heard_before = 0  # messages, now and at the last look for a stall
         self._timeout_s = timeout_s
@@ -111,7 +118,7 @@ class AsyncClient:
         Raises: SettingsError for an address that is none.
         """
         self._loop = asyncio.get_running_loop()
-        self._context, self._socket = link.caller(self.address)
+        self._context, self._socket = link.caller(self.address, self._curve)
         self._fd = self._socket.fileno()
         self._loop.add_reader(self._fd, self._safely, self._on_readable)
         self._safety = self._loop.call_later(SAFETY_S, self._safely, self._look_for_stall)

@@ -22,7 +22,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from headway import logs
+from headway import keys, logs
 from headway.body import Body
 from headway.calls import Call
 from headway.errors import HeadwayError, InternalError
@@ -46,7 +46,7 @@ from headway.outgoing import (
     tensors_of,
 )
 from headway.pump import Pump
-from headway.settings import ClientSettings, read
+from headway.settings import ClientSettings, Shared, read
 from headway.tensors import Array, Tensors
 
 _log = logs.get("headway.client")
@@ -57,8 +57,9 @@ class Client:
     """A connection to one broker. `address` defaults to the broker in the run directory.
 
     A client does not survive a fork: open it in the child. Opening does not wait for the broker, and
-    requests wait for it (until their timeout, at most 10 s of silence). Raises: SettingsError for an
-    address that is none.
+    requests wait for it (until their timeout, at most 10 s of silence). A `tcp://` address needs keys; where
+    they are, `settings` say, or else the environment and the file. Raises: SettingsError for an address
+    that is none, or keys that are missing.
     """
 
     def __init__(
@@ -67,14 +68,16 @@ class Client:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         shm_bytes: int | None = None,
         shm_full: str | None = None,
+        settings: Shared | None = None,
     ) -> None:
-        settings = read(ClientSettings)
-        self.address = address or settings.callers_address
-        size = settings.shm_bytes if shm_bytes is None else shm_bytes
-        self.lender = Lender(self.address, size, refuses=(shm_full or settings.shm_full) == "refuse")
+        own = read(ClientSettings)
+        self.address = address or own.callers_address
+        curve = keys.to_broker(settings or own, self.address, keys.CALLER)
+        size = own.shm_bytes if shm_bytes is None else shm_bytes
+        self.lender = Lender(self.address, size, refuses=(shm_full or own.shm_full) == "refuse")
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
-        self._pump = Pump(self.address, self.lender)
+        self._pump = Pump(self.address, self.lender, curve)
 
     def __enter__(self) -> Client:
         return self

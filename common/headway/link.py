@@ -1,6 +1,6 @@
 """ZeroMQ sockets with the options that Headway needs, set in one place.
 
-Knows: libzmq's pitfalls. Must not know: messages.
+Knows: libzmq's pitfalls. Must not know: messages, where keys come from.
 
 * A plain ROUTER drops messages for a peer that is slow or gone; `ROUTER_MANDATORY` says so instead:
   EHOSTUNREACH (gone) or EAGAIN (its pipe is full). Sends never block.
@@ -9,6 +9,16 @@ Knows: libzmq's pitfalls. Must not know: messages.
 * Credit does the flow control; the high-water mark is only a seat-belt, and must be far above it.
 * An identity is a name and a fresh nonce: a restarted peer with its old identity stays deaf for as long
   as the old connection is half alive.
+
+Over TCP, where both ends may live and not reach each other:
+
+* Each end asks the other whether it is there (ZMTP heartbeats), or a cut link would go unnoticed for as
+  long as the kernel sends again: minutes. A connection that does not come about is given up after seconds,
+  likewise.
+* A peer that comes back with its identity while its old connection is half open would be deaf for ever:
+  `ROUTER_HANDOVER` lets the new one have it. Those who could abuse that have a key that is allowed.
+* CURVE belongs to a socket, so a ROUTER has either a path or an address. `ZAP_ENFORCE_DOMAIN` refuses
+  everybody when nobody is there who knows the keys; without it libzmq lets everybody in then.
 """
 
 from __future__ import annotations
@@ -19,7 +29,9 @@ import secrets
 
 import zmq
 
+from headway import tcp
 from headway.errors import SettingsError
+from headway.keys import Curve
 from headway.messages import MESSAGE_BYTES_MAX
 
 Socket = zmq.Socket[bytes]
@@ -28,6 +40,9 @@ LINGER_MS = 200
 HIGH_WATER = 100_000
 RECONNECT_MS = 50
 RECONNECT_MS_MAX = 1000
+BEAT_MS, BEAT_TIMEOUT_MS = 1000, 3000
+CONNECT_TIMEOUT_MS = 2000
+KEEPALIVE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 30, 5, 4
 
 # PERF: pyzmq's flags are enums; to combine two, or to hear "nothing there" as an exception, costs more
 # than the call: 6.9 us to receive, 7.2 to learn that there is no more and 9.8 to send with the plain
@@ -37,18 +52,22 @@ _MORE = int(zmq.SNDMORE)
 _READABLE = int(zmq.POLLIN)
 
 
-def caller(address: str) -> tuple[zmq.Context[zmq.Socket[bytes]], zmq.Socket[bytes]]:
+def caller(
+    address: str, curve: Curve | None = None
+) -> tuple[zmq.Context[zmq.Socket[bytes]], zmq.Socket[bytes]]:
     """A context and a DEALER for one more caller of the broker. Raises: SettingsError as `dealer`."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     identity = f"client-{os.getpid()}.".encode() + secrets.token_bytes(8)
     try:
-        return context, dealer(context, address, identity)
+        return context, dealer(context, address, identity, curve)
     except SettingsError:
         context.term()
         raise
 
 
-def dealer(context: zmq.Context[zmq.Socket[bytes]], address: str, identity: bytes) -> zmq.Socket[bytes]:
+def dealer(
+    context: zmq.Context[zmq.Socket[bytes]], address: str, identity: bytes, curve: Curve | None = None
+) -> zmq.Socket[bytes]:
     """A connected DEALER; it connects again by itself for as long as it is open.
 
     Raises: SettingsError for an address that is none.
@@ -59,6 +78,12 @@ def dealer(context: zmq.Context[zmq.Socket[bytes]], address: str, identity: byte
     socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
+    if tcp.is_tcp(address):
+        _over_tcp(socket, address)
+        socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS)
+    if curve:
+        _with_keys(socket, curve)
+        socket.setsockopt(zmq.CURVE_SERVERKEY, curve.broker)
     try:
         socket.connect(address)
     except zmq.ZMQError as error:
@@ -67,12 +92,23 @@ def dealer(context: zmq.Context[zmq.Socket[bytes]], address: str, identity: byte
     return socket
 
 
-def router(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
-    """A bound ROUTER that reports unreachable peers."""
+def router(
+    context: zmq.Context[zmq.Socket[bytes]], address: str, curve: Curve | None = None, domain: str = ""
+) -> zmq.Socket[bytes]:
+    """A bound ROUTER that reports unreachable peers. With keys, whoever answers ZAP requests in this context
+    for `domain` says who may come. Raises: zmq.ZMQError."""
     socket = context.socket(zmq.ROUTER)
     _common(socket)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.BACKLOG, 4096)
+    if tcp.is_tcp(address):
+        _over_tcp(socket, address)
+        socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+    if curve:
+        _with_keys(socket, curve)
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.ZAP_DOMAIN, domain.encode())
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
     try:
         socket.bind(address)
     except zmq.ZMQError:
@@ -94,6 +130,20 @@ def receive_from(socket: zmq.Socket[bytes]) -> list[bytes] | None:
     while socket.getsockopt(zmq.RCVMORE):
         frames.append(socket.recv(_NOW))
     return frames
+
+
+def receive_known(socket: zmq.Socket[bytes]) -> tuple[list[bytes], bytes] | None:
+    """As `receive_from`, with the public key of who sent it; the key is empty where keys are not used."""
+    if not _is_readable(socket):
+        return None
+    frames = [socket.recv(_NOW, copy=False)]
+    while socket.getsockopt(zmq.RCVMORE):
+        frames.append(socket.recv(_NOW, copy=False))
+    try:
+        key = str(frames[-1].get("User-Id")).encode()
+    except zmq.ZMQError:
+        key = b""
+    return [frame.bytes for frame in frames], key
 
 
 def send(socket: zmq.Socket[bytes], frame: bytes) -> bool:
@@ -129,3 +179,19 @@ def _common(socket: zmq.Socket[bytes]) -> None:
     socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
     socket.setsockopt(zmq.SNDHWM, HIGH_WATER)
     socket.setsockopt(zmq.RCVHWM, HIGH_WATER)
+
+
+def _over_tcp(socket: zmq.Socket[bytes], address: str) -> None:
+    socket.setsockopt(zmq.HEARTBEAT_IVL, BEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, BEAT_TIMEOUT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TTL, BEAT_TIMEOUT_MS)
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_S)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT)
+    socket.setsockopt(zmq.IPV6, int(tcp.is_ipv6(address)))
+
+
+def _with_keys(socket: zmq.Socket[bytes], curve: Curve) -> None:
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, curve.public)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, curve.secret)

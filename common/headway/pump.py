@@ -31,6 +31,7 @@ from headway import link, logs
 from headway.calls import Abandon, Action, Call, Calls, Event
 from headway.errors import BrokerUnreachable, HeadwayError, InternalError
 from headway.inbox import drain
+from headway.keys import Curve
 from headway.lent import Lender
 from headway.messages import Bye
 from headway.outbox import carry_out
@@ -51,7 +52,7 @@ class Pump:
     """One connection to the broker, for any number of threads. Raises: SettingsError for an address that is
     none."""
 
-    def __init__(self, address: str, lender: Lender) -> None:
+    def __init__(self, address: str, lender: Lender, curve: Curve | None = None) -> None:
         self._lender = lender
         self._pid = os.getpid()
         self._calls = Calls()
@@ -64,7 +65,7 @@ class Pump:
         self._leader = 0
         self._lead = threading.Lock()
         self._lock = threading.Lock()  # nobody writes to the signal once it is closed
-        self._context, self._socket = link.caller(address)
+        self._context, self._socket = link.caller(address, curve)
         self._signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)

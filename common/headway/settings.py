@@ -61,6 +61,14 @@ class Shared:
     state_dir: Path = setting(default_state_dir, "folder of the management token, keys, and what was ordered")
     log_level: str = setting("info", "debug, info, warning or error")
     log_format: str = setting("text", "text or json, one line per event")
+    tcp_security: str = setting("curve", "TCP with keys (curve), or without any encryption or proof (plain)")
+    keys_dir: str = setting("", "folder of the keys for TCP; default: keys in state_dir")
+    key_name: str = setting("", "own key pair, a name in keys_dir; default: the only one for the role")
+
+    @property
+    def keys_path(self) -> Path:
+        """Where the keys for TCP are."""
+        return Path(self.keys_dir) if self.keys_dir else self.state_dir / "keys"
 
     @property
     def callers_address(self) -> str:
@@ -74,7 +82,24 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class ClientSettings(Shared):
+class Joining(Shared):
+    """Whoever connects to a broker: in the run directory, or where `broker` says."""
+
+    broker: str = setting("", "the broker's address, such as tcp://10.0.0.1:7401; default: in run_dir")
+
+    @property
+    def callers_address(self) -> str:
+        """Where a gateway or a direct client finds the broker."""
+        return self.broker or super().callers_address
+
+    @property
+    def workers_address(self) -> str:
+        """Where a worker or an agent finds the broker."""
+        return self.broker or super().workers_address
+
+
+@dataclass(frozen=True)
+class ClientSettings(Joining):
     """A program with a client of its own."""
 
     section: ClassVar[str] = "client"
@@ -94,10 +119,12 @@ class BrokerSettings(Shared):
     heartbeat_ms: int = setting(500, "a worker says something at least this often")
     silence_s: float = setting(3.0, "an idle worker silent for so long is lost")
     load_timeout_s: float = setting(600.0, "a worker that loads a model for longer is lost")
+    callers_tcp: str = setting("", "listen here too for callers on other hosts, such as tcp://10.0.0.1:7401")
+    workers_tcp: str = setting("", "listen here too for workers on other hosts, such as tcp://10.0.0.1:7402")
 
 
 @dataclass(frozen=True)
-class WorkerSettings(Shared):
+class WorkerSettings(Joining):
     """A worker."""
 
     section: ClassVar[str] = "worker"
@@ -106,10 +133,11 @@ class WorkerSettings(Shared):
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
     threads: int = setting(0, "torch's CPU threads; 0 leaves torch's default")
     drain_s: float = setting(30.0, "how long a worker that was told to stop may finish what it has")
+    model_store: str = setting("", "the models' folder on this host; default: the broker's, by the same path")
 
 
 @dataclass(frozen=True)
-class GatewaySettings(Shared):
+class GatewaySettings(Joining):
     """The HTTP gateway."""
 
     section: ClassVar[str] = "gateway"
@@ -126,7 +154,11 @@ class GatewaySettings(Shared):
 
 SECTIONS: tuple[type[Shared], ...] = (ClientSettings, BrokerSettings, WorkerSettings, GatewaySettings)
 S = TypeVar("S", bound=Shared)
-_CHOICES = {"log_format": ("text", "json"), "shm_full": ("inline", "refuse")}
+_CHOICES = {
+    "log_format": ("text", "json"),
+    "shm_full": ("inline", "refuse"),
+    "tcp_security": ("curve", "plain"),
+}
 
 
 def read(cls: type[S], given: Mapping[str, Any] | None = None, file: Path | None = None) -> S:

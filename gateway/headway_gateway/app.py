@@ -42,7 +42,9 @@ class _Lifespan:
 
 def app_of(settings: GatewaySettings) -> App:
     """The gateway as a process serves it, over a client of its own."""
-    client = AsyncClient(settings.callers_address, shm_bytes=settings.shm_bytes, shm_full=settings.shm_full)
+    client = AsyncClient(
+        settings.callers_address, shm_bytes=settings.shm_bytes, shm_full=settings.shm_full, settings=settings
+    )
     return create_app(client, settings)
 
 

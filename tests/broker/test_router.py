@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -65,9 +65,9 @@ class Broker:
         self.processes: list[subprocess.Popen[str]] = []
         self.context: zmq.Context[Any] = zmq.Context()
 
-    def start(self, code: str = "", wait: bool = True) -> subprocess.Popen[str]:
+    def start(self, code: str = "", wait: bool = True, options: Sequence[str] = ()) -> subprocess.Popen[str]:
         how = ["-c", code] if code else ["-m", "headway_broker"]
-        options = ["--run-dir", str(self.run_dir), "--model-store", str(self.store)]
+        options = ["--run-dir", str(self.run_dir), "--model-store", str(self.store), *options]
         path = ":".join(str(Path(p).absolute()) for p in sys.path if p)
         process = subprocess.Popen(
             [sys.executable, *how, *options],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ def test_versions_take_turns_as_evenly_as_their_weights_allow() -> None:
     seen = [route.choose() for _ in range(100)]
     assert Counter(seen) == {"1": 90, "2": 10}
     firsts = [i for i, version in enumerate(seen) if version == "2"]
-    assert all(later - earlier == 10 for earlier, later in zip(firsts, firsts[1:], strict=False))
+    assert all(later - earlier == 10 for earlier, later in pairwise(firsts))
 
 
 @given(weights)

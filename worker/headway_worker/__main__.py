@@ -9,7 +9,7 @@ import time
 
 import click
 
-from headway import logs, shm
+from headway import keys, logs, shm
 from headway.cli.options import settings_options
 from headway.settings import WorkerSettings
 from headway_worker import device
@@ -30,9 +30,11 @@ def main(settings: WorkerSettings) -> None:
     device.set_threads(settings.threads)
     name = settings.name or f"worker-{os.getpid()}"
     about = About(name, socket.gethostname(), os.getpid(), str(chosen))
-    loop = Loop(Session(about, drain_s=settings.drain_s), settings.workers_address, name)
+    address = settings.workers_address
+    curve = keys.to_broker(settings, address, keys.WORKER)
+    loop = Loop(Session(about, drain_s=settings.drain_s), address, name, curve)
     _log.info("worker starts", name=name, device=str(chosen))
-    sharing = Sharing(shm.folder_of(settings.workers_address), pages_for(chosen))
+    sharing = Sharing(shm.folder_of(address), pages_for(chosen))
     runner = Runner(chosen, loop.exchange.report, time.monotonic, sharing, loop.exchange)
     sys.exit(loop.run(runner))
 

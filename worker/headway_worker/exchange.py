@@ -30,6 +30,7 @@ import zmq
 
 from headway import link, logs
 from headway.inbox import drain
+from headway.keys import Curve
 from headway.messages import Load, Unload
 from headway.wire import encode
 from headway_worker.orders import Order, Report, Run
@@ -50,10 +51,11 @@ class Takes(Protocol):
 class Exchange:
     """`open` it in the main thread; then `keep` there, and `lead` in the runner's."""
 
-    def __init__(self, session: Session, address: str, identity: bytes) -> None:
+    def __init__(self, session: Session, address: str, identity: bytes, curve: Curve | None = None) -> None:
         self.exit: Leaving | None = None
         self._session = session
         self._address = address
+        self._curve = curve
         self._identity = identity
         self._lock = threading.Lock()
         self._runner_leads = False
@@ -67,7 +69,7 @@ class Exchange:
         """Raises: SettingsError for an address that is none."""
         self._runner = runner
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = link.dealer(self._context, self._address, self._identity)
+        self._socket = link.dealer(self._context, self._address, self._identity, self._curve)
         self._is_open = True
         self._at_socket = _poll(self._socket.fileno(), self._runner_call)
 

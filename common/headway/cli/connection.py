@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from headway.client import Client
-from headway.errors import BrokerUnreachable, HeadwayError
+from headway.errors import BrokerUnreachable, HeadwayError, SettingsError
 from headway.exits import Exit
 from headway.settings import Shared
 
@@ -28,8 +28,10 @@ def client_of(settings: Shared, address: str | None = None) -> Iterator[Client]:
     """
     address = address or settings.callers_address
     try:
-        with Client(address) as client:
+        with Client(address, settings=settings) as client:
             yield client
+    except SettingsError:  # ends the process as every wrong setting does
+        raise
     except HeadwayError as error:
         where = f" ({address})" if isinstance(error, BrokerUnreachable) else ""
         click.echo(f"{type(error).__name__}: {error}{where}", err=True)

@@ -16,6 +16,7 @@ COMMANDS = {
     "up": "serve the models of a folder on this machine",
     "models": "show the models of a running server, and how they are",
     "infer": "send one request to a running server, without HTTP",
+    "keys": "make and allow keys, for callers and workers on other hosts",
 }
 OTHERS = """\b
 The parts of a server, one process each, for systemd and for several machines:

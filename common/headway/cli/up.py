@@ -63,10 +63,11 @@ class Stack:
     def _worker(self, i: int) -> Command:
         device = self.devices[i % len(self.devices)]
         options = {"name": f"w{i}", "device": device, "threads": self.threads_each, "drain_s": DRAIN_S}
+        options["broker"] = ""  # this one, whatever the file says of others
         return self._command(f"w{i}", "headway_worker", WORKER_STOP_S, **options)
 
     def _gateway(self) -> Command:
-        options = {"http": self.gateway.http, "processes": self.gateway.processes}
+        options = {"http": self.gateway.http, "processes": self.gateway.processes, "broker": ""}
         return self._command("gateway", "headway_gateway", GATEWAY_STOP_S, **options)
 
     def _command(self, called: str, module: str, stop_s: float, /, **options: object) -> Command:
