@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import sys
 
 import click
@@ -9,6 +10,7 @@ import click
 from headway import logs
 from headway.cli.options import settings_options
 from headway.exits import Exit
+from headway.notify import Notifier
 from headway.settings import BrokerSettings
 from headway.store import scan
 from headway_broker.catalog import Catalog
@@ -22,11 +24,14 @@ _log = logs.get("headway.broker")
 @settings_options(BrokerSettings)
 def main(settings: BrokerSettings) -> None:
     """Batch requests by model and dispatch them to workers."""
+    faulthandler.enable()  # a watchdog ends it with SIGABRT: the log shall say where it stood
+    notifier = Notifier.from_environment()
     found = scan(settings.model_store)
     for (model, version), reason in found.broken.items():
         _log.warning("model refused", model=model, version=version, reason=reason)
     times = BrokerTimes(settings.heartbeat_ms / 1000, settings.silence_s, settings.load_timeout_s)
-    router = Router(settings, Scheduler(Catalog(found.specs, found.broken), fresh_nonce(), times))
+    scheduler = Scheduler(Catalog(found.specs, found.broken), fresh_nonce(), times)
+    router = Router(settings, scheduler, notifier)
     try:
         router.open()
     except BrokerLocked as error:

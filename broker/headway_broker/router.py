@@ -7,6 +7,8 @@ to the scheduler, wakes it once, and sends what it says. Nothing blocks: a peer 
 to the scheduler, and for one whose pipe is full the messages are kept, in order, and tried again, up to a
 bound for each peer.
 
+Under systemd it is ready when both sockets are bound, and each turn feeds the watchdog.
+
 One broker per run directory: it holds a lock beside its sockets, because a second bind on an `ipc` path
 succeeds and silently takes the path away.
 """
@@ -14,6 +16,7 @@ succeeds and silently takes the path away.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import secrets
 import signal
@@ -27,6 +30,7 @@ import zmq
 from headway import link, logs, shm
 from headway.errors import LocalProtocolError, RemoteProtocolError, SettingsError
 from headway.messages import Message
+from headway.notify import Notifier
 from headway.settings import BrokerSettings
 from headway.wire import decode, encode
 from headway_broker.events import (
@@ -45,8 +49,9 @@ from headway_broker.scheduler import Scheduler
 
 DRAIN_MAX = 1000
 BACKLOG_MAX = 1000
-RETRY_MS = 10
+RETRY_S = 0.01
 SWEEP_S = 30.0
+STATUS_S = 5.0
 
 _log = logs.get("headway.broker")
 
@@ -58,9 +63,14 @@ class BrokerLocked(Exception):
 class Router:
     """Runs one scheduler. `open` takes lock and sockets, `run` runs until `stop`, `close` gives them back."""
 
-    def __init__(self, settings: BrokerSettings, scheduler: Scheduler) -> None:
+    def __init__(
+        self, settings: BrokerSettings, scheduler: Scheduler, notifier: Notifier | None = None
+    ) -> None:
         self._settings = settings
         self._scheduler = scheduler
+        self._notifier = notifier or Notifier()
+        self._wait_s_max = self._notifier.wait_s or math.inf
+        self._status_at = 0.0 if self._notifier.is_heard else math.inf
         self._stopping = False
         self._sweep_at = 0.0
         self._backlog: dict[tuple[zmq.Socket[bytes], bytes], deque[bytes]] = {}
@@ -81,8 +91,10 @@ class Router:
         poller = zmq.Poller()
         for source in (self._callers, self._workers, self._wakeup):
             poller.register(source, zmq.POLLIN)
+        self._notifier.ready(self._status())
         while not self._stopping:
             self._turn(poller)
+        self._notifier.stopping()
 
     def close(self) -> None:
         """Leave nothing behind."""
@@ -91,6 +103,7 @@ class Router:
         self._context.term()
         for address in (self._settings.callers_address, self._settings.workers_address):
             Path(address.removeprefix("ipc://")).unlink(missing_ok=True)
+        self._sweep(time.monotonic())
         (self._settings.run_dir / "broker.lock").unlink(missing_ok=True)
         os.close(self._lock)
 
@@ -110,10 +123,7 @@ class Router:
         self._stopping = True
 
     def _turn(self, poller: zmq.Poller) -> None:
-        wait_ms = link.wait_ms(self._scheduler.next_wake(), time.monotonic())
-        if self._backlog:
-            wait_ms = RETRY_MS if wait_ms is None else min(wait_ms, RETRY_MS)
-        ready = dict(poller.poll(wait_ms))
+        ready = dict(poller.poll(self._wait_ms(time.monotonic())))
         now = time.monotonic()
         if self._backlog:
             self._send_backlog(now)
@@ -125,6 +135,20 @@ class Router:
             self._do(action, now)
         if now >= self._sweep_at:
             self._sweep(now)
+        self._notifier.watchdog(now)
+        if now >= self._status_at:
+            self._status_at = now + STATUS_S
+            self._notifier.status(self._status())
+
+    def _wait_ms(self, now: float) -> int | None:
+        wake = self._scheduler.next_wake()
+        bound = now + (RETRY_S if self._backlog else self._wait_s_max)
+        return link.wait_ms(bound if wake is None else min(wake, bound), now)
+
+    def _status(self) -> str:
+        scheduler = self._scheduler
+        sides = (len(scheduler.catalog.specs), len(scheduler.roster.workers), len(scheduler.ledger.callers))
+        return "versions of models: {}, workers: {}, callers: {}".format(*sides)
 
     def _sweep(self, now: float) -> None:
         """Remove the shared memory of callers that died."""

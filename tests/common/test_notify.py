@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,31 +13,14 @@ from pathlib import Path
 import pytest
 
 from headway.notify import VARIABLES, Notifier
-
-
-class Ear:
-    """The socket at which systemd would listen."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self.socket.bind("\0" + address[1:] if address.startswith("@") else address)
-
-    def heard(self) -> list[str]:
-        """All datagrams that came since."""
-        found: list[str] = []
-        while True:
-            try:
-                found.append(self.socket.recv(4096).decode())
-            except BlockingIOError:
-                return found
+from tests.ear import Ear
 
 
 @pytest.fixture
 def ear(tmp_path: Path) -> Iterator[Ear]:
-    listening = Ear(str(tmp_path / "notify"))
+    listening = Ear(tmp_path / "notify")
     yield listening
-    listening.socket.close()
+    listening.close()
 
 
 def test_ready_comes_with_its_status_in_one_message(ear):
@@ -59,7 +41,7 @@ def test_an_abstract_socket_is_reached_by_its_name():
     abstract = Ear("@headway-" + secrets.token_hex(8))
     Notifier(abstract.address).ready()
     assert abstract.heard() == ["READY=1\n"]
-    abstract.socket.close()
+    abstract.close()
 
 
 def test_a_status_is_one_line_and_is_said_once(ear):
@@ -117,11 +99,11 @@ def test_without_an_address_nothing_is_said_and_nobody_waits_for_a_word(address)
 def test_a_socket_that_is_gone_is_no_error_and_ready_is_said_when_it_is_back(tmp_path):
     notifier = Notifier(str(tmp_path / "later"), watchdog_s=4.0)
     notifier.ready("serving")
-    later = Ear(str(tmp_path / "later"))
+    later = Ear(tmp_path / "later")
     notifier.watchdog(1.0)
     notifier.watchdog(5.0)
     assert later.heard() == ["READY=1\nWATCHDOG=1\n", "WATCHDOG=1\n"]
-    later.socket.close()
+    later.close()
 
 
 def test_a_reader_that_does_not_read_never_blocks_and_gets_what_it_must_know_later(ear):
