@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import socket
 import sys
@@ -12,6 +13,7 @@ import click
 from headway import __version__, logs
 from headway.cli.options import settings_options
 from headway.exits import Exit
+from headway.notify import Notifier
 from headway.settings import BrokerSettings
 from headway.store import scan
 from headway_broker.catalog import Catalog
@@ -27,6 +29,8 @@ _log = logs.get("headway.broker")
 @settings_options(BrokerSettings)
 def main(settings: BrokerSettings) -> None:
     """Batch requests by model and dispatch them to workers."""
+    faulthandler.enable()  # a watchdog ends it with SIGABRT: the log shall say where it stood
+    notifier = Notifier.from_environment()
     make_state_dir(settings.state_dir)
     state = StateFile(settings.state_dir, settings.model_store)
     desired, problem = state.read()
@@ -38,7 +42,7 @@ def main(settings: BrokerSettings) -> None:
     times = BrokerTimes(settings.heartbeat_ms / 1000, settings.silence_s, settings.load_timeout_s)
     catalog = Catalog(found.specs, found.broken, desired)
     scheduler = Scheduler(catalog, fresh_nonce(), times, about=_about(settings, problem))
-    router = Router(settings, scheduler, state)
+    router = Router(settings, scheduler, state, notifier)
     try:
         router.open()
     except BrokerLocked as error:

@@ -5,6 +5,8 @@ Knows: ZeroMQ, time, the log. Must not know: why anything is sent, how a peer is
 Each turn drains all sockets (bounded, so that one flood cannot starve the others), gives every message
 to the scheduler, wakes it once, and sends what it says. Nothing blocks.
 
+Under systemd it is ready when both sockets are bound, and each turn feeds the watchdog.
+
 One broker per run directory: it holds a lock beside its sockets, because a second bind on an `ipc` path
 succeeds and silently takes the path away.
 """
@@ -12,6 +14,7 @@ succeeds and silently takes the path away.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import secrets
 import signal
@@ -26,6 +29,7 @@ import zmq
 from headway import link, logs, shm
 from headway.errors import RemoteProtocolError, SettingsError
 from headway.messages import Batches, Message, Results
+from headway.notify import Notifier
 from headway.settings import BrokerSettings
 from headway.wire import decode
 from headway_broker.events import (
@@ -50,8 +54,9 @@ from headway_broker.storereader import StoreReader
 
 DRAIN_MAX = 1000
 BACKLOG_MAX = 1000
-RETRY_MS = 10
+RETRY_S = 0.01
 SWEEP_S = 30.0
+STATUS_S = 5.0
 
 _log = logs.get("headway.broker")
 
@@ -63,11 +68,20 @@ class BrokerLocked(Exception):
 class Router:
     """Runs one scheduler. `open` takes lock and sockets, `run` runs until `stop`, `close` gives them back."""
 
-    def __init__(self, settings: BrokerSettings, scheduler: Scheduler, state: StateFile) -> None:
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        scheduler: Scheduler,
+        state: StateFile,
+        notifier: Notifier | None = None,
+    ) -> None:
         self._settings = settings
         self._scheduler = scheduler
         self._state = state
         self._store = StoreReader(settings.model_store, settings.store_watch_s)
+        self._notifier = notifier or Notifier()
+        self._wait_s_max = self._notifier.wait_s or math.inf
+        self._status_at = 0.0 if self._notifier.is_heard else math.inf
         self._stopping = False
         self._sweep_at = 0.0
         self._sockets = Sockets(settings, BACKLOG_MAX, self._gone)
@@ -93,14 +107,17 @@ class Router:
         for source in (self._wakeup, self._store.fd):
             poller.register(source, zmq.POLLIN)
         self._sockets.register(poller)
+        self._notifier.ready(self._status())
         while not self._stopping:
             self._turn(poller)
+        self._notifier.stopping()
 
     def close(self) -> None:
         """Leave nothing behind."""
         self._store.close()
         self._sockets.close()
         self._inliner.close()
+        self._sweep(time.monotonic())
         self._unlock()
 
     def _unlock(self) -> None:
@@ -123,10 +140,7 @@ class Router:
         self._store.ask()
 
     def _turn(self, poller: zmq.Poller) -> None:
-        wait_ms = link.wait_ms(self._scheduler.next_wake(), time.monotonic())
-        if self._sockets.has_backlog:
-            wait_ms = RETRY_MS if wait_ms is None else min(wait_ms, RETRY_MS)
-        ready = dict(poller.poll(wait_ms))
+        ready = dict(poller.poll(self._wait_ms(time.monotonic())))
         now = time.monotonic()
         if self._sockets.has_backlog:
             self._sockets.send_backlog(now)
@@ -139,6 +153,20 @@ class Router:
             self._do(action, now)
         if now >= self._sweep_at:
             self._sweep(now)
+        self._notifier.watchdog(now)
+        if now >= self._status_at:
+            self._status_at = now + STATUS_S
+            self._notifier.status(self._status())
+
+    def _wait_ms(self, now: float) -> int | None:
+        wake = self._scheduler.next_wake()
+        bound = now + (RETRY_S if self._sockets.has_backlog else self._wait_s_max)
+        return link.wait_ms(bound if wake is None else min(wake, bound), now)
+
+    def _status(self) -> str:
+        scheduler = self._scheduler
+        sides = (len(scheduler.catalog.specs), len(scheduler.roster.workers), len(scheduler.ledger.callers))
+        return "versions of models: {}, workers: {}, callers: {}".format(*sides)
 
     def _sweep(self, now: float) -> None:
         """Remove the shared memory of callers that died."""

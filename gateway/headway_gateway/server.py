@@ -26,7 +26,9 @@ from uvicorn_worker import UvicornWorker
 from headway import logs
 from headway.errors import SettingsError
 from headway.exits import Exit
+from headway.notify import Notifier
 from headway.settings import GatewaySettings
+from headway_gateway.arbiter import NotifyingArbiter
 from headway_gateway.connection import Connection
 
 _log = logs.get("headway.gateway")
@@ -41,6 +43,7 @@ MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
 def serve(settings: GatewaySettings) -> int:
     """Run until told to stop; returns the exit code. Raises: SettingsError for an impossible address."""
+    notifier = Notifier.from_environment()  # gunicorn would say that it is ready before any process is
     settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         listener = bind(settings.http)
@@ -51,7 +54,7 @@ def serve(settings: GatewaySettings) -> int:
         return Exit.LOCKED
     share_metrics(settings, listener)
     try:
-        Gateway(settings, listener).run()
+        Gateway(settings, listener, notifier).run()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else Exit.FAILED
     return Exit.OK
@@ -121,11 +124,15 @@ class Log(GunicornLogger):
 class Gateway(BaseApplication):
     """gunicorn's view of us."""
 
-    def __init__(self, settings: GatewaySettings, listener: socket.socket) -> None:
+    def __init__(self, settings: GatewaySettings, listener: socket.socket, notifier: Notifier) -> None:
         self._settings = settings
+        self._notifier = notifier
         self._name = "{}:{}".format(*listener.getsockname())
         self._fd = listener.detach()
         super().__init__()
+
+    def run(self) -> None:
+        NotifyingArbiter(self, self._notifier, self._name).run()
 
     def load_config(self) -> None:
         for key, value in self._options().items():

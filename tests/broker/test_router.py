@@ -39,6 +39,7 @@ from headway.messages import (
     Welcome,
 )
 from headway.wire import decode, encode
+from tests.ear import Ear
 
 WAIT_S = 10.0
 MODEL = 'backend = "python"\nbatch_size_max = 4\n'
@@ -65,13 +66,19 @@ class Broker:
         self.processes: list[subprocess.Popen[str]] = []
         self.context: zmq.Context[Any] = zmq.Context()
 
-    def start(self, code: str = "", wait: bool = True, options: Sequence[str] = ()) -> subprocess.Popen[str]:
+    def start(
+        self,
+        code: str = "",
+        wait: bool = True,
+        options: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
         how = ["-c", code] if code else ["-m", "headway_broker"]
         options = ["--run-dir", str(self.run_dir), "--model-store", str(self.store), *options]
         path = ":".join(str(Path(p).absolute()) for p in sys.path if p)
         process = subprocess.Popen(
             [sys.executable, *how, *options],
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, **(environment or {})},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -279,3 +286,32 @@ def test_a_run_directory_that_does_not_fit_is_an_error_and_not_a_hang(broker: Br
     assert process.stderr and "x" * 120 in process.stderr.read()
     with contextlib.suppress(FileNotFoundError):
         assert list(broker.run_dir.iterdir()) in ([], [broker.run_dir / "broker.lock"])
+
+
+def test_it_tells_systemd_that_it_is_ready_alive_though_nobody_is_here_and_stopping(broker: Broker) -> None:
+    ear = Ear(broker.store.parent / "notify")
+    process = broker.start(environment=ear.environment(watchdog_s=1.0))
+    said = ear.wait_for("WATCHDOG=1", count=4)
+    assert said.startswith("READY=1\nSTATUS=versions of models: 1, workers: 0, callers: 0\n")
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(0.2)
+    ear.heard()
+    time.sleep(1.0)
+    assert ear.heard() == []
+    process.send_signal(signal.SIGCONT)
+    ear.wait_for("WATCHDOG=1")
+    process.terminate()
+    ear.wait_for("STOPPING=1")
+    assert process.wait(WAIT_S) == Exit.OK
+    ear.close()
+
+
+def test_at_its_end_it_removes_the_segments_of_callers_that_died(broker: Broker) -> None:
+    process = broker.start()
+    folder = broker.run_dir / "segments"
+    folder.mkdir()
+    left = folder / f"1-{secrets.token_hex(8)}.seg"
+    left.write_bytes(b"x")
+    process.terminate()
+    assert process.wait(WAIT_S) == Exit.OK
+    assert not left.exists()

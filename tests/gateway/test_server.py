@@ -19,6 +19,7 @@ import pytest
 from headway.errors import SettingsError
 from headway.exits import Exit
 from headway_gateway.server import bind
+from tests.ear import Ear
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -49,15 +50,21 @@ sys.exit(serve(settings))
 class Gateway:
     """A gateway's processes."""
 
-    def __init__(self, run_dir: Path, http: str = "127.0.0.1:0", processes: int = 1) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        http: str = "127.0.0.1:0",
+        processes: int = 1,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         paths = [str(ROOT / "common"), str(ROOT / "gateway")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
+        variables = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(environment or {})}
+        variables.pop("PROMETHEUS_MULTIPROC_DIR", None)
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, http, str(run_dir), str(processes)],
             stderr=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=variables,
         )
         self.log = ""
         self.port = 0
@@ -84,8 +91,8 @@ class Gateway:
 def run(tmp_path: Path) -> Iterator:
     started: list[Gateway] = []
 
-    def start(processes: int = 1) -> Gateway:
-        gateway = Gateway(tmp_path, processes=processes)
+    def start(processes: int = 1, environment: dict[str, str] | None = None) -> Gateway:
+        gateway = Gateway(tmp_path, processes=processes, environment=environment)
         started.append(gateway)
         gateway.port = int(re.search(r"http=\S*:(\d+)", gateway.wait_for("listening")).group(1))
         return gateway
@@ -165,3 +172,46 @@ def test_what_an_earlier_run_counted_is_forgotten(tmp_path, settings, monkeypatc
         share_metrics(settings, listener)
     assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(folder)
     assert list(folder.iterdir()) == []
+
+
+def pids_of(gateway: Gateway) -> set[int]:
+    pid = gateway.process.pid
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def until(true) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_systemd_hears_that_it_is_ready_when_a_process_serves_and_no_more_when_none_does(run, tmp_path):
+    ear = Ear(tmp_path / "notify")
+    gateway = run(environment=ear.environment(watchdog_s=3.0))
+    said = ear.wait_for("READY=1")
+    assert said.count("READY=1") == 1 and "arbiter booted" not in said
+    assert f"STATUS=processes that serve 127.0.0.1:{gateway.port}: 1" in said
+    assert httpx.get(gateway.url("/v2/health/live")).status_code == 200
+    ear.wait_for("WATCHDOG=1", count=2)
+    gateway.process.terminate()
+    ear.wait_for("STOPPING=1")
+    assert gateway.wait() == 0
+    ear.close()
+
+
+def test_a_reload_replaces_the_processes_and_the_old_ones_serve_until_the_new_ones_do(run, tmp_path):
+    ear = Ear(tmp_path / "notify")
+    gateway = run(processes=2, environment=ear.environment(watchdog_s=30.0))
+    ear.wait_for(": 2\n")
+    old = pids_of(gateway)
+    gateway.process.send_signal(signal.SIGHUP)
+    until(lambda: len(pids_of(gateway)) == 4)
+    slowest = 0.0
+    while pids_of(gateway) & old:
+        started = time.monotonic()
+        assert httpx.post(gateway.url("/predictions/echo"), content=b"hi").content == b"hi"
+        slowest = max(slowest, time.monotonic() - started)
+    assert len(pids_of(gateway)) == 2
+    assert slowest < 0.5, "nobody served while the new processes imported"
+    ear.close()

@@ -30,12 +30,15 @@ from headway.messages import (
     Results,
     Welcome,
 )
+from headway.notify import Notifier
 from headway.wire import decode, encode
 from headway_worker import exchange as exchange_module
+from headway_worker import tell
 from headway_worker.exchange import Exchange
 from headway_worker.loop import Loop
 from headway_worker.orders import Order, Run
 from headway_worker.session import About, Drain, Event, Leaving, Session
+from tests.ear import Ear
 
 M = TypeVar("M")
 ABOUT = About("w", "host", 7, "cpu")
@@ -95,8 +98,9 @@ class Runner:
 class Worker:
     """An exchange and its two threads. `work` is what its runner does."""
 
-    def __init__(self, address: str) -> None:
-        self.exchange = Exchange(Session(ABOUT, join_s=0.05, drain_s=0.3), address, b"w.1")
+    def __init__(self, address: str, notifier: Notifier | None = None) -> None:
+        session = Session(ABOUT, join_s=0.05, drain_s=0.3)
+        self.exchange = Exchange(session, address, b"w.1", notifier=notifier)
         self.runner = Runner(self.exchange, lambda order: self.work(order))
         self.events: list[Event] = []
         self.left: Leaving | None = None
@@ -348,3 +352,26 @@ def test_a_loop_ends_with_0_and_stops_its_runner(broker, signals):
     codes.append(loop.run(runner))
     player.join(WAIT_S)
     assert codes == [Exit.OK] and runner.done.is_set()
+
+
+def test_the_watchdog_is_fed_while_the_worker_idles_and_not_once_its_runner_hangs(
+    broker, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tell, "LEASE_MARGIN_S", 0.2)
+    ear = Ear(tmp_path / "notify")
+    worker = Worker(broker.address, Notifier(ear.address, watchdog_s=0.4))
+    go = threading.Event()
+    worker.work = lambda order: (worker.exchange.leave(), go.wait(WAIT_S), worker.answer(order))
+    broker.hear(Join)
+    broker.send(Welcome(b"broker", 20_000))  # seldom: nothing else wakes the keeper
+    assert "READY=1" in ear.wait_for("WATCHDOG=1", count=4)
+    broker.send(Batches([Batch(1, "m", "1", 300, [])]))
+    until(lambda: worker.runner.brought_by)
+    time.sleep(0.8)
+    ear.heard()
+    time.sleep(0.6)
+    assert not any("WATCHDOG" in word for word in ear.heard())
+    go.set()
+    ear.wait_for("WATCHDOG=1", count=2)
+    worker.close()
+    ear.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import socket
 import sys
@@ -11,6 +12,7 @@ import click
 
 from headway import keys, logs, shm
 from headway.cli.options import settings_options
+from headway.notify import Notifier
 from headway.settings import WorkerSettings
 from headway_worker import device
 from headway_worker.loop import Loop
@@ -26,13 +28,16 @@ _log = logs.get("headway.worker")
 @settings_options(WorkerSettings)
 def main(settings: WorkerSettings) -> None:
     """Run models for the broker, on one device."""
+    faulthandler.enable()  # a watchdog ends it with SIGABRT: the log shall say where it stood
+    notifier = Notifier.from_environment()
     chosen = device.parse(settings.device)
     device.set_threads(settings.threads)
     name = settings.name or f"worker-{os.getpid()}"
     about = About(name, socket.gethostname(), os.getpid(), str(chosen))
     address = settings.workers_address
     curve = keys.to_broker(settings, address, keys.WORKER)
-    loop = Loop(Session(about, drain_s=settings.drain_s), address, name, curve)
+    session = Session(about, drain_s=settings.drain_s)
+    loop = Loop(session, address, name, curve, notifier)
     _log.info("worker starts", name=name, device=str(chosen))
     sharing = Sharing(shm.folder_of(address), pages_for(chosen))
     runner = Runner(chosen, loop.exchange.report, time.monotonic, sharing, loop.exchange)

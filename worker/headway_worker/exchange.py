@@ -32,9 +32,11 @@ from headway import link, logs
 from headway.inbox import drain
 from headway.keys import Curve
 from headway.messages import Load, Unload
+from headway.notify import Notifier
 from headway.wire import encode
 from headway_worker.orders import Order, Report, Run
 from headway_worker.session import Action, Event, Leaving, Send, Session, Unsent
+from headway_worker.tell import Tell
 
 DRAIN_MAX = 1000
 PARKED_S = 0.25  # how often the keeper looks whether the runner is still there
@@ -51,9 +53,17 @@ class Takes(Protocol):
 class Exchange:
     """`open` it in the main thread; then `keep` there, and `lead` in the runner's."""
 
-    def __init__(self, session: Session, address: str, identity: bytes, curve: Curve | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        address: str,
+        identity: bytes,
+        curve: Curve | None = None,
+        notifier: Notifier | None = None,
+    ) -> None:
         self.exit: Leaving | None = None
         self._session = session
+        self._tell = Tell(session, notifier or Notifier())
         self._address = address
         self._curve = curve
         self._identity = identity
@@ -128,13 +138,14 @@ class Exchange:
         main thread's own, from signals; the descriptor `alarm` can be read when there is one."""
         parked = _poll(self._keeper_call, alarm)
         at_socket = _poll(self._socket.fileno(), self._keeper_call, alarm)
+        parked_s, wait_s = min(PARKED_S, self._tell.wait_s), min(self._tell.wait_s, 3600.0)
         while self.exit is None:
             if self._runner_leads:
                 visits = self._visits
-                parked.poll(PARKED_S * 1000)
+                parked.poll(parked_s * 1000)
                 self._look_for_runner(visits)
             else:
-                self._keeper_until = min(self._next_wake(), time.monotonic() + 3600.0)
+                self._keeper_until = min(self._next_wake(), time.monotonic() + wait_s)
                 at_socket.poll(link.wait_ms(self._keeper_until, time.monotonic()))
             with suppress(BlockingIOError):
                 os.eventfd_read(self._keeper_call)
@@ -154,6 +165,7 @@ class Exchange:
                 self._handle(event, now)
             if events or not self._runner_leads:
                 self._serve(now)
+            self._tell.tell(now)
 
     # ---- with the lock held ----
 

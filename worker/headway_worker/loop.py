@@ -20,6 +20,7 @@ from typing import Protocol
 from headway import logs
 from headway.exits import Exit
 from headway.keys import Curve
+from headway.notify import Notifier
 from headway_worker.exchange import Exchange
 from headway_worker.orders import Order
 from headway_worker.session import Drain, Event, Leaving, Session
@@ -40,9 +41,16 @@ class Runs(Protocol):
 class Loop:
     """One worker process. Make it, give it its runner, then `run`."""
 
-    def __init__(self, session: Session, address: str, name: str, curve: Curve | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        address: str,
+        name: str,
+        curve: Curve | None = None,
+        notifier: Notifier | None = None,
+    ) -> None:
         identity = f"{name[:100]}.".encode() + secrets.token_bytes(8)
-        self.exchange = Exchange(session, address, identity, curve)
+        self.exchange = Exchange(session, address, identity, curve, notifier)
         self._signals: deque[Event] = deque()
         self._defect: BaseException | None = None
 

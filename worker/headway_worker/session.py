@@ -44,6 +44,7 @@ from headway.messages import (
     Welcome,
 )
 from headway.parts import parts
+from headway_worker.leases import Leases
 from headway_worker.orders import Order, Run
 
 REPLY_BYTES_MAX = MESSAGE_BYTES_MAX - 65536
@@ -95,6 +96,7 @@ class Session:
     def __init__(self, about: About, join_s: float = 0.5, drain_s: float = 30.0) -> None:
         self.copies: dict[tuple[str, str], Copy] = {}
         self.open: dict[int, None] = {}  # batches not answered, in order
+        self.leases = Leases()
         self._about = about
         self._join_s = join_s
         self._drain_s = drain_s
@@ -111,6 +113,11 @@ class Session:
         self._blocked_until = -math.inf
 
     @property
+    def joined(self) -> bool:
+        """Whether it is on the broker's roster, for all it knows."""
+        return self._joined
+
+    @property
     def draining(self) -> bool:
         return self._leave_by < math.inf
 
@@ -118,11 +125,14 @@ class Session:
         """Note what happened. Raises: RemoteProtocolError for a message that workers do not get."""
         match event:
             case Result():
+                self.leases.end(event.batch, now)
                 self._note_result(event)
             case Copy():
                 self._note_copy(event)
             case Batches(batches=batches):
-                self.open.update((batch.id, None) for batch in batches)
+                for batch in batches:
+                    self.open[batch.id] = None
+                    self.leases.add(batch.id, batch.lease_ms / 1000, now)
                 return [Run(batch, now) for batch in batches]
             case Load() | Unload():
                 return [self._order(event)]
