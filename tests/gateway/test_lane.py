@@ -319,7 +319,7 @@ async def test_a_connection_offers_the_short_way_to_those_who_may(settings, requ
 
 async def counted(online: Online) -> tuple[set[tuple[str, str, float]], float]:
     """Requests by dialect and status, and the sum of their times in seconds."""
-    text = (await online.ask(post("/metrics", line="GET {} HTTP/1.1"))).body.decode()
+    text = (await online.ask(post("/metrics", line="GET {} HTTP/1.1"), "metrics")).body.decode()
     statuses = re.findall(r'http_requests_total{dialect="(\w+)",status="(\d+)"} (\S+)', text)
     times = re.findall(r"http_request_seconds_(sum|count){\S+} (\S+)", text)
     found = {(dialect, status, float(count)) for dialect, status, count in statuses}

@@ -41,15 +41,19 @@ class Stub(AsyncStubClient):
 
 headway.aio.AsyncClient = Stub
 logs.setup("info", "text")
-settings = GatewaySettings(run_dir=Path(sys.argv[2]), http=sys.argv[1], processes=int(sys.argv[3]))
+addresses = dict(zip(("http", "management", "metrics"), sys.argv[1].split(",")))
+settings = GatewaySettings(run_dir=Path(sys.argv[2]), processes=int(sys.argv[3]), **addresses)
 sys.exit(serve(settings))
 """
+
+
+ANY = "127.0.0.1:0,127.0.0.1:0,127.0.0.1:0"  # http, management, metrics
 
 
 class Gateway:
     """A gateway's processes."""
 
-    def __init__(self, run_dir: Path, http: str = "127.0.0.1:0", processes: int = 1) -> None:
+    def __init__(self, run_dir: Path, http: str = ANY, processes: int = 1) -> None:
         paths = [str(ROOT / "common"), str(ROOT / "gateway")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
@@ -60,7 +64,11 @@ class Gateway:
             env=environment,
         )
         self.log = ""
-        self.port = 0
+        self.ports: dict[str, int] = {}
+
+    @property
+    def port(self) -> int:
+        return self.ports["http"]
 
     def wait(self) -> int:
         """Its exit code; what it logged is then in `log`."""
@@ -76,8 +84,8 @@ class Gateway:
                 return line
         raise AssertionError(f"it ended without saying {text!r}: {self.log}")
 
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
+    def url(self, path: str, door: str = "http") -> str:
+        return f"http://127.0.0.1:{self.ports[door]}{path}"
 
 
 @pytest.fixture
@@ -87,7 +95,8 @@ def run(tmp_path: Path) -> Iterator:
     def start(processes: int = 1) -> Gateway:
         gateway = Gateway(tmp_path, processes=processes)
         started.append(gateway)
-        gateway.port = int(re.search(r"http=\S*:(\d+)", gateway.wait_for("listening")).group(1))
+        said = re.findall(r"(http|management|metrics)=\S*?:(\d+)", gateway.wait_for("listening"))
+        gateway.ports = {name: int(port) for name, port in said}
         return gateway
 
     yield start
@@ -101,7 +110,7 @@ def test_it_serves_counts_over_all_processes_and_ends_when_told(run, tmp_path):
     gateway = run(processes=2)
     for _ in range(20):  # each on a connection of its own, so that both processes have some
         assert httpx.post(gateway.url("/predictions/echo"), content=b"hi").content == b"hi"
-    answer = httpx.get(gateway.url("/metrics"))
+    answer = httpx.get(gateway.url("/metrics", "metrics"))
     assert 'headway_http_requests_total{dialect="predictions",status="200"} 20.0' in answer.text
     assert "server" not in answer.headers
     folder = tmp_path / f"metrics-{gateway.port}"
