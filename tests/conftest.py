@@ -13,7 +13,12 @@ settings.register_profile("headway", deadline=None)
 settings.load_profile("headway")
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = {"headway": "common", "headway_broker": "broker", "headway_worker": "worker"}
+FOLDERS = {
+    "headway": "common",
+    "headway_broker": "broker",
+    "headway_gateway": "gateway",
+    "headway_worker": "worker",
+}
 
 
 def pure_files() -> set[Path]:

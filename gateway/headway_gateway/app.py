@@ -105,7 +105,9 @@ def places_of(settings: GatewaySettings) -> dict[str, Place]:
 def _place(name: str, address: str) -> Place:
     host, _, port = address.rpartition(":")
     try:
-        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        if not port.isdecimal() or int(port) > 65535:
+            raise OSError("no port")
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise SettingsError(f"{name}: {address!r} is not HOST:PORT: {error}") from None
-    return Place(str(found[0][4][0]), int(found[0][4][1]))
+    return Place(str(found[0][4][0]), int(port))

@@ -140,6 +140,8 @@ def _untar(archive: Path, out: _Out) -> None:
                     out.file(member.name, source)
                 else:
                     raise InvalidInput(f"the archive has a link or device: {member.name!r:.100}")
+        while plain.read(CHUNK_BYTES):  # to gzip's checksum, which is at the very end
+            out.effort.look()
 
 
 def _unzip(archive: Path, out: _Out) -> None:

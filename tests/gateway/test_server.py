@@ -148,19 +148,45 @@ def test_a_worker_process_that_lost_its_arbiter_ends(run):
         socket.create_connection(("127.0.0.1", gateway.port))
 
 
-def test_a_busy_address_ends_with_one_line_and_its_exit_code(tmp_path):
+@pytest.mark.parametrize("busy", ["http", "management", "metrics"])
+def test_a_busy_address_ends_with_one_line_and_its_exit_code(tmp_path, busy):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        http = f"127.0.0.1:{taken.getsockname()[1]}"
-        gateway = Gateway(tmp_path, http)
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        names = ("http", "management", "metrics")
+        gateway = Gateway(tmp_path, ",".join(address if name == busy else "127.0.0.1:0" for name in names))
         assert gateway.wait() == Exit.LOCKED
     assert len(gateway.log.splitlines()) == 1
-    assert "another program listens" in gateway.log and http in gateway.log
+    assert "another program listens" in gateway.log and f"{busy}={address}" in gateway.log
+
+
+def test_every_process_serves_every_address_and_each_only_its_own(run):
+    gateway = run(processes=2)
+    for _ in range(10):  # each on a connection of its own
+        bearer = {"Authorization": "Bearer t"}
+        assert httpx.get(gateway.url("/state", "management"), headers=bearer).status_code == 200
+        assert httpx.get(gateway.url("/state", "management")).status_code == 401
+        assert httpx.get(gateway.url("/metrics", "metrics")).status_code == 200
+        assert httpx.get(gateway.url("/state"), headers=bearer).status_code == 404
+        assert httpx.get(gateway.url("/metrics")).status_code == 404
+        assert httpx.post(gateway.url("/predictions/echo", "metrics"), content=b"").status_code == 404
+
+
+def test_an_address_that_is_switched_off_is_not_listened_on(tmp_path):
+    gateway = Gateway(tmp_path, "127.0.0.1:0,,")
+    try:
+        said = gateway.wait_for("listening")
+        assert "management" not in said and "metrics" not in said
+    finally:
+        gateway.process.kill()
+        gateway.process.wait()
 
 
 @pytest.mark.parametrize("http", ["127.0.0.1:port", "127.0.0.1:70000", "unix:/tmp/x", "fd://3"])
 def test_an_address_that_is_none_is_a_wrong_setting(http):
     with pytest.raises(SettingsError, match="http"):
         bind(http)
+    with pytest.raises(SettingsError, match=r"^metrics: "):
+        bind(http, "metrics")
 
 
 def test_what_an_earlier_run_counted_is_forgotten(tmp_path, settings, monkeypatch):
