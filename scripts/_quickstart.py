@@ -39,36 +39,38 @@ def main() -> None:
     parser.add_argument("--once", action="store_true", help="ask, stop, and exit 0 if all went well")
     once = parser.parse_args().once
     address = os.environ.get("HEADWAY_HTTP", "127.0.0.1:8080")
+    management = os.environ.get("HEADWAY_MANAGEMENT", "127.0.0.1:8081")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit("stopped"))
 
-    check_free(address)
+    check_free("HEADWAY_HTTP", address)
+    check_free("HEADWAY_MANAGEMENT", management)
     LOG.parent.mkdir(exist_ok=True)
     LOG.unlink(missing_ok=True)  # the last run's
     step("building the example model")
     command(sys.executable, str(EXAMPLE / "build.py"), "--model-store", str(STORE))
-    with run_folder() as run_dir, stack(address) as up:
+    with run_folder() as run_dir, stack(address, management) as up:
         wait_until_ready(address, up)
         for photograph in PHOTOGRAPHS:
             ask_over_http(address, photograph)
             ask_directly(photograph)
         if not once:
-            stay(address, run_dir, up)
+            stay(address, management, run_dir, up)
     step("all went well" if once else "stopped")
 
 
-def check_free(address: str) -> None:
+def check_free(variable: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, int(port)))
         except ValueError:
-            sys.exit(f"HEADWAY_HTTP={address} is not HOST:PORT")
+            sys.exit(f"{variable}={address} is not HOST:PORT")
         except OSError as error:
             sys.exit(
                 f"cannot listen on {address}: {error.strerror}. "
-                "Choose another: HEADWAY_HTTP=127.0.0.1:8090 scripts/quickstart"
+                f"Choose another: {variable}=127.0.0.1:8090 scripts/quickstart"
             )
 
 
@@ -86,10 +88,10 @@ def run_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def stack(address: str) -> Iterator[subprocess.Popen[bytes]]:
+def stack(address: str, management: str) -> Iterator[subprocess.Popen[bytes]]:
     """Broker, one worker and gateway, for as long as the block lasts."""
     arguments = ["headway", "up", "--model-store", str(STORE), "--workers", "1"]
-    arguments += ["--http", address]
+    arguments += ["--http", address, "--management", management, "--metrics", ""]
     step(f"{' '.join(arguments)}    (log: {LOG})")
     with LOG.open("wb") as log:
         up = subprocess.Popen(
@@ -155,7 +157,7 @@ def ask_directly(photograph: Path) -> None:
     command(*arguments)
 
 
-def stay(address: str, run_dir: Path, up: subprocess.Popen[bytes]) -> None:
+def stay(address: str, management: str, run_dir: Path, up: subprocess.Popen[bytes]) -> None:
     print(f"""
 Headway is running; Ctrl-C stops all of it. In another terminal:
 
@@ -165,6 +167,7 @@ Headway is running; Ctrl-C stops all of it. In another terminal:
     headway models
     headway infer {MODEL} --image {PHOTOGRAPHS[0]}
     curl --data-binary @{PHOTOGRAPHS[1]} http://{address}/predictions/{MODEL}
+    headway top --management {management}
 """)
     try:
         fail(f"headway up ended with exit code {up.wait()}")

@@ -21,7 +21,12 @@ os.environ["HEADWAY_STATE_DIR"] = tempfile.mkdtemp(prefix="headway-tests-")
 atexit.register(shutil.rmtree, os.environ["HEADWAY_STATE_DIR"], ignore_errors=True)
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = {"headway": "common", "headway_broker": "broker", "headway_worker": "worker"}
+FOLDERS = {
+    "headway": "common",
+    "headway_broker": "broker",
+    "headway_gateway": "gateway",
+    "headway_worker": "worker",
+}
 
 
 def pure_files() -> set[Path]:

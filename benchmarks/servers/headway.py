@@ -30,6 +30,7 @@ class Headway(Server):
         store = self.folder / "models"
         shutil.copytree(self.model_folder.parent, store / self.model)
         options = ["--workers", "1", "--threads", "1", "--device", "cpu", "--gateway-processes", "1"]
+        options += ["--management", "", "--metrics", ""]  # others' ports are beside ours
         command = [sys.executable, "-m", "headway", "up", "--model-store", str(store), *options]
         folders = ["--run-dir", self.run_dir, "--state-dir", str(self.folder / "state")]
         return [*command, "--http", self.address, *folders]

@@ -52,6 +52,7 @@ from headway.outgoing import (
     opened,
     query_of,
     reply_of,
+    sticking,
     tensors_of,
 )
 from headway.settings import ClientSettings, Shared, read
@@ -146,17 +147,24 @@ class AsyncClient:
         version: str = "",
         timeout_s: float | None = None,
         batched: bool = False,
+        sticky: str = "",
     ) -> Tensors:
         """As `Client.infer`. Cancelling the awaiting task withdraws the request."""
-        return tensors_of(
-            await self.reply(ask_tensors(model, inputs, version, batched, self.lender), timeout_s)
-        )
+        asked = sticking(ask_tensors(model, inputs, version, batched, self.lender), sticky)
+        return tensors_of(await self.reply(asked, timeout_s))
 
     async def predict(
-        self, model: str, body: Body | bytes, *, version: str = "", timeout_s: float | None = None
+        self,
+        model: str,
+        body: Body | bytes,
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        sticky: str = "",
     ) -> Body:
         """As `Client.predict`."""
-        return body_of(await self.reply(ask_body(model, body, version, self.lender), timeout_s))
+        asked = sticking(ask_body(model, body, version, self.lender), sticky)
+        return body_of(await self.reply(asked, timeout_s))
 
     def empty(self, shape: Sequence[int] | int, dtype: npt.DTypeLike = np.float32) -> Array:
         """An array in shared memory, to be filled and then sent as the one input of a request without a

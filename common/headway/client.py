@@ -43,6 +43,7 @@ from headway.outgoing import (
     opened,
     query_of,
     reply_of,
+    sticking,
     tensors_of,
 )
 from headway.pump import Pump
@@ -93,23 +94,32 @@ class Client:
         version: str = "",
         timeout_s: float | None = None,
         batched: bool = False,
+        sticky: str = "",
     ) -> Tensors:
         """The model's outputs for one example: arrays without a batch dimension, by name.
 
         `batched`: every input has a leading batch dimension of the same size, and so has every output.
-        The arrays are read-only views on the reply. Raises: any of `headway.errors`.
+        The arrays are read-only views on the reply. `sticky`: while traffic is split between versions,
+        requests with the same key get the same version. Raises: any of `headway.errors`.
         """
-        asked = ask_tensors(model, inputs, version, batched, self.lender)
+        asked = sticking(ask_tensors(model, inputs, version, batched, self.lender), sticky)
         return tensors_of(self._reply(asked, timeout_s))
 
     def predict(
-        self, model: str, body: Body | bytes, *, version: str = "", timeout_s: float | None = None
+        self,
+        model: str,
+        body: Body | bytes,
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        sticky: str = "",
     ) -> Body:
         """The answer to a raw body, which the model's own `preprocess` and `postprocess` read and write.
 
         Raises: any of `headway.errors`.
         """
-        return body_of(self._reply(ask_body(model, body, version, self.lender), timeout_s))
+        asked = sticking(ask_body(model, body, version, self.lender), sticky)
+        return body_of(self._reply(asked, timeout_s))
 
     @overload
     def submit(
@@ -120,10 +130,17 @@ class Client:
         version: str = ...,
         timeout_s: float | None = ...,
         batched: bool = ...,
+        sticky: str = ...,
     ) -> Future[Tensors]: ...
     @overload
     def submit(
-        self, model: str, inputs: Body, *, version: str = ..., timeout_s: float | None = ...
+        self,
+        model: str,
+        inputs: Body,
+        *,
+        version: str = ...,
+        timeout_s: float | None = ...,
+        sticky: str = ...,
     ) -> Future[Body]: ...
 
     def submit(
@@ -134,13 +151,13 @@ class Client:
         version: str = "",
         timeout_s: float | None = None,
         batched: bool = False,
+        sticky: str = "",
     ) -> Future[Any]:
         """`infer` (or `predict`, for a `Body`) without waiting; cancelling withdraws the request."""
         if isinstance(inputs, Body):
-            return self._submit(
-                ask_body(model, inputs, version, self.lender), timeout_s, lambda o: body_of(reply_of(o))
-            )
-        asked = ask_tensors(model, inputs, version, batched, self.lender)
+            asked = sticking(ask_body(model, inputs, version, self.lender), sticky)
+            return self._submit(asked, timeout_s, lambda o: body_of(reply_of(o)))
+        asked = sticking(ask_tensors(model, inputs, version, batched, self.lender), sticky)
         return self._submit(asked, timeout_s, lambda o: tensors_of(reply_of(o)))
 
     def empty(self, shape: Sequence[int] | int, dtype: npt.DTypeLike = np.float32) -> Array:

@@ -31,6 +31,7 @@ from headway.tensors import Part, Tensors, pieces_of, raw_pieces, size_of, unpac
 DEFAULT_TIMEOUT_S = 60.0
 COMMAND_TIMEOUT_S = 90.0  # a command may wait for a model to be loaded
 OPTIONS_BYTES_MAX = 32768
+STICKY, STICKY_CHARS_MAX = "sticky", 128
 Inputs = Mapping[str, Any]
 
 
@@ -88,6 +89,18 @@ def ask_parts(
             return Asked(asked.model, asked.version, asked.rows, asked.options, b"".join(pieces))
     options = {**asked.options, SLOT: placed[1]}
     return Asked(asked.model, asked.version, asked.rows, options, b"", placed[:1])
+
+
+def sticking(asked: Asked, key: str) -> Asked:
+    """The request with a key: while traffic is split between versions, requests with one key go to one of
+    them. Raises: InvalidInput."""
+    if not key:
+        return asked
+    if not isinstance(key, str) or len(key) > STICKY_CHARS_MAX:
+        raise InvalidInput(
+            f"a sticky key is a string of at most {STICKY_CHARS_MAX} characters, not {key!r:.40}"
+        )
+    return asked._replace(options={**asked.options, STICKY: key})
 
 
 def _too_large(size: int) -> TooLarge:

@@ -24,6 +24,7 @@ from headway.errors import SettingsError
 
 FILES = (Path("headway.toml"), Path("/etc/headway/headway.toml"))
 SHM = Path("/dev/shm")
+TOKEN_FILE = "token"  # in the state directory
 
 
 def default_run_dir() -> Path:
@@ -143,6 +144,8 @@ class GatewaySettings(Joining):
     section: ClassVar[str] = "gateway"
 
     http: str = setting("127.0.0.1:8080", "address to listen on")
+    management: str = setting("127.0.0.1:8081", "address for orders and the state; empty for none")
+    metrics: str = setting("127.0.0.1:8082", "address for Prometheus; empty for none")
     processes: int = setting(1, "gunicorn worker processes")
     request_timeout_s: float = setting(60.0, "time a request has when its caller names none")
     request_timeout_s_max: float = setting(3600.0, "the most that a caller may ask for")
@@ -150,6 +153,9 @@ class GatewaySettings(Joining):
     shm_bytes: int = setting(256 << 20, "shared memory for large bodies, each process its own; 0 for none")
     shm_full: str = setting("inline", "when it is full: inline, bodies inside messages, or refuse, a 503")
     metrics_dir: str = setting("", "folder where gateway processes share counters; default: in run_dir")
+    register_urls: str = setting("", "what models may be fetched from: URL prefixes, with commas")
+    register_bytes_max: int = setting(16 << 30, "the most that a fetched model may have, packed and unpacked")
+    register_timeout_s: float = setting(900.0, "how long to fetch a model may take")
 
 
 SECTIONS: tuple[type[Shared], ...] = (ClientSettings, BrokerSettings, WorkerSettings, GatewaySettings)
@@ -177,6 +183,25 @@ def read(cls: type[S], given: Mapping[str, Any] | None = None, file: Path | None
         if (said := getattr(settings, key, choices[0])) not in choices:
             raise SettingsError(f"{key}: {said!r} is not {' or '.join(choices)}")
     return settings
+
+
+def find_token(settings: Shared, file: Path | None = None) -> str:
+    """The management token: in `file`, else `HEADWAY_TOKEN`, else in the state directory.
+
+    Raises: SettingsError saying where it was looked for.
+    """
+    said = os.environ.get("HEADWAY_TOKEN", "")
+    if said and file is None:
+        return said
+    path = file or settings.state_dir / TOKEN_FILE
+    try:
+        token = path.read_text().strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise SettingsError(f"no management token: {path}: {reason}; or set HEADWAY_TOKEN") from None
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise SettingsError(f"no management token: {path} holds none")
+    return token
 
 
 def find_file() -> Path | None:

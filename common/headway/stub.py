@@ -22,7 +22,7 @@ from headway.body import Body, is_body, unpack_body
 from headway.errors import HeadwayError, UnknownModel
 from headway.lent import Lender
 from headway.messages import OK, Reply
-from headway.outgoing import Asked, Inputs, ask_body, ask_tensors, body_of, tensors_of
+from headway.outgoing import Asked, Inputs, ask_body, ask_tensors, body_of, sticking, tensors_of
 from headway.tensors import Array, Tensors, pack, unpack
 
 Models = Mapping[str, Callable[[Any], Any]]
@@ -89,13 +89,20 @@ class StubClient(_Stub):
         version: str = "",
         timeout_s: float | None = None,
         batched: bool = False,
+        sticky: str = "",
     ) -> Tensors:
-        return tensors_of(self._reply(ask_tensors(model, inputs, version, batched)))
+        return tensors_of(self._reply(sticking(ask_tensors(model, inputs, version, batched), sticky)))
 
     def predict(
-        self, model: str, body: Body | bytes, *, version: str = "", timeout_s: float | None = None
+        self,
+        model: str,
+        body: Body | bytes,
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        sticky: str = "",
     ) -> Body:
-        return body_of(self._reply(ask_body(model, body, version)))
+        return body_of(self._reply(sticking(ask_body(model, body, version), sticky)))
 
     def submit(
         self,
@@ -105,13 +112,14 @@ class StubClient(_Stub):
         version: str = "",
         timeout_s: float | None = None,
         batched: bool = False,
+        sticky: str = "",
     ) -> Future[Any]:
         future: Future[Any] = Future()
         try:
             if isinstance(inputs, Body):
-                future.set_result(self.predict(model, inputs, version=version))
+                future.set_result(self.predict(model, inputs, version=version, sticky=sticky))
             else:
-                future.set_result(self.infer(model, inputs, version=version, batched=batched))
+                future.set_result(self.infer(model, inputs, version=version, batched=batched, sticky=sticky))
         except HeadwayError as error:
             future.set_exception(error)
         return future
@@ -169,13 +177,20 @@ class AsyncStubClient(_Stub):
         version: str = "",
         timeout_s: float | None = None,
         batched: bool = False,
+        sticky: str = "",
     ) -> Tensors:
-        return tensors_of(await self.reply(ask_tensors(model, inputs, version, batched)))
+        return tensors_of(await self.reply(sticking(ask_tensors(model, inputs, version, batched), sticky)))
 
     async def predict(
-        self, model: str, body: Body | bytes, *, version: str = "", timeout_s: float | None = None
+        self,
+        model: str,
+        body: Body | bytes,
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        sticky: str = "",
     ) -> Body:
-        return body_of(await self.reply(ask_body(model, body, version)))
+        return body_of(await self.reply(sticking(ask_body(model, body, version), sticky)))
 
     async def reply(self, asked: Asked, timeout_s: float | None = None) -> Reply:
         return self._reply(asked)

@@ -25,6 +25,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from headway_gateway.doors import Doors
 from headway_gateway.inference import Answer
 from headway_gateway.lane import Errand, Lane
 
@@ -52,11 +53,12 @@ class Passage:
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's `http` class. The app may have a `lane`; without one everything goes through ASGI."""
+    """uvicorn's `http` class. The app may have a `lane`; without one everything goes through ASGI. Where
+    there is an app for each address (`doors`), the connection's is found once, when it is made."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._lane: Lane | None = getattr(self.app, "lane", None)
+        self._lane: Lane | None = None
         self._passage: Passage | None = None  # the one that is open; `cycle` may be one behind it
         self._reader = Reader(self)
 
@@ -115,6 +117,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if isinstance(self.app, Doors):
+            self.app: Any = self.app.at(self.server)
+        self._lane = getattr(self.app, "lane", None)
         transport.set_protocol(self._reader)
 
     def filled(self) -> None:

@@ -2,7 +2,8 @@
 
 Under `/v2` (Open Inference Protocol) a body is `{"error": "..."}`, everywhere else
 `{"code": 404, "type": "ModelNotFoundException", "message": "..."}`, whose `type` is the name TorchServe
-has for it where it has one: clients match on it.
+has for it where it has one: clients match on it. On the management address the body has `error` besides, the
+error's own name, of which several share a status (`headway.manage` raises it again).
 
 Knows: statuses, both bodies, `Retry-After`. Must not know: which route failed, or why.
 What is not in the table, and whatever is no `HeadwayError`, answers 500 "internal error"; its traceback
@@ -34,6 +35,7 @@ from headway.errors import (
     UnknownModel,
     WorkerLost,
 )
+from headway_gateway.doors import MANAGEMENT
 from headway_gateway.inference import JSON, Answer
 from headway_gateway.request import write
 
@@ -74,10 +76,22 @@ _HTTP: dict[int, tuple[str, str]] = {
 }
 
 
-def add_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
-    """Answer every exception of `app` in the dialect of its path."""
-    app.add_error_handler(falcon.HTTPError, _on_http_error)
-    app.add_error_handler(Exception, _on_exception)
+def add_error_handlers(app: falcon.asgi.App[Any, Any], dialect: str = "") -> None:
+    """Answer every exception of `app` in this dialect, or in that of the request's path."""
+
+    async def on_exception(req: Any, resp: Any, error: Exception, params: Any) -> None:
+        facts = {"method": req.method, "path": req.path}
+        write(resp, answer_to(error, dialect or dialect_of(req.path), facts))
+
+    async def on_http_error(req: Any, resp: Any, error: falcon.HTTPError, params: Any) -> None:
+        type, text = _HTTP.get(error.status_code, ("BadRequestException", ""))
+        if error.headers:
+            resp.set_headers(error.headers)
+        message = text or error.description or error.title or ""
+        write(resp, _answer(dialect or dialect_of(req.path), error.status_code, type, message))
+
+    app.add_error_handler(falcon.HTTPError, on_http_error)
+    app.add_error_handler(Exception, on_exception)
 
 
 def dialect_of(path: str) -> str:
@@ -101,27 +115,19 @@ def answer_to(error: Exception, dialect: str, facts: dict[str, Any]) -> Answer:
     if row is None:
         _log.error("unexpected error", exc_info=error, extra={"facts": facts})
         return _answer(dialect, 500, "InternalServerException", "internal error")
-    answer = _answer(dialect, row.status, row.type, str(error))
+    answer = _answer(dialect, row.status, row.type, str(error), type(error).__name__)
     if row.retry and isinstance(error, HeadwayError):
         return answer._replace(headers=(("Retry-After", retry_after(error)),))
+    if isinstance(error, Unauthorized):
+        return answer._replace(headers=(("WWW-Authenticate", "Bearer"),))
     return answer
 
 
-def _answer(dialect: str, status: int, type: str, message: str) -> Answer:
+def _answer(dialect: str, status: int, type: str, message: str, name: str = "") -> Answer:
     if dialect == "oip":
         return Answer(status, JSON, json.dumps({"error": message}).encode())
     # indented, and with a newline at the end, as TorchServe's
     body = {"code": status, "type": type, "message": message}
+    if dialect == MANAGEMENT and name:
+        body["error"] = name
     return Answer(status, JSON, (json.dumps(body, indent=2) + "\n").encode())
-
-
-async def _on_exception(req: Any, resp: Any, error: Exception, params: Any) -> None:
-    write(resp, answer_to(error, dialect_of(req.path), {"method": req.method, "path": req.path}))
-
-
-async def _on_http_error(req: Any, resp: Any, error: falcon.HTTPError, params: Any) -> None:
-    type, text = _HTTP.get(error.status_code, ("BadRequestException", ""))
-    if error.headers:
-        resp.set_headers(error.headers)
-    message = text or error.description or error.title or ""
-    write(resp, _answer(dialect_of(req.path), error.status_code, type, message))

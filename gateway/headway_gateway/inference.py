@@ -8,17 +8,21 @@ functions, so that nobody can tell which one it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 
 from headway.errors import InvalidInput, UnknownModel
 from headway.lent import Received
 from headway.messages import Name, Reply
-from headway.outgoing import Asked
+from headway.outgoing import STICKY_CHARS_MAX, Asked, sticking
 from headway.settings import GatewaySettings
 from headway.tensors import Buffer
 
 TIMEOUT_HEADER = "Headway-Timeout-Ms"
+STICKY_HEADER = "Headway-Sticky-Key"
+VERSION_HEADER = "Headway-Version"
+LOADING_HEADER = "Headway-Loading-Ms"
 JSON = "application/json"
 BINARY = "application/octet-stream"
 _NAME_LENGTH_MAX: int = Name.__metadata__[0].max  # type: ignore[attr-defined]
@@ -75,6 +79,34 @@ def timeout_s(head: Head, settings: GatewaySettings) -> float | None:
     if not text.isascii() or not text.isdigit() or len(text) > 12 or not 1 <= int(text) <= most_ms:
         raise InvalidInput(f"{TIMEOUT_HEADER} is an integer from 1 to {most_ms}, not {text[:40]!r}")
     return int(text) / 1000
+
+
+def sticky(head: Head, asked: Asked) -> Asked:
+    """The request with the client's key, if it has one. Raises: InvalidInput."""
+    key = head.get_header(STICKY_HEADER)
+    if not key:
+        return asked
+    if len(key) > STICKY_CHARS_MAX:
+        raise InvalidInput(f"{STICKY_HEADER} has at most {STICKY_CHARS_MAX} characters, not {len(key)}")
+    return sticking(asked, key)
+
+
+def with_facts(answer: Answer, meta: Mapping[str, Any]) -> Answer:
+    """The answer with what the broker says of the request: who served it, and how long it waited for its
+    model to be loaded."""
+    version = meta.get("version")
+    headers = _served_by(version) if isinstance(version, str) else ()
+    if "loading_ms" in meta and isinstance(waited_ms := meta["loading_ms"], int):
+        headers = (*headers, (LOADING_HEADER, str(waited_ms)))
+    return answer._replace(headers=(*answer.headers, *headers)) if headers else answer
+
+
+@lru_cache(1024)
+def _served_by(version: str) -> tuple[tuple[str, str], ...]:
+    """None where that cannot stand in a header."""
+    if version and version.isascii() and version.isprintable() and version == version.strip():
+        return ((VERSION_HEADER, version),)
+    return ()
 
 
 def check_names(target: Target) -> None:

@@ -24,7 +24,7 @@ from headway.errors import HeadwayError
 from headway.lent import SHM_BYTES_MIN
 from headway.outgoing import reply_of
 from headway_gateway.errors import CLIENT_GONE, answer_to
-from headway_gateway.inference import Answer, Inference, Target
+from headway_gateway.inference import Answer, Inference, Target, with_facts
 
 Headers = Sequence[tuple[bytes, bytes]]
 Answered = Callable[[Answer], None]
@@ -161,7 +161,8 @@ class Errand:
             self._finish(self._refusal(outcome))
             return
         try:
-            answer = question.answer(reply_of(outcome))
+            reply = reply_of(outcome)
+            answer = with_facts(question.answer(reply), reply.meta)
         except Exception as error:
             answer = self._refusal(error)
         self._finish(answer)

@@ -1,17 +1,18 @@
-"""Prometheus: what this gateway counts, what the broker counts, and `GET /metrics` that shows both.
+"""Prometheus: what this gateway counts, what the broker counts, and `GET /metrics` that shows both, on an
+address of its own.
 
 The gateway's own numbers are summed over its processes through files in a folder that
 `PROMETHEUS_MULTIPROC_DIR` names (see `server`); without it they are this process's own. The broker's
 numbers are asked for at each scrape, so they exist once however many gateways show them.
 
-Knows: prometheus_client, the fields of the broker's `stats`. Must not know: dialects, requests.
+Knows: prometheus_client, the fields of the broker's `stats` and `state`. Must not know: dialects, requests.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import accumulate
 from time import perf_counter
 from typing import Any
@@ -96,6 +97,19 @@ class HttpMetrics:
         return children
 
 
+class Counting:
+    """Falcon middleware: counts every request of another app under one dialect."""
+
+    def __init__(self, http: HttpMetrics, dialect: str) -> None:
+        self._http = http
+        self._dialect = dialect
+
+    async def process_response(
+        self, req: Request, resp: falcon.asgi.Response, resource: object, req_succeeded: bool
+    ) -> None:
+        self._http.count(self._dialect, resp.status_code, perf_counter() - req.started)
+
+
 def _merge(histogram: Histogram, into: Any) -> None:
     """Add all of it at once, for which prometheus_client has no public way."""
     for bucket, times in zip(into._buckets, histogram.counts, strict=True):
@@ -115,12 +129,17 @@ class Metrics:
         app.add_route("/metrics", self)
 
     async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
-        try:
-            stats = await ask_broker(self._client.stats())
-        except HeadwayError:
-            stats = None
+        stats, state = await asyncio.gather(self._ask(self._client.stats), self._ask(self._client.state))
+        families = [*self._http.collect(), *broker_families(stats), *state_families(state or {})]
         resp.content_type = CONTENT_TYPE
-        resp.data = generate_latest(_Scrape([*self._http.collect(), *broker_families(stats)]))
+        resp.data = generate_latest(_Scrape(families))
+
+    @staticmethod
+    async def _ask(question: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any] | None:
+        try:
+            return await ask_broker(question())
+        except HeadwayError:
+            return None
 
 
 class _Scrape(CollectorRegistry):
@@ -185,6 +204,35 @@ def _gauges(models: list[dict[str, Any]]) -> list[Metric]:
         size.add_metric(labels, model["queue_bytes"])
         ready.add_metric(labels, model["ready"])
     return [depth, size, ready]
+
+
+def state_families(state: dict[str, Any]) -> list[Metric]:
+    """What was ordered and where it runs, from the broker's `state`; what that does not say is left out."""
+    wanted = GaugeMetricFamily("headway_copies_wanted", "Copies that there should be", labels=MODEL)
+    traffic = GaugeMetricFamily(
+        "headway_model_traffic", "Share of the requests without a version that goes there", labels=MODEL
+    )
+    for model in state.get("models", []):
+        labels = [model["name"], model["version"]]
+        wanted.add_metric(labels, model.get("wanted", 0))
+        if (share := model.get("traffic")) is not None:
+            traffic.add_metric(labels, share)
+    return [family for family in (wanted, traffic, *_clients(state.get("workers", []))) if family.samples]
+
+
+def _clients(workers: list[dict[str, Any]]) -> list[Metric]:
+    is_client = GaugeMetricFamily(
+        "headway_worker_cuda_mps", "1 if the worker is a client of CUDA MPS", labels=["worker", "host"]
+    )
+    busy = GaugeMetricFamily(
+        "headway_worker_busy", "Part of the last seconds that it computed", labels=["worker", "host"]
+    )
+    for worker in {(w["name"], w["host"]): w for w in workers}.values():
+        labels = [worker["name"], worker["host"]]
+        is_client.add_metric(labels, float(worker.get("cuda_mps") == "client"))
+        if (part := worker.get("busy")) is not None:
+            busy.add_metric(labels, part)
+    return [is_client, busy]
 
 
 def _histograms(models: list[dict[str, Any]]) -> list[Metric]:

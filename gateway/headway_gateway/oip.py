@@ -20,7 +20,17 @@ from headway.messages import Reply
 from headway.outgoing import Asked, ask_parts
 from headway.settings import GatewaySettings
 from headway.tensors import BY_NAME, Buffer, Part, unpack_raw
-from headway_gateway.inference import BINARY, JSON, Answer, Head, Question, Target, check_names, timeout_s
+from headway_gateway.inference import (
+    BINARY,
+    JSON,
+    Answer,
+    Head,
+    Question,
+    Target,
+    check_names,
+    sticky,
+    timeout_s,
+)
 from headway_gateway.models import ask_broker, is_ready, versions_of, waiting
 from headway_gateway.oip_codec import InferRequest, decode, encode
 from headway_gateway.request import Request, respond
@@ -90,7 +100,8 @@ class OpenInference:
         check_names(target)
         said_s = timeout_s(head, self._settings)
         request = decode(body, _json_bytes(head, len(body)))
-        asked = ask_parts(_asked(request, target), request.parts, self._client.lender, received)
+        wanted = sticky(head, _asked(request, target))
+        asked = ask_parts(wanted, request.parts, self._client.lender, received)
         limit_s = _shorter(said_s, request.timeout_s, self._settings)
         return Question(asked, limit_s, partial(_answer, request, target))
 

@@ -23,7 +23,7 @@ from headway.messages import Reply
 from headway.outgoing import Asked, ask_parts
 from headway.settings import GatewaySettings
 from headway.tensors import NAME_BYTES_MAX, Buffer
-from headway_gateway.inference import BINARY, Answer, Head, Question, Target, check_names, timeout_s
+from headway_gateway.inference import BINARY, Answer, Head, Question, Target, check_names, sticky, timeout_s
 from headway_gateway.models import ask_broker
 from headway_gateway.request import Request, exchange, respond
 
@@ -74,7 +74,8 @@ class Predictions:
     def _question(self, target: Target, head: Head, body: Body, received: Received | None) -> Question:
         limit_s = timeout_s(head, self._settings) or self._settings.request_timeout_s
         parts, options = body_parts(body)
-        asked = ask_parts(Asked(*target, 0, options, b""), parts, self._client.lender, received)
+        wanted = sticky(head, Asked(*target, 0, options, b""))
+        asked = ask_parts(wanted, parts, self._client.lender, received)
         return Question(asked, limit_s, _answer)
 
     async def _form(self, data: Buffer, content_type: str) -> Body:

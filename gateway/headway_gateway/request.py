@@ -23,7 +23,7 @@ from headway.errors import Cancelled, InvalidInput, TooLarge
 from headway.lent import Lender, Received
 from headway.settings import GatewaySettings
 from headway.tensors import Buffer
-from headway_gateway.inference import Answer, Inference, Question, Target, check_names, timeout_s
+from headway_gateway.inference import Answer, Inference, Question, Target, check_names, timeout_s, with_facts
 
 T = TypeVar("T")
 WATCH_AFTER_S = 0.05  # most requests are over by then, and watching costs a task
@@ -153,7 +153,7 @@ async def respond(
 async def exchange(req: Request, resp: Any, question: Question, client: Any) -> None:
     """Ask, and write the answer into the response."""
     reply = await req.while_connected(client.reply(question.asked, question.timeout_s))
-    write(resp, question.answer(reply))
+    write(resp, with_facts(question.answer(reply), reply.meta))
 
 
 def write(resp: Any, answer: Answer) -> None:

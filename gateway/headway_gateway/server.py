@@ -1,10 +1,11 @@
 """The gateway's processes: gunicorn, told everything in code.
 
-Knows: gunicorn and uvicorn, the listening socket, the folder where processes share their counters.
+Knows: gunicorn and uvicorn, the listening sockets, the folder where processes share their counters.
 Must not know: routes, the broker.
 
-The address is bound here and handed to gunicorn, which would try a busy one five times and print the
-errors of each. gunicorn's control socket stays off: whoever may signal the process has all it offers.
+The addresses are bound here and handed to gunicorn, which would try a busy one five times and print the
+errors of each. Every process serves all of them; which app answers is for `doors` to say. gunicorn's control
+socket stays off: whoever may signal the process has all it offers.
 No `max_requests`: with this worker class it drops connections.
 """
 
@@ -30,6 +31,7 @@ from headway.notify import Notifier
 from headway.settings import GatewaySettings
 from headway_gateway.arbiter import NotifyingArbiter
 from headway_gateway.connection import Connection
+from headway_gateway.doors import ADDRESSES, INFERENCE, Place
 
 _log = logs.get("headway.gateway")
 GRACEFUL_TIMEOUT_S = 10  # what is in flight may end; then it is cut
@@ -45,29 +47,39 @@ def serve(settings: GatewaySettings) -> int:
     """Run until told to stop; returns the exit code. Raises: SettingsError for an impossible address."""
     notifier = Notifier.from_environment()  # gunicorn would say that it is ready before any process is
     settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    listeners: dict[str, socket.socket] = {}
+    for setting in ADDRESSES:
+        address = getattr(settings, setting)
+        try:
+            if address or setting == INFERENCE:
+                listeners[setting] = bind(address, setting)
+        except OSError as error:
+            _close(listeners)
+            if error.errno != errno.EADDRINUSE:
+                raise SettingsError(f"{setting}: cannot listen on {address}: {error.strerror}") from None
+            _log.error("another program listens on the address", **{setting: address})
+            return Exit.LOCKED
+    share_metrics(settings, listeners[INFERENCE])
     try:
-        listener = bind(settings.http)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise SettingsError(f"http: cannot listen on {settings.http}: {error.strerror}") from None
-        _log.error("another program listens on the address", http=settings.http)
-        return Exit.LOCKED
-    share_metrics(settings, listener)
-    try:
-        Gateway(settings, listener, notifier).run()
+        Gateway(settings, listeners, notifier).run()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else Exit.FAILED
     return Exit.OK
 
 
-def bind(http: str) -> socket.socket:
-    """A socket bound to `http`, HOST:PORT. Raises: OSError, SettingsError."""
+def _close(listeners: dict[str, socket.socket]) -> None:
+    for listener in listeners.values():
+        listener.close()
+
+
+def bind(said: str, setting: str = INFERENCE) -> socket.socket:
+    """A socket bound to HOST:PORT, which the setting of that name says. Raises: OSError, SettingsError."""
     try:
-        address: Any = parse_address(http)
+        address: Any = parse_address(said)
     except RuntimeError as error:
-        raise SettingsError(f"http: {error}") from None
+        raise SettingsError(f"{setting}: {error}") from None
     if not isinstance(address, tuple) or not 0 <= address[1] < 1 << 16:
-        raise SettingsError(f"http: {http!r} is not HOST:PORT")
+        raise SettingsError(f"{setting}: {said!r} is not HOST:PORT")
     listener = socket.socket(socket.AF_INET6 if is_ipv6(address[0]) else socket.AF_INET)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -124,15 +136,17 @@ class Log(GunicornLogger):
 class Gateway(BaseApplication):
     """gunicorn's view of us."""
 
-    def __init__(self, settings: GatewaySettings, listener: socket.socket, notifier: Notifier) -> None:
+    def __init__(
+        self, settings: GatewaySettings, listeners: dict[str, socket.socket], notifier: Notifier
+    ) -> None:
         self._settings = settings
         self._notifier = notifier
-        self._name = "{}:{}".format(*listener.getsockname())
-        self._fd = listener.detach()
+        self._places = {setting: Place(*at.getsockname()[:2]) for setting, at in listeners.items()}
+        self._fds = [listener.detach() for listener in listeners.values()]
         super().__init__()
 
     def run(self) -> None:
-        NotifyingArbiter(self, self._notifier, self._name).run()
+        NotifyingArbiter(self, self._notifier, str(self._places[INFERENCE])).run()
 
     def load_config(self) -> None:
         for key, value in self._options().items():
@@ -141,13 +155,13 @@ class Gateway(BaseApplication):
 
     def load(self) -> Any:
         """The app; called in each worker process. Imported here: see `share_metrics`."""
-        from headway_gateway.app import app_of
+        from headway_gateway.app import doors_of
 
-        return app_of(self._settings)
+        return doors_of(self._settings, self._places)
 
     def _options(self) -> dict[str, Any]:
         return {
-            "bind": f"fd://{self._fd}",
+            "bind": [f"fd://{fd}" for fd in self._fds],
             "workers": self._settings.processes,
             "worker_class": Worker,
             "preload_app": False,
@@ -166,10 +180,13 @@ class Gateway(BaseApplication):
         }
 
     def _on_ready(self, arbiter: Any) -> None:
-        _log.info("listening", http=self._name, processes=self._settings.processes)
+        _log.info("listening", **self._names(), processes=self._settings.processes)
 
     def _on_exit(self, arbiter: Any) -> None:
-        _log.info("stopped", http=self._name)
+        _log.info("stopped", **self._names())
+
+    def _names(self) -> dict[str, str]:
+        return {setting: str(place) for setting, place in self._places.items()}
 
 
 def _on_child_exit(arbiter: Any, worker: Any) -> None:

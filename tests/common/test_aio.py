@@ -76,6 +76,15 @@ def test_a_request_comes_back_as_it_does_from_the_blocking_client(broker):
     use(broker, steps)
 
 
+def test_a_sticky_key_travels_with_the_request(broker):
+    async def steps(client):
+        await client.infer("echo", {"x": np.ones(1)}, sticky="user-7")
+        await client.predict("echo", b"x", sticky="user-7")
+
+    use(broker, steps)
+    assert [r.options.get("sticky") for r in broker.requests()] == ["user-7"] * 2
+
+
 def test_errors_are_raised_and_nothing_else_suffers(broker):
     async def steps(client):
         with pytest.raises(QueueFull, match="on demand") as caught:

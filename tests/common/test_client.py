@@ -108,6 +108,17 @@ def test_every_error_of_the_wire_is_raised_as_its_class(client, code):
     assert caught.value.retry_after_s == 0.25
 
 
+def test_a_sticky_key_travels_with_every_kind_of_request(client, broker):
+    client.infer("echo", X, sticky="user-7")
+    client.predict("echo", b"x", sticky="user-7")
+    client.submit("echo", X, sticky="user-7").result(5)
+    client.submit("echo", Body(b"x"), sticky="user-7").result(5)
+    client.infer("echo", X)
+    assert [r.options.get("sticky") for r in broker.requests()] == ["user-7"] * 4 + [None]
+    with pytest.raises(InvalidInput, match="128"):
+        client.infer("echo", X, sticky="k" * 129)
+
+
 # ---- what would hurt others is refused here
 
 

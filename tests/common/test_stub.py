@@ -52,6 +52,13 @@ def test_a_function_stands_in_for_a_model(stub):
     assert stub.predict("upper", b"a").data == b"A"
 
 
+def test_a_sticky_key_is_among_what_was_asked(stub):
+    stub.infer("double", X, sticky="a")
+    stub.predict("upper", b"a", sticky="b")
+    stub.submit("double", X, sticky="c")
+    assert [asked.options["sticky"] for asked in stub.calls] == ["a", "b", "c"]
+
+
 def test_outputs_are_read_only_as_those_of_the_client(stub):
     assert not stub.infer("double", X)["y"].flags.writeable
 

@@ -15,7 +15,7 @@ import pytest
 from headway.body import Body
 from headway.settings import GatewaySettings
 from headway.stub import AsyncStubClient
-from headway_gateway.app import create_app
+from headway_gateway.app import create_doors
 
 
 class Site:
@@ -23,7 +23,8 @@ class Site:
 
     def __init__(self, client: Any, settings: GatewaySettings) -> None:
         self.client = client
-        self.app = create_app(client, settings)
+        self.doors = create_doors(client, settings, {})
+        self.app = self.doors.apps["http"]
 
     def call(self, method: str, path: str, **request: Any) -> httpx.Response:
         return asyncio.run(self._call(method, path, request))
@@ -38,8 +39,20 @@ class Site:
         body = json.dumps({"inputs": inputs, **more}).encode()
         return self.post(f"/v2/models/{model}/infer", content=body)
 
-    async def _call(self, method: str, path: str, request: dict[str, Any]) -> httpx.Response:
-        transport = httpx.ASGITransport(self.app)
+    def manage(self, method: str, path: str, token: str = "t", **request: Any) -> httpx.Response:
+        """On the management address."""
+        headers = {"Authorization": f"Bearer {token}", **request.pop("headers", {})}
+        request["headers"] = {name: value for name, value in headers.items() if value}
+        return asyncio.run(self._call(method, path, request, "management"))
+
+    def metrics(self, path: str = "/metrics") -> httpx.Response:
+        """On the address for Prometheus."""
+        return asyncio.run(self._call("GET", path, {}, "metrics"))
+
+    async def _call(
+        self, method: str, path: str, request: dict[str, Any], door: str = "http"
+    ) -> httpx.Response:
+        transport = httpx.ASGITransport(self.doors.apps[door])
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
             return await http.request(method, path, **request)
 

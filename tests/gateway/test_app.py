@@ -53,5 +53,5 @@ def test_a_client_that_cannot_open_keeps_the_server_from_starting(settings):
 def test_two_apps_in_one_process_count_apart(settings, over):
     first, second = over(AsyncStubClient({})), over(AsyncStubClient({}))
     first.get("/v2")
-    assert 'dialect="oip"' in first.get("/metrics").text
-    assert 'dialect="oip"' not in second.get("/metrics").text
+    assert 'dialect="oip"' in first.metrics().text
+    assert 'dialect="oip"' not in second.metrics().text

@@ -12,5 +12,5 @@ def test_the_door_reads_the_environment(tmp_path, monkeypatch):
     monkeypatch.setattr("headway.logs.setup", lambda level, form: None)
     from headway_gateway import asgi
 
-    assert isinstance(asgi.app, falcon.asgi.App)
+    assert all(isinstance(app, falcon.asgi.App) for app in asgi.app.apps.values())
     assert (asgi.settings.run_dir, asgi.settings.body_bytes_max) == (tmp_path, 123)

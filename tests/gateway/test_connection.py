@@ -28,8 +28,9 @@ from headway.refs import SLOT
 from headway.settings import GatewaySettings
 from headway.shm import Mapped
 from headway.stub import AsyncStubClient
-from headway_gateway.app import create_app
+from headway_gateway.app import create_doors
 from headway_gateway.connection import Connection
+from headway_gateway.doors import ADDRESSES, Place
 from tests.gateway.conftest import MODELS
 
 LARGE = bytes(range(251)) * 800  # 200,800 bytes
@@ -57,15 +58,17 @@ class Online:
 
     def __init__(self, client: Any, settings: Any, http: type = Connection, **config: Any) -> None:
         self.client = client
-        self.app = create_app(client, settings)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listeners = {name: socket.create_server(("127.0.0.1", 0)) for name in ADDRESSES}
+        places = {name: Place(*at.getsockname()) for name, at in self._listeners.items()}
+        self.doors = create_doors(client, settings, places)
+        self.app = self.doors.apps["http"]
         self._peers: list[Any] = []
         own: dict[str, Any] = {"lifespan": "on", "log_config": None, "proxy_headers": False, "ws": "none"}
         options = {**own, "loop": "uvloop", "server_header": False, **config}
-        self.server = uvicorn.Server(uvicorn.Config(self.app, http=http, **options))
+        self.server = uvicorn.Server(uvicorn.Config(self.doors, http=http, **options))
 
     async def __aenter__(self) -> Online:
-        self.serving = asyncio.create_task(self.server.serve([self._listener]))
+        self.serving = asyncio.create_task(self.server.serve([*self._listeners.values()]))
         await until(lambda: self.server.started)
         return self
 
@@ -82,18 +85,18 @@ class Online:
     def connections(self) -> list[Any]:
         return list(self.server.server_state.connections)
 
-    async def peer(self, receive_bytes: int = 0) -> Peer:
+    async def peer(self, receive_bytes: int = 0, door: str = "http") -> Peer:
         plain = socket.socket()
         if receive_bytes:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        plain.connect(self._listener.getsockname())  # it listens, so this does not wait
+        plain.connect(self._listeners[door].getsockname())  # it listens, so this does not wait
         reader, writer = await asyncio.open_connection(sock=plain)
         self._peers.append(writer.transport)
         return Peer(reader, writer)
 
-    async def ask(self, request: bytes) -> Answered:
+    async def ask(self, request: bytes, door: str = "http") -> Answered:
         """One request on a connection of its own."""
-        peer = await self.peer()
+        peer = await self.peer(door=door)
         peer.send(request)
         answer = await peer.answer()
         await peer.leave()

@@ -20,6 +20,7 @@ from headway.lent import Lender
 from headway.messages import OK, Reply
 from headway.settings import GatewaySettings
 from headway.stub import AsyncStubClient
+from headway.tensors import pack
 from headway_gateway.app import create_app
 from headway_gateway.connection import Connection
 from headway_gateway.inference import Answer
@@ -41,6 +42,11 @@ ODD_REPLIES: dict[str, Any] = {
     "evil type": Reply(0, OK, b"x", {"content_type": "a/b\r\nx: y"}),
     "spaces": Reply(0, OK, b"x", {"content_type": "  a/b ", "version": 7}),
     "nothing": None,
+    "loaded": Reply(0, OK, b"x", {"version": "2", "loading_ms": 1234}),
+    "evil version": Reply(0, OK, b"x", {"version": "2\r\nx: y", "loading_ms": "1\r\nx: y"}),
+    "version with spaces": Reply(0, OK, b"x", {"version": " 2 ", "loading_ms": None}),
+    "no text": Reply(0, OK, b"x", {"version": ["2"]}),
+    "tensors": Reply(0, OK, pack({"y": np.ones(1, np.float32)}), {"version": "2", "loading_ms": 0}),
 }
 STUFF: dict[str, Callable[[Any], Any]] = {
     **MODELS,
@@ -80,19 +86,21 @@ def binary(size: int, name: str = "x", datatype: str = "FP32", shape: Any = (1, 
     return tensor(name, datatype, shape, parameters={"binary_data_size": size})
 
 
-def oip(*inputs: dict[str, Any], path: str = INFER, tail: bytes = b"", **more: Any) -> bytes:
+def oip(
+    *inputs: dict[str, Any], path: str = INFER, tail: bytes = b"", headers: Any = (), **more: Any
+) -> bytes:
     text = json.dumps({"inputs": inputs, **more}).encode()
     said = [f"Inference-Header-Content-Length: {len(text)}"] if tail else []
-    return post(path, text + tail, *said)
+    return post(path, text + tail, *said, *headers)
 
 
 def headed(length: str, body: bytes = b"") -> bytes:
     return post(INFER, body or TEXT + RAW, f"Inference-Header-Content-Length: {length}")
 
 
-def form(content_type: str = "multipart/form-data; boundary=B") -> bytes:
+def form(content_type: str = "multipart/form-data; boundary=B", headers: Any = ()) -> bytes:
     part = b'--B\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--B--\r\n'
-    return post("/predictions/parts", part, f"Content-Type: {content_type}")
+    return post("/predictions/parts", part, f"Content-Type: {content_type}", *headers)
 
 
 X = tensor()
@@ -100,6 +108,7 @@ RAW = np.ones(4, np.float32).tobytes()
 TEXT = json.dumps({"inputs": [binary(16)]}).encode()
 WANT = {"parameters": {"binary_data_output": True}}
 LENGTHS = ("0", "-1", "x", "", "1.5", "\xb2", "9" * 13, "999", "5", "007")
+KEYS = ("user-7", "", " a b ", "\xe9", "k" * 128, "k" * 129)
 TIMEOUTS = ("5", "0", "x", "", " 7 ", "\xb2", "9" * 9)
 ODD_PATHS = (
     *(ECHO + more for more in ("/", "//", "?a=b", "#f", "/1/2")), "http://x" + ECHO, "/" + ECHO,
@@ -176,6 +185,10 @@ REQUESTS: dict[str, bytes] = {
     **{f"raises {e!r} {i}": post(f"/predictions/bad{i}", b"x") for i, e in enumerate(FAILURES)},
     **{f"oip reply: {odd}": oip(X, path=f"/v2/models/{odd.replace(' ', '-')}/infer") for odd in ODD_REPLIES},
     **{f"reply: {odd}": post(f"/predictions/{odd.replace(' ', '-')}", b"x") for odd in ODD_REPLIES},
+    **{f"sticky {len(k)} {k[:3]}": echo(b"x", f"Headway-Sticky-Key: {k}") for k in KEYS},
+    **{f"oip sticky {len(k)} {k[:3]}": oip(X, headers=[f"Headway-Sticky-Key: {k}"]) for k in KEYS},
+    "sticky form": form(headers=["Headway-Sticky-Key: user-7"]),
+    "large and sticky": echo(LARGE, "Headway-Sticky-Key: user-7"),
     # HTTP
     **{f"{m} {p}": post(p, b"a", line=m + " {} HTTP/1.1") for m in ("PUT", "GET") for p in (ECHO, INFER)},
     **{f"path {p}": post(p, b"x") for p in ODD_PATHS},
@@ -246,6 +259,29 @@ def test_nobody_can_tell_which_way_a_request_went(servers, request_):
     short, long, plain = servers(request_)
     assert short == long
     assert short == plain
+
+
+FACTS = {b"headway-version: 2", b"headway-loading-ms: 1234"}
+
+
+def test_an_answer_says_which_version_served_it_and_what_it_waited(servers):
+    for path in ("/predictions/loaded", "/v2/models/tensors/infer"):
+        answer = servers(oip(X, path=path))[0][0]
+        said = {h for h in answer.headers if h.startswith(b"headway-")}
+        assert said == (FACTS if "loaded" in path else {b"headway-version: 2", b"headway-loading-ms: 0"})
+    for odd in ("evil-version", "version-with-spaces", "no-meta"):
+        answer = servers(post(f"/predictions/{odd}", b"x"))[0][0]
+        assert not [h for h in answer.headers if h.startswith((b"headway-", b"x:"))]
+
+
+def test_a_clients_key_travels_with_the_request(servers):
+    for request in (echo(b"x", "Headway-Sticky-Key: user-7"), oip(X, headers=["Headway-Sticky-Key: user-7"])):
+        for told_ in servers(request):
+            assert told_[-1].options["sticky"] == "user-7"
+    for request in (echo(b"x"), oip(X), echo(b"x", "Headway-Sticky-Key:")):
+        assert "sticky" not in servers(request)[0][-1].options
+    refused = servers(echo(b"x", f"Headway-Sticky-Key: {'k' * 129}"))[0][0]
+    assert refused.status.startswith(b"HTTP/1.1 400") and b"128" in refused.body
 
 
 # ---- who may go ----
@@ -319,7 +355,7 @@ async def test_a_connection_offers_the_short_way_to_those_who_may(settings, requ
 
 async def counted(online: Online) -> tuple[set[tuple[str, str, float]], float]:
     """Requests by dialect and status, and the sum of their times in seconds."""
-    text = (await online.ask(post("/metrics", line="GET {} HTTP/1.1"))).body.decode()
+    text = (await online.ask(post("/metrics", line="GET {} HTTP/1.1"), "metrics")).body.decode()
     statuses = re.findall(r'http_requests_total{dialect="(\w+)",status="(\d+)"} (\S+)', text)
     times = re.findall(r"http_request_seconds_(sum|count){\S+} (\S+)", text)
     found = {(dialect, status, float(count)) for dialect, status, count in statuses}

@@ -61,7 +61,7 @@ def samples(text: str) -> dict[tuple, float]:
 
 @pytest.fixture
 def shown(over):
-    answer = over(CountingStub({})).get("/metrics")
+    answer = over(CountingStub({})).metrics()
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     return samples(answer.text)
 
@@ -104,7 +104,7 @@ def test_http_requests_are_counted_by_dialect_and_status(over):
     for _ in range(2):
         site.post("/predictions/echo", content=b"x")
     site.get("/v2/nothing")
-    shown = samples(site.get("/metrics").text)
+    shown = samples(site.metrics().text)
     counted = {k[1:]: v for k, v in shown.items() if k[0] == "headway_http_requests_total"}
     assert counted == {
         (("dialect", "predictions"), ("status", "200")): 2,
@@ -120,7 +120,7 @@ def test_without_a_broker_our_own_numbers_are_still_shown(over):
 
     site = over(Alone({}))
     site.get("/v2")
-    shown = samples(site.get("/metrics").text)
+    shown = samples(site.metrics().text)
     assert shown[("headway_broker_up",)] == 0
     assert shown[("headway_http_requests_total", ("dialect", "oip"), ("status", "200"))] == 1
     assert not any(key[0].startswith("headway_queue") for key in shown)

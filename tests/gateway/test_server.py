@@ -42,9 +42,13 @@ class Stub(AsyncStubClient):
 
 headway.aio.AsyncClient = Stub
 logs.setup("info", "text")
-settings = GatewaySettings(run_dir=Path(sys.argv[2]), http=sys.argv[1], processes=int(sys.argv[3]))
+addresses = dict(zip(("http", "management", "metrics"), sys.argv[1].split(",")))
+settings = GatewaySettings(run_dir=Path(sys.argv[2]), processes=int(sys.argv[3]), **addresses)
 sys.exit(serve(settings))
 """
+
+
+ANY = "127.0.0.1:0,127.0.0.1:0,127.0.0.1:0"  # http, management, metrics
 
 
 class Gateway:
@@ -53,7 +57,7 @@ class Gateway:
     def __init__(
         self,
         run_dir: Path,
-        http: str = "127.0.0.1:0",
+        http: str = ANY,
         processes: int = 1,
         environment: dict[str, str] | None = None,
     ) -> None:
@@ -67,7 +71,11 @@ class Gateway:
             env=variables,
         )
         self.log = ""
-        self.port = 0
+        self.ports: dict[str, int] = {}
+
+    @property
+    def port(self) -> int:
+        return self.ports["http"]
 
     def wait(self) -> int:
         """Its exit code; what it logged is then in `log`."""
@@ -83,8 +91,8 @@ class Gateway:
                 return line
         raise AssertionError(f"it ended without saying {text!r}: {self.log}")
 
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
+    def url(self, path: str, door: str = "http") -> str:
+        return f"http://127.0.0.1:{self.ports[door]}{path}"
 
 
 @pytest.fixture
@@ -94,7 +102,8 @@ def run(tmp_path: Path) -> Iterator:
     def start(processes: int = 1, environment: dict[str, str] | None = None) -> Gateway:
         gateway = Gateway(tmp_path, processes=processes, environment=environment)
         started.append(gateway)
-        gateway.port = int(re.search(r"http=\S*:(\d+)", gateway.wait_for("listening")).group(1))
+        said = re.findall(r"(http|management|metrics)=\S*?:(\d+)", gateway.wait_for("listening"))
+        gateway.ports = {name: int(port) for name, port in said}
         return gateway
 
     yield start
@@ -108,7 +117,7 @@ def test_it_serves_counts_over_all_processes_and_ends_when_told(run, tmp_path):
     gateway = run(processes=2)
     for _ in range(20):  # each on a connection of its own, so that both processes have some
         assert httpx.post(gateway.url("/predictions/echo"), content=b"hi").content == b"hi"
-    answer = httpx.get(gateway.url("/metrics"))
+    answer = httpx.get(gateway.url("/metrics", "metrics"))
     assert 'headway_http_requests_total{dialect="predictions",status="200"} 20.0' in answer.text
     assert "server" not in answer.headers
     folder = tmp_path / f"metrics-{gateway.port}"
@@ -146,19 +155,45 @@ def test_a_worker_process_that_lost_its_arbiter_ends(run):
         socket.create_connection(("127.0.0.1", gateway.port))
 
 
-def test_a_busy_address_ends_with_one_line_and_its_exit_code(tmp_path):
+@pytest.mark.parametrize("busy", ["http", "management", "metrics"])
+def test_a_busy_address_ends_with_one_line_and_its_exit_code(tmp_path, busy):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        http = f"127.0.0.1:{taken.getsockname()[1]}"
-        gateway = Gateway(tmp_path, http)
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        names = ("http", "management", "metrics")
+        gateway = Gateway(tmp_path, ",".join(address if name == busy else "127.0.0.1:0" for name in names))
         assert gateway.wait() == Exit.LOCKED
     assert len(gateway.log.splitlines()) == 1
-    assert "another program listens" in gateway.log and http in gateway.log
+    assert "another program listens" in gateway.log and f"{busy}={address}" in gateway.log
+
+
+def test_every_process_serves_every_address_and_each_only_its_own(run):
+    gateway = run(processes=2)
+    for _ in range(10):  # each on a connection of its own
+        bearer = {"Authorization": "Bearer t"}
+        assert httpx.get(gateway.url("/state", "management"), headers=bearer).status_code == 200
+        assert httpx.get(gateway.url("/state", "management")).status_code == 401
+        assert httpx.get(gateway.url("/metrics", "metrics")).status_code == 200
+        assert httpx.get(gateway.url("/state"), headers=bearer).status_code == 404
+        assert httpx.get(gateway.url("/metrics")).status_code == 404
+        assert httpx.post(gateway.url("/predictions/echo", "metrics"), content=b"").status_code == 404
+
+
+def test_an_address_that_is_switched_off_is_not_listened_on(tmp_path):
+    gateway = Gateway(tmp_path, "127.0.0.1:0,,")
+    try:
+        said = gateway.wait_for("listening")
+        assert "management" not in said and "metrics" not in said
+    finally:
+        gateway.process.kill()
+        gateway.process.wait()
 
 
 @pytest.mark.parametrize("http", ["127.0.0.1:port", "127.0.0.1:70000", "unix:/tmp/x", "fd://3"])
 def test_an_address_that_is_none_is_a_wrong_setting(http):
     with pytest.raises(SettingsError, match="http"):
         bind(http)
+    with pytest.raises(SettingsError, match=r"^metrics: "):
+        bind(http, "metrics")
 
 
 def test_what_an_earlier_run_counted_is_forgotten(tmp_path, settings, monkeypatch):

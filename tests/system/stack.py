@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from headway import Client
@@ -26,16 +26,23 @@ def add_model(store: Path, name: str, toml: str, code: str) -> None:
     (folder / "model.toml").write_text(toml)
 
 
+def free_addresses(count: int) -> list[str]:
+    """Loopback addresses that nobody listens on just now."""
+    with ExitStack() as held:
+        found = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [f"127.0.0.1:{listener.getsockname()[1]}" for listener in found]
+
+
 class Up:
     """One `headway up`. `said` is what it printed so far, its processes' logs included."""
 
     def __init__(self, folder: Path) -> None:
         self.run_dir = folder / "run"
         self.direct = f"ipc://{self.run_dir}/broker.sock"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.http = f"127.0.0.1:{free.getsockname()[1]}"
+        self.http, self.management, self.metrics = free_addresses(3)
         options = ["--model-store", folder / "models", "--workers", "2", "--device", "cpu"]
-        options += ["--http", self.http, "--run-dir", self.run_dir]
+        options += ["--http", self.http, "--management", self.management, "--metrics", self.metrics]
+        options += ["--run-dir", self.run_dir]
         self.process = subprocess.Popen(
             [*HEADWAY, "up", *map(str, options)],
             stdout=subprocess.PIPE,

@@ -167,7 +167,7 @@ def test_the_log_names_who_was_killed_and_by_what(up: Up) -> None:
 def test_metrics_tell_what_happened(up: Up) -> None:
     with Client(up.direct) as client:
         client.infer("echo", {"x": np.float32([1])})
-    text = httpx.get(f"http://{up.http}/metrics").text
+    text = httpx.get(f"http://{up.metrics}/metrics").text
     for line in (
         'headway_requests_total{model="echo",outcome="ok",version="1"}',
         'headway_request_seconds_bucket{le="0.05",model="echo",stage="compute",version="1"}',

@@ -56,11 +56,11 @@ def check_store(store: Path) -> None:
         raise SettingsError(f"model_store: {store} {what}")
 
 
-def check_http(http: str) -> tuple[str, int]:
-    """The host and port. Raises: SettingsError when they are none, or somebody listens there."""
-    host, _, port = http.rpartition(":")
+def check_http(said: str, setting: str = "http") -> tuple[str, int]:
+    """The host and port in it. Raises: SettingsError when they are none, or somebody listens there."""
+    host, _, port = said.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise SettingsError(f"http: {http!r} is not HOST:PORT")
+        raise SettingsError(f"{setting}: {said!r} is not HOST:PORT")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -69,7 +69,7 @@ def check_http(http: str) -> tuple[str, int]:
             probe.bind((host, int(port)))
             probe.listen()  # SO_REUSEADDR lets two bind, but not two listen
         except OSError as error:
-            raise SettingsError(f"http: cannot listen on {http}: {error.strerror}") from None
+            raise SettingsError(f"{setting}: cannot listen on {said}: {error.strerror}") from None
     return host, int(port)
 
 

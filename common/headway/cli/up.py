@@ -67,7 +67,8 @@ class Stack:
         return self._command(f"w{i}", "headway_worker", WORKER_STOP_S, **options)
 
     def _gateway(self) -> Command:
-        options = {"http": self.gateway.http, "processes": self.gateway.processes, "broker": ""}
+        options = {key: getattr(self.gateway, key) for key in ("http", "management", "metrics", "processes")}
+        options["broker"] = ""
         return self._command("gateway", "headway_gateway", GATEWAY_STOP_S, **options)
 
     def _command(self, called: str, module: str, stop_s: float, /, **options: object) -> Command:
@@ -84,6 +85,8 @@ class Stack:
 @setting_option(WorkerSettings, "device", help="auto, cpu, cuda or cuda:N; several, with commas, go round")
 @setting_option(WorkerSettings, "threads", help="CPU threads for each worker; 0: cores / workers")
 @setting_option(GatewaySettings, "http")
+@setting_option(GatewaySettings, "management")
+@setting_option(GatewaySettings, "metrics")
 @setting_option(GatewaySettings, "processes", flag="--gateway-processes")
 @setting_option(Shared, "run_dir")
 @setting_option(Shared, "state_dir")
@@ -96,6 +99,8 @@ def command(
     device: str | None,
     threads: int | None,
     http: str | None,
+    management: str | None,
+    metrics: str | None,
     processes: int | None,
     config: Path | None,
     **shared: object,
@@ -106,7 +111,8 @@ def command(
     """
     with settings_errors():
         broker = read(BrokerSettings, {"model_store": model_store, **shared}, config)
-        gateway = read(GatewaySettings, {"http": http, "processes": processes, **shared}, config)
+        addresses = {"http": http, "management": management, "metrics": metrics}
+        gateway = read(GatewaySettings, {**addresses, "processes": processes, **shared}, config)
         worker = read(WorkerSettings, {"device": device, "threads": threads, **shared}, config)
         _check_installed()
         stack = Stack(broker, gateway, worker.device.split(","), workers, worker.threads, config)
@@ -118,6 +124,9 @@ def run(stack: Stack) -> Exit:
     check_store(stack.broker.model_store)
     check_run_dir(stack.broker)
     host, port = check_http(stack.gateway.http)
+    for setting in ("management", "metrics"):
+        if other := getattr(stack.gateway, setting):
+            check_http(other, setting)
     address = stack.broker.callers_address
     watch = Watch(address, host, port, stack.workers, say)
     supervisor = Supervisor(stack.ranks(), say, on_stop=watch.close_soon)
@@ -136,6 +145,9 @@ def _introduce(stack: Stack, http: str) -> None:
     count, threads, devices = stack.workers, stack.threads_each, ",".join(stack.devices)
     say(f"headway {__version__}, models of {stack.broker.model_store}")
     say(f"  http     {http}")
+    for label, address in {"manage": stack.gateway.management, "metrics": stack.gateway.metrics}.items():
+        if address:
+            say(f"  {label:7}  http://{address}")
     say(f"  direct   {stack.broker.callers_address}")
     say(f"  workers  {count}, device {devices}, {threads} CPU thread{'s' * (threads > 1)} each")
 
