@@ -13,10 +13,11 @@ from headway.messages import AgentJoin, AgentReport, AgentWorker
 
 @dataclass(slots=True, eq=False)
 class Agent:
-    """An agent that joined. `workers` by name; those that ended stay for their reason."""
+    """An agent that joined at `joined`. `workers` by name; those that ended stay for their reason."""
 
     identity: bytes
     about: AgentJoin
+    joined: float
     heard: float
     workers: dict[str, AgentWorker] = field(default_factory=dict)
 
@@ -54,7 +55,7 @@ class Agents:
 
     def join(self, identity: bytes, about: AgentJoin, now: float) -> Agent:
         """It is there, with the workers that it says."""
-        agent = self._agents[identity] = Agent(identity, about, now)
+        agent = self._agents[identity] = Agent(identity, about, now, now)
         agent.workers = {worker.name: worker for worker in about.workers}
         return agent
 

@@ -230,7 +230,7 @@ class Commands:
     def _workers(self, order: _Order) -> Look:
         host, count = order.given.text("host"), order.given.count("count", None)
         order.given.done()
-        self._hosts.order(host, count)
+        self._hosts.order(host, count, order.now)
         self._steering.save()
         return lambda: {"host": host, "count": count}
 

@@ -9,24 +9,33 @@ The end of a worker's process is told here by its agent, which knows at once and
 from __future__ import annotations
 
 from headway.errors import InvalidInput
-from headway.messages import AgentJoin, AgentReport, Dismiss, StartWorker, StopWorker, Welcome
+from headway.messages import AgentJoin, AgentReport, Dismiss, StopWorker, Welcome
+from headway_broker import offers
 from headway_broker.agents import Agent
 from headway_broker.board import Board
 from headway_broker.events import Action, Note, ToWorker
-from headway_broker.fleet import Fleet
+from headway_broker.fleet import Fleet, Joined, Need
+from headway_broker.offers import Offer
+from headway_broker.steering import Steering
 from headway_broker.workers import Worker
+
+LOOK_S = 0.5
 
 
 class Hosts:
     """One broker's. `outbox` is what it wants done."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, steering: Steering) -> None:
         self.outbox: list[Action] = []
         self._board = board
+        self._steering = steering
         self._fleet = Fleet()
+        self._look_at = 0.0
 
     def join(self, identity: bytes, about: AgentJoin, welcome: Welcome, now: float) -> None:
-        """An agent is there. One for a host: whoever comes second is sent away while the first is heard."""
+        """An agent is there. One for a host: whoever comes second is sent away while the first is heard.
+        Raises: RemoteProtocolError for facts that are none."""
+        offers.offer_of(about.host, about.facts, {}, now)
         other = self._board.agents.of(about.host)
         if other and other.identity != identity:
             reason = f"host {about.host} has an agent: {other.about.name}"
@@ -35,30 +44,54 @@ class Hosts:
         if other is None:
             self.note("agent joined", agent=about.name, host=about.host, workers=len(about.workers))
         self._board.agents.join(identity, about, now)
+        self._look_at = now
         self.outbox.append(ToWorker(identity, welcome))
 
-    def report(self, agent: Agent, report: AgentReport) -> Worker | None:
+    def report(self, agent: Agent, report: AgentReport, now: float) -> Worker | None:
         """One of its workers changed. Returns the worker on the roster whose process has ended."""
         worker = report.worker
         self._board.agents.report(agent, report)
-        self.note(
-            "worker process", worker=worker.name, host=agent.host, state=worker.state, reason=worker.reason
-        )
+        facts = {"worker": worker.name, "host": agent.host, "state": worker.state}
+        self.note("worker process", **facts, reason=worker.reason)
         if worker.state != "ended":
             return None
-        return next((w for w in self._board.roster if self._is_same(w, agent, worker.name, worker.pid)), None)
+        self._fleet.ended(worker, now)
+        self._look_at = now
+        return next((w for w in self._board.roster if _is_same(w, agent, worker.name, worker.pid)), None)
 
     def lose(self, agent: Agent, reason: str) -> None:
         """The agent is gone; its workers may live."""
         self._board.agents.remove(agent.identity)
         self.note("agent lost", agent=agent.about.name, host=agent.host, reason=reason)
 
+    def look(self, now: float) -> None:
+        """Order what is missing, and what is too much."""
+        if now < self._look_at or not len(self._board.agents):
+            return
+        self._look_at = now + LOOK_S
+        agents = {agent.host: agent for agent in self._board.agents}
+        joined = {
+            worker.name: Joined(worker.about.host, len(worker.copies), worker.draining or worker.leaving)
+            for worker in self._board.roster
+        }
+        hosts = self._board.catalog.desired.hosts
+        orders = self._fleet.orders(map(_offer, agents.values()), joined, hosts, self._needs(), now)
+        for order in orders:
+            agent = agents[order.host]
+            self.note("worker ordered", host=order.host, **_words(order.message))
+            if not self._drains(order.message, now):
+                self.outbox.append(ToWorker(agent.identity, order.message))
+
+    @property
+    def coming(self) -> bool:
+        """Whether a worker is on its way."""
+        return self._fleet.is_starting
+
     def wanted(self, agent: Agent) -> int:
         """How many workers its host shall have."""
-        ordered = self._board.catalog.desired.hosts.get(agent.host)
-        return self._fleet.wanted(agent.about.facts, ordered)
+        return offers.wanted(_offer(agent), self._board.catalog.desired.hosts.get(agent.host))
 
-    def order(self, host: str, count: int | None) -> None:
+    def order(self, host: str, count: int | None, now: float) -> None:
         """How many workers the host shall have; None: as its agent says. Raises: InvalidInput."""
         agent = self._board.agents.of(host)
         if agent is None:
@@ -67,24 +100,42 @@ class Hosts:
         hosts = self._board.catalog.desired.hosts
         if count is None:
             hosts.pop(host, None)
-        elif problem := self._fleet.check_count(agent.about.facts, count):
-            raise InvalidInput(f"host {host!r}: {problem}")
+        elif problem := offers.check_count(_offer(agent), count):
+            raise InvalidInput(problem)
         else:
             hosts[host] = count
-
-    @property
-    def coming(self) -> bool:
-        return False
-
-    def look(self, steering, now):
-        pass
+        self._look_at = now
 
     def note(self, event: str, **facts: object) -> None:
         self.outbox.append(Note(event, facts))
 
-    @staticmethod
-    def _is_same(worker: Worker, agent: Agent, name: str, pid: int) -> bool:
-        return worker.name == name and worker.about.host == agent.host and pid in (0, worker.about.pid)
+    def _needs(self) -> list[Need]:
+        """Versions that more workers would help."""
+        board, plan = self._board, self._steering.plan
+        found = ((key, count) for key, count in plan.lacking.items() if key in board.catalog.specs)
+        specs = board.catalog.specs
+        return [Need(specs[key], n, self._steering.need(specs[key]), plan.short[key]) for key, n in found]
+
+    def _drains(self, message: object, now: float) -> bool:
+        """A worker with copies is not stopped by its agent: it drains, and ends by itself when they are ready
+        elsewhere."""
+        if not isinstance(message, StopWorker):
+            return False
+        worker = next((w for w in self._board.roster if w.name == message.name and w.copies), None)
+        if worker:
+            self._steering.drain(worker, now)
+        return worker is not None
 
 
-__all__ = ["Hosts", "StartWorker", "StopWorker"]
+def _offer(agent: Agent) -> Offer:
+    return offers.offer_of(agent.host, agent.about.facts, agent.workers, agent.joined)
+
+
+def _is_same(worker: Worker, agent: Agent, name: str, pid: int) -> bool:
+    return worker.name == name and worker.about.host == agent.host and pid in (0, worker.about.pid)
+
+
+def _words(message: object) -> dict[str, object]:
+    assert isinstance(message, tuple)
+    verb = "stop" if isinstance(message, StopWorker) else "start"
+    return {"order": verb, "worker": message[0], "reason": message[-1]}

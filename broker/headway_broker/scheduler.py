@@ -132,7 +132,7 @@ class Scheduler:
         self.holds = board.holds
         self.report = Report(board)
         self._steering = Steering(board)
-        self._hosts = Hosts(board)
+        self._hosts = Hosts(board, self._steering)
         self._state = State(board, self.report, self._steering, self._hosts, about or About())
         self._commands = Commands(board, self._steering, self._hosts, self._state, (about or About()).token)
         self._intake = Intake(board, self.report)
@@ -306,7 +306,7 @@ class Scheduler:
             case Alive():
                 return
             case AgentReport():
-                if worker := self._hosts.report(agent, message):
+                if worker := self._hosts.report(agent, message, now):
                     self._lose(worker, f"its process {message.worker.reason}", now, dead=True)
             case _:
                 raise RemoteProtocolError(f"an agent sends no {type(message).__name__}")
@@ -448,7 +448,7 @@ class Scheduler:
         for worker in self._steering.look(now):
             self.roster.leave(worker)
             self._release(worker)
-        self._hosts.look(self._steering, now)
+        self._hosts.look(now)
         self._commands.look(now)
         self._beat(now)
         if now >= self._probe_at:  # a caller that died finds no route, and what it had queued is dropped

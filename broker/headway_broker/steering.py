@@ -55,7 +55,7 @@ class Steering:
         if not self.plan_is_old:
             return
         self.plan_is_old = False
-        self.plan = plan(self._wants(), [_seat(worker) for worker in self.board.roster])
+        self.plan = plan(self._wants(), [_seat(worker) for worker in self.board.roster], self.needs)
         for order in self.plan.orders:
             worker = self.board.roster.workers[order.worker]
             if order.spec is None:
