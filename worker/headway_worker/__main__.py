@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+from pathlib import Path
 
 import click
 
@@ -13,6 +14,7 @@ from headway import logs, shm
 from headway.cli.options import settings_options
 from headway.settings import WorkerSettings
 from headway_worker import device
+from headway_worker.leash import Leash
 from headway_worker.loop import Loop
 from headway_worker.pages import pages_for
 from headway_worker.runner import Runner
@@ -30,7 +32,9 @@ def main(settings: WorkerSettings) -> None:
     device.set_threads(settings.threads)
     name = settings.name or f"worker-{os.getpid()}"
     about = About(name, socket.gethostname(), os.getpid(), str(chosen))
-    loop = Loop(Session(about, drain_s=settings.drain_s), settings.workers_address, name)
+    lock = Path(settings.agent_lock)
+    leash = Leash(lock, settings.orphan_s, time.monotonic()) if settings.agent_lock else None
+    loop = Loop(Session(about, drain_s=settings.drain_s), settings.workers_address, name, leash)
     _log.info("worker starts", name=name, device=str(chosen))
     sharing = Sharing(shm.folder_of(settings.workers_address), pages_for(chosen))
     runner = Runner(chosen, loop.exchange.report, time.monotonic, sharing, loop.exchange)
