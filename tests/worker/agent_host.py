@@ -31,6 +31,8 @@ from headway.messages import (
     AgentWorker,
     Alive,
     Dismiss,
+    Join,
+    Leave,
     Message,
     StartWorker,
     StopWorker,
@@ -88,7 +90,8 @@ class Host:
     def start_broker(self) -> None:
         self._context: zmq.Context[Any] = zmq.Context()
         self._socket = link.router(self._context, f"ipc://{self.run_dir}/workers.sock")
-        self._peer = b""  # whoever this start of the broker knows
+        self._peer = b""  # the agent that this start of the broker knows
+        self.workers: dict[bytes, str] = {}  # real ones, that have joined it
         self._nonce = secrets.token_bytes(8)
 
     def stop_broker(self) -> None:
@@ -117,13 +120,18 @@ class Host:
                 self._answer(Welcome(self._nonce, 500))
             case AgentReport(worker=worker):
                 self.reports.append(worker)
-            case Alive() if peer != self._peer:
-                self._peer = peer
-                self._answer(Dismiss("who are you?", 0))
+            case Join(name=name):
+                self.workers[peer] = name
+                self._answer(Welcome(self._nonce, 500), peer)
+            case Leave():
+                self._answer(Dismiss("go", 1), peer)
+            case Alive() if peer != self._peer and peer not in self.workers:
+                self._answer(Dismiss("who are you?", 0), peer)
 
-    def _answer(self, message: Message) -> None:
+    def _answer(self, message: Message, peer: bytes = b"") -> None:
+        assert self._socket
         with suppress(zmq.ZMQError):  # it has left
-            self.order(message)
+            link.send_to(self._socket, peer or self._peer, encode(message))
 
     def wait_for(self, true: Callable[[], Any], timeout_s: float = WAIT_S) -> Any:
         give_up = time.monotonic() + timeout_s

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -81,12 +80,15 @@ def kill_rest(run_dir: Path, group: int) -> None:
                 os.kill(process.pid, signal.SIGKILL)
 
 
-def _our_pids() -> Iterator[int]:
-    for entry in os.scandir(PROC):
-        if entry.name.isdecimal():
-            with suppress(OSError):
-                if entry.stat().st_uid == os.geteuid():
-                    yield int(entry.name)
+def _our_pids() -> list[int]:
+    return [int(folder.name) for folder in PROC.iterdir() if folder.name.isdecimal() and _is_ours(folder)]
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        return folder.stat().st_uid == os.geteuid()
+    except OSError:  # it has ended meanwhile
+        return False
 
 
 def _marked(pid: int) -> Marked | None:
@@ -100,9 +102,10 @@ def _marked(pid: int) -> Marked | None:
         return None
     try:
         run_dir, name, device, share = json.loads(text.partition(b"=")[2])
-    except ValueError:  # somebody else's idea of the variable
+        mark = Mark(str(run_dir), str(name), str(device), int(share))
+    except (ValueError, TypeError):  # somebody else's idea of the variable
         return None
-    return Marked(pid, *found, Mark(str(run_dir), str(name), str(device), int(share)))
+    return Marked(pid, *found, mark)
 
 
 def _stat(pid: int) -> tuple[int, int] | None:
