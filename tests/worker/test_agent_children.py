@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from headway.messages import StartWorker
 from headway.settings import AgentSettings
-from headway_worker.agent import processes
+from headway_worker.agent import children, processes
 from headway_worker.agent.children import Children
 from headway_worker.agent.launch import Launch
 from headway_worker.agent.memory import Memory
@@ -131,7 +132,36 @@ def test_workers_of_another_run_directory_are_none_of_its_business(host: Host) -
         assert host.joins[-1].workers == []
 
 
+@pytest.mark.parametrize("after_ms", [0, 4, 8, 16, 32])
+def test_an_agent_that_dies_in_the_middle_of_a_scale_up_leaves_nobody_unknown(
+    host: Host, after_ms: int
+) -> None:
+    names = [f"w{i}" for i in range(12)]
+    host.start_agent("--places=12")
+    for name in names:
+        host.order(StartWorker(name, "cpu", 0, "more"))
+    time.sleep(after_ms / 1000)
+    host.end_agent(signal.SIGKILL)
+    host.start_agent("--places=12")
+    adopted = {w.name: w.pid for w in host.joins[-1].workers}
+    assert sorted(adopted.values()) == sorted(host.processes())
+    for name in set(names) - set(adopted):
+        host.order(StartWorker(name, "cpu", 0, "again"))
+    host.wait_for(lambda: len(host.processes()) == 12)
+    assert host.end_agent() == 0
+
+
 # ---- a crash between the record and the process
+
+
+def test_before_a_worker_is_started_it_is_written_down(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(children, "Child", dies)
+    with pytest.raises(KeyboardInterrupt):
+        crew.children.obey(Start("w1", "cpu", 0), 0.0)
+    assert [(r.name, r.pid) for r in Records(crew.run_dir / "agent").read()] == [("w1", 0)]
 
 
 def test_a_worker_whose_pid_was_not_written_down_is_found_by_its_environment(crew: Crew) -> None:
@@ -172,6 +202,26 @@ def test_a_record_of_an_earlier_boot_or_of_somebody_elses_pid_adopts_nobody(crew
 
 
 # ---- starting and ending
+
+
+def test_a_worker_inherits_the_environment_but_not_what_systemd_tells_the_agent(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/x")
+    monkeypatch.setenv("WATCHDOG_USEC", "1")
+    monkeypatch.setenv("SOMETHING_ELSE", "kept")
+    said = Path(f"/proc/{crew.start('w1')}/environ").read_bytes().split(b"\0")
+    assert b"SOMETHING_ELSE=kept" in said
+    assert b"CUDA_DEVICE_ORDER=PCI_BUS_ID" in said
+    assert not [line for line in said if line.startswith((b"NOTIFY_SOCKET", b"WATCHDOG"))]
+
+
+def test_many_workers_come_and_go_and_leave_no_descriptor(crew: Crew) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for i in range(10):
+        os.kill(crew.start(f"w{i}"), signal.SIGKILL)
+        crew.hear(Ended)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_command_that_is_not_there_is_an_end_with_the_reason(tmp_path: Path) -> None:

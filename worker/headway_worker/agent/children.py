@@ -35,6 +35,7 @@ from headway_worker.agent.processes import Mark
 from headway_worker.agent.records import Record, Records
 
 EndStuck = Callable[[int, str], None]
+NOT_INHERITED = {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"}  # systemd means the agent by them
 WORKER = (sys.executable, "-m", "headway_worker")
 
 _log = logs.get("headway.agent")
@@ -122,7 +123,8 @@ class Children:
     def _start(self, order: Start) -> Started | Ended:
         record = Record(order.name, order.device, order.share, self._boot_id, started_at=time.time())
         mark = Mark(str(self._launch.run_dir), order.name, order.device, order.share)
-        variables = self._launch.variables(order) | os.environ | {processes.VARIABLE: mark.text()}
+        ours = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED}
+        variables = self._launch.variables(order) | ours | {processes.VARIABLE: mark.text()}
         try:
             self._records.write(record)
             arguments = [*self._command, *self._launch.arguments(order)]
