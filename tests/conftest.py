@@ -34,7 +34,7 @@ def pure_files() -> set[Path]:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     modules = config["importlinter:contract:pure"]["source_modules"].split()
-    named = (module.rsplit(".", 1) for module in modules)
+    named = (module.replace(".", "/", 1).replace(".", "_").split("/") for module in modules)
     files = {ROOT / "tests" / FOLDERS[package] / f"test_{name}.py" for package, name in named}
     return files | {
         ROOT / "tests" / "sim" / f"test_{name}.py" for name in ("placement_sim", "simulation", "yard")

@@ -1,11 +1,12 @@
 """Exit codes with names, so that `headway up`, systemd and a shell script read the same thing in them.
 
-Knows: the codes, most of them those of `sysexits.h`.
+Knows: the codes, most of them those of `sysexits.h`, and how to say an end in words.
 Must not know: which process ends with which, and when.
 """
 
 from __future__ import annotations
 
+import signal
 from enum import IntEnum
 
 
@@ -27,8 +28,12 @@ class Exit(IntEnum):
     STUCK = 70
     """A worker whose batch outlived its lease and that the broker dismissed: start another in its place."""
 
+    DEVICE_FAULT = 71
+    """The GPU reported a fatal fault; whatever else runs on it must be started anew."""
+
     LOCKED = 73
-    """Another broker owns the run directory. Starting the same again is of no use while it lives."""
+    """Another broker or agent owns the run directory, or the broker has another agent for this host. Starting
+    the same again is of no use while it lives."""
 
     TEMPORARY = 75
     """No room, or nobody there: the same again may help (`EX_TEMPFAIL`)."""
@@ -39,3 +44,19 @@ class Exit(IntEnum):
 
 FINAL = frozenset({Exit.USAGE, Exit.LOCKED, Exit.CONFIG})
 """Codes after which a supervisor does not start the process again."""
+
+
+def how_it_ended(code: int) -> str:
+    """`was killed by SIGKILL`, `ended with exit code 70 (STUCK)`; `code` as `subprocess` gives it: the exit
+    code, or minus the signal's number."""
+    if code < 0:
+        return f"was killed by {_signal_name(-code)}"
+    known = f" ({Exit(code).name})" if code in list(Exit) else ""
+    return f"ended with exit code {code}{known}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

@@ -135,6 +135,26 @@ class WorkerSettings(Joining):
     threads: int = setting(0, "torch's CPU threads; 0 leaves torch's default")
     drain_s: float = setting(30.0, "how long a worker that was told to stop may finish what it has")
     model_store: str = setting("", "the models' folder on this host; default: the broker's, by the same path")
+    agent_lock: str = setting("", "file that the agent which started it keeps locked; none: no agent")
+    orphan_s: float = setting(60.0, "a worker whose agent has been gone for so long stops")
+
+
+@dataclass(frozen=True)
+class AgentSettings(Joining):
+    """The host agent."""
+
+    section: ClassVar[str] = "agent"
+
+    name: str = setting("", "name in logs and status; default: the host's name")
+    devices: str = setting("auto", "devices with commas between: cpu, cuda:N, a GPU's or MIG slice's UUID")
+    places: int = setting(0, "workers that a device may have; 0: one on a GPU, one for each core on the CPU")
+    workers_max: int = setting(0, "workers that this host may have; 0: as many as its devices have places")
+    workers_wanted: int = setting(-1, "workers if nobody orders otherwise; -1: one for each device")
+    share: int = setting(0, "percent of its device that each worker gets (CUDA MPS); 0: no share")
+    threads: int = setting(0, "torch's CPU threads in each worker; 0 leaves torch's default")
+    workers_as: str = setting("children", "children, or units: headway-worker@NAME.service of systemd")
+    drain_s: float = setting(30.0, "how long a worker that is told to stop may finish what it has")
+    orphan_s: float = setting(60.0, "workers stop when the agent has been gone for so long")
 
 
 @dataclass(frozen=True)
@@ -158,13 +178,21 @@ class GatewaySettings(Joining):
     register_timeout_s: float = setting(900.0, "how long to fetch a model may take")
 
 
-SECTIONS: tuple[type[Shared], ...] = (ClientSettings, BrokerSettings, WorkerSettings, GatewaySettings)
+SECTIONS: tuple[type[Shared], ...] = (
+    ClientSettings,
+    BrokerSettings,
+    WorkerSettings,
+    AgentSettings,
+    GatewaySettings,
+)
 S = TypeVar("S", bound=Shared)
 _CHOICES = {
     "log_format": ("text", "json"),
     "shm_full": ("inline", "refuse"),
     "tcp_security": ("curve", "plain"),
+    "workers_as": ("children", "units"),
 }
+_LEAST = {"workers_wanted": -1}  # of numbers that may be less than 0
 
 
 def read(cls: type[S], given: Mapping[str, Any] | None = None, file: Path | None = None) -> S:
@@ -265,7 +293,7 @@ def _converted(cls: type[Shared], key: str, value: Any, where: str) -> Any:
     """`value` as the type that the field declares; text is parsed. Raises: SettingsError."""
     wanted = get_type_hints(cls)[key]
     if wanted in (int, float):
-        return _number(wanted, value, where)
+        return _number(wanted, value, where, _LEAST.get(key, 0))
     if wanted is Path and isinstance(value, str):
         return Path(value)
     if not isinstance(value, wanted):
@@ -273,13 +301,13 @@ def _converted(cls: type[Shared], key: str, value: Any, where: str) -> Any:
     return value
 
 
-def _number(wanted: type[int] | type[float], value: Any, where: str) -> float:
+def _number(wanted: type[int] | type[float], value: Any, where: str, least: int) -> float:
     if not isinstance(value, (str, int, wanted)) or isinstance(value, bool):
         raise SettingsError(f"{where} must be of type {wanted.__name__}, not {value!r}")
     try:
         number = wanted(value)
     except (ValueError, OverflowError):
         raise SettingsError(f"{where} must be of type {wanted.__name__}, not {value!r:.100}") from None
-    if not 0 <= number < math.inf:
-        raise SettingsError(f"{where} must be at least 0, and finite, not {value!r}")
+    if not least <= number < math.inf:
+        raise SettingsError(f"{where} must be at least {least}, and finite, not {value!r}")
     return number

@@ -323,7 +323,7 @@ def signals() -> Iterator[None]:
 
 def test_a_defect_in_the_runners_thread_ends_the_process(broker, signals):
     with pytest.raises(ZeroDivisionError):
-        Loop(Session(ABOUT), broker.address, "w").run(Broken())
+        Loop(Exchange(Session(ABOUT), broker.address, b"w.1")).run(Broken())
 
 
 class Willing(Broken):
@@ -340,7 +340,7 @@ class Willing(Broken):
 
 
 def test_a_loop_ends_with_0_and_stops_its_runner(broker, signals):
-    loop, runner = Loop(Session(ABOUT), broker.address, "w"), Willing()
+    loop, runner = Loop(Exchange(Session(ABOUT), broker.address, b"w.1")), Willing()
     codes: list[Any] = []
 
     def play() -> None:

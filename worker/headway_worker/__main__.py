@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import secrets
 import socket
 import sys
 import time
+from pathlib import Path
 
 import click
 
@@ -15,6 +17,8 @@ from headway.cli.options import settings_options
 from headway.notify import Notifier
 from headway.settings import WorkerSettings
 from headway_worker import device
+from headway_worker.exchange import Exchange
+from headway_worker.leash import Leash
 from headway_worker.loop import Loop
 from headway_worker.pages import pages_for
 from headway_worker.runner import Runner
@@ -37,7 +41,10 @@ def main(settings: WorkerSettings) -> None:
     address = settings.workers_address
     curve = keys.to_broker(settings, address, keys.WORKER)
     session = Session(about, drain_s=settings.drain_s)
-    loop = Loop(session, address, name, curve, notifier)
+    lock = Path(settings.agent_lock)
+    leash = Leash(lock, settings.orphan_s, time.monotonic()) if settings.agent_lock else None
+    identity = f"{name[:100]}.".encode() + secrets.token_bytes(8)
+    loop = Loop(Exchange(session, address, identity, curve, notifier), leash)
     _log.info("worker starts", name=name, device=str(chosen))
     sharing = Sharing(shm.folder_of(address), pages_for(chosen))
     runner = Runner(chosen, loop.exchange.report, time.monotonic, sharing, loop.exchange)

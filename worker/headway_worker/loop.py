@@ -1,6 +1,6 @@
 """The worker's process: its two threads, its signals, its end.
 
-Knows: signals, threads, exit codes. Must not know: torch, ZeroMQ, what to answer.
+Knows: signals, threads, exit codes, the agent's leash. Must not know: torch, ZeroMQ, what to answer.
 
 The main thread keeps the worker's place on the broker's roster while the runner's thread is busy with the
 device for seconds; while it is not, the runner talks to the broker itself (see `exchange`).
@@ -9,9 +9,9 @@ device for seconds; while it is not, the runner talks to the broker itself (see 
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from types import FrameType
@@ -19,11 +19,10 @@ from typing import Protocol
 
 from headway import logs
 from headway.exits import Exit
-from headway.keys import Curve
-from headway.notify import Notifier
 from headway_worker.exchange import Exchange
+from headway_worker.leash import Leash
 from headway_worker.orders import Order
-from headway_worker.session import Drain, Event, Leaving, Session
+from headway_worker.session import Drain, Event, Leaving
 
 JOIN_RUNNER_S = 5.0
 
@@ -41,16 +40,9 @@ class Runs(Protocol):
 class Loop:
     """One worker process. Make it, give it its runner, then `run`."""
 
-    def __init__(
-        self,
-        session: Session,
-        address: str,
-        name: str,
-        curve: Curve | None = None,
-        notifier: Notifier | None = None,
-    ) -> None:
-        identity = f"{name[:100]}.".encode() + secrets.token_bytes(8)
-        self.exchange = Exchange(session, address, identity, curve, notifier)
+    def __init__(self, exchange: Exchange, leash: Leash | None = None) -> None:
+        self._leash = leash
+        self.exchange = exchange
         self._signals: deque[Event] = deque()
         self._defect: BaseException | None = None
 
@@ -85,6 +77,9 @@ class Loop:
         events = list(self._signals)
         for _ in events:
             self._signals.popleft()
+        if self._leash and self._leash.is_cut(time.monotonic()):  # asked at every beat of the session
+            self._leash = None
+            events.append(Drain("the agent that started it is gone"))
         return events
 
     def _end(self, leaving: Leaving, runner: Runs, thread: threading.Thread) -> Exit:

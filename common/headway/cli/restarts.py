@@ -1,6 +1,6 @@
 """Whether, when and why a process that ended is started again.
 
-Pure. Knows: exit codes, signals' names, the back-off. Must not know: processes, clocks.
+Pure. Knows: exit codes, the back-off. Must not know: processes, clocks.
 
 The wait doubles with each end from `first_s` to `most_s`, and starts anew for a process that lived for
 `healthy_s`. Exit codes in `exits.FINAL` are not tried again: the same start would end the same way.
@@ -8,11 +8,10 @@ The wait doubles with each end from `first_s` to `most_s`, and starts anew for a
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from headway.exits import FINAL, Exit
+from headway.exits import FINAL, Exit, how_it_ended
 
 
 class Again(NamedTuple):
@@ -61,18 +60,3 @@ class Restarts:
         wait_s = self._wait_s
         self._wait_s = min(wait_s * 2, self._backoff.most_s)
         return Again(wait_s, f"{reason}; starting it again in {wait_s:g} s")
-
-
-def how_it_ended(code: int) -> str:
-    """`was killed by SIGKILL`, `ended with exit code 70 (STUCK)`."""
-    if code < 0:
-        return f"was killed by {_signal_name(-code)}"
-    known = f" ({Exit(code).name})" if code in list(Exit) else ""
-    return f"ended with exit code {code}{known}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        return f"signal {number}"

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from headway.cli.child import Child
+from headway.child import Child
 from headway.cli.restarts import Again, Backoff, GiveUp, Restarts
 from headway.exits import Exit
 

@@ -1,10 +1,11 @@
-"""One child process, which dies with its parent.
+"""One child process, which dies with its parent unless it is told not to.
 
 Knows: fork, process groups, Linux's parent-death signal. Must not know: what runs in it, restarts.
 
 Each child leads a process group of its own, so that the terminal's Ctrl-C reaches only the parent, which
 stops the children in order; and so that a child's own children (gunicorn's workers) can be found when
-their parent is gone. If the parent dies in any way, even by SIGKILL, the kernel sends each child SIGTERM.
+their parent is gone. If the parent of a tied child dies in any way, even by SIGKILL, the kernel sends the
+child SIGTERM. One that is not tied lives on: the agent's workers, which its next start finds again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 PR_SET_PDEATHSIG = 1
@@ -21,15 +22,18 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl  # found here: after a fork lit
 
 
 class Child:
-    """A process that runs `arguments`. Start it from the thread that lives longest: the kernel takes the
-    end of the *thread* that forked for the parent's end."""
+    """A process that runs `arguments`. Start a tied one from the thread that lives longest: the kernel takes
+    the end of the *thread* that forked for the parent's end. Raises: OSError when it cannot be started."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(
+        self, arguments: Sequence[str], *, tied: bool = True, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._process = subprocess.Popen(
             arguments,
             stdin=subprocess.DEVNULL,
             process_group=0,
-            preexec_fn=_tie_to(os.getpid()),
+            env=environment,
+            preexec_fn=_tie_to(os.getpid()) if tied else None,
         )
         self.pid = self._process.pid
 

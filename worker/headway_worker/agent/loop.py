@@ -1,0 +1,136 @@
+"""The agent's process: its socket, its clock, its signals, its end. One thread, which waits in one place.
+
+Knows: ZeroMQ, time, signals. Must not know: what to order, how workers are run.
+
+Everything it waits for is a file descriptor: the socket's, that of the signals, and the crew's, which is
+readable when something became of a worker. The socket's signals once: after all that was sent or received the
+socket is asked again, until there is nothing (see `link`).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+
+import zmq
+
+from headway import link, logs
+from headway.exits import Exit
+from headway.inbox import drain
+from headway.messages import AgentReport
+from headway.notify import Notifier
+from headway.wire import encode
+from headway_worker.agent.orders import Crew, Kill, Start, Stop
+from headway_worker.agent.session import Action, Drain, Event, Leaving, Send, Session, Unsent
+
+DRAIN_MAX = 1000
+NAPS_S = 3600.0
+STATUS_S = 5.0
+Dial = Callable[[zmq.Context[zmq.Socket[bytes]]], zmq.Socket[bytes]]
+
+_log = logs.get("headway.agent")
+
+
+class Loop:
+    """One agent process: make it, then `run`."""
+
+    def __init__(self, session: Session, crew: Crew, dial: Dial, notifier: Notifier | None = None) -> None:
+        self._session = session
+        self._crew = crew
+        self._dial = dial
+        self._notifier = notifier or Notifier()
+        self._signals: deque[Drain] = deque()
+        self._exit: Leaving | None = None
+        self._status_at = 0.0
+
+    def run(self) -> Exit:
+        """Serve until told to leave; returns the exit code.
+
+        Raises: SettingsError for an address that is none.
+        """
+        self._open()
+        try:
+            for news in self._crew.open():
+                self._handle(news, time.monotonic())
+            self._notifier.ready(self._session.status())
+            while self._exit is None:
+                self._poll.poll(self._wait_ms())
+                now = time.monotonic()
+                self._turn(now)
+                self._notifier.watchdog(now)  # it comes by at least every half second
+                self._tell(now)
+            self._notifier.stopping()
+        finally:
+            self._close()
+        _log.info("agent leaves", reason=self._exit.reason, code=self._exit.code.name)
+        return self._exit.code
+
+    def _tell(self, now: float) -> None:
+        if self._notifier.is_heard and now >= self._status_at:
+            self._status_at = now + STATUS_S
+            self._notifier.status(self._session.status())
+
+    def _open(self) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._dial(self._context)
+        self._wakeup, self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._alarm)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self._poll = select.poll()
+        for descriptor in (self._socket.fileno(), self._wakeup, self._crew.fileno()):
+            self._poll.register(descriptor, select.POLLIN)
+
+    def _close(self) -> None:
+        """The workers, if there are any left, live on."""
+        self._crew.close()
+        self._socket.close()
+        self._context.term()
+        signal.set_wakeup_fd(-1)
+        os.close(self._wakeup)
+        os.close(self._alarm)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals.append(Drain(signal.Signals(number).name))
+
+    def _turn(self, now: float) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._wakeup, 64)
+        while self._signals:
+            self._handle(self._signals.popleft(), now)
+        is_more = True
+        while is_more and self._exit is None:
+            for news in self._crew.look(now):
+                self._handle(news, now)
+            count = drain(self._socket, DRAIN_MAX, lambda message: self._handle(message, now), _log)
+            actions = self._session.wake(now)
+            self._do(actions, now)
+            is_more = bool(actions) or count > 0
+
+    def _handle(self, event: Event, now: float) -> None:
+        self._do(self._session.handle(event, now), now)
+
+    def _do(self, actions: list[Action], now: float) -> None:
+        blocked = False  # from then on nothing is sent: messages must not overtake each other
+        for action in actions:
+            match action:
+                case Send(message=message):
+                    blocked = blocked or not link.send(self._socket, encode(message))
+                    if blocked:
+                        self._session.handle(Unsent(message), now)
+                    elif isinstance(message, AgentReport):
+                        _log.info("worker", **message.worker._asdict())
+                case Start() | Stop() | Kill():
+                    self._crew.obey(action, now)
+                case Leaving():
+                    self._exit = action
+
+    def _wait_ms(self) -> int | None:
+        now = time.monotonic()
+        return link.wait_ms(min(self._session.next_wake(), self._crew.next_wake(), now + NAPS_S), now)
