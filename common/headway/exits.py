@@ -27,6 +27,9 @@ class Exit(IntEnum):
     STUCK = 70
     """A worker whose batch outlived its lease and that the broker dismissed: start another in its place."""
 
+    DEVICE_FAULT = 71
+    """The GPU reported a fatal fault; whatever else runs on it must be started anew."""
+
     LOCKED = 73
     """Another broker owns the run directory. Starting the same again is of no use while it lives."""
 

@@ -11,6 +11,8 @@ import gc
 import torch
 
 from headway.errors import SettingsError
+from headway_worker import faults
+from headway_worker.faults import DeviceFault
 
 
 def parse(text: str) -> torch.device:
@@ -73,3 +75,35 @@ def free_memory() -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the device's memory ran out."""
     return isinstance(error, torch.cuda.OutOfMemoryError)
+
+
+def fault_of(error: BaseException) -> DeviceFault | None:
+    """The fault that this exception came of, if the device is broken for this process."""
+    for cause in faults.chain(error):
+        if isinstance(cause, DeviceFault):
+            return cause
+        if isinstance(cause, torch.cuda.OutOfMemoryError):
+            return None
+        text = faults.fatal_text(cause) or (_asked() if faults.may_be_cudas(cause) else "")
+        if text:
+            fault = DeviceFault(text)
+            fault.__cause__ = error
+            return fault
+    return None
+
+
+def raise_fault(error: BaseException) -> None:
+    """Raises: DeviceFault, if that is what the exception came of."""
+    if fault := fault_of(error):
+        raise fault
+
+
+def _asked() -> str:
+    """What the device itself says of its state: what is fatal it says again at every call."""
+    if not torch.cuda.is_initialized():
+        return ""
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        return faults.fatal_text(error)
+    return ""

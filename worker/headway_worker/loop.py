@@ -20,6 +20,7 @@ from typing import Protocol
 from headway import logs
 from headway.exits import Exit
 from headway_worker.exchange import Exchange
+from headway_worker.faults import DeviceFault
 from headway_worker.orders import Order
 from headway_worker.session import Drain, Event, Leaving, Session
 
@@ -45,7 +46,8 @@ class Loop:
         self._defect: BaseException | None = None
 
     def run(self, runner: Runs) -> Exit:
-        """Serve until told to leave; returns the exit code. Does not return if the runner is stuck.
+        """Serve until told to leave; returns the exit code. Does not return if the runner is stuck, or its
+        device broken.
 
         Raises: whatever the runner's thread ended with, which would be a defect of ours.
         """
@@ -62,6 +64,10 @@ class Loop:
     def _run(self, runner: Runs) -> None:
         try:
             runner.run()
+        except DeviceFault as fault:
+            self._defect = fault
+            _log.exception("the device is broken, the worker ends", reason=str(fault), code="DEVICE_FAULT")
+            self.exchange.give_up("the device is broken")
         except BaseException as error:
             self._defect = error
             self.exchange.give_up("a defect in the worker")
@@ -80,6 +86,8 @@ class Loop:
     def _end(self, leaving: Leaving, runner: Runs, thread: threading.Thread) -> Exit:
         if self._defect:
             self.exchange.close()
+            if isinstance(self._defect, DeviceFault):
+                os._exit(Exit.DEVICE_FAULT)  # what CUDA does at a regular exit may hang on a broken device
             raise self._defect
         code = Exit.STUCK if leaving.stuck else Exit.OK
         _log.info("worker leaves", reason=leaving.reason, code=code.name)
