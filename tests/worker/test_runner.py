@@ -208,7 +208,7 @@ def test_a_fault_of_the_device_ends_the_run_and_answers_nobody(bench: Bench, x: 
     requests = [body(1.0), body(x), body(1.0)]
     for number in (1, 2):
         bench.runner.put(Run(Batch(number, "m", "1", 1000, requests), bench.now))
-    with pytest.raises(DeviceFault, match="^CUDA error: device-side assert triggered$"):
+    with pytest.raises(DeviceFault, match=r"^CUDA error: device-side assert triggered$"):
         bench.runner.run()
     assert bench.reports[told:] == []
 

@@ -204,11 +204,13 @@ class Runner:
     def _ready(self, order: Load) -> dict[str, Any]:
         """Load and warm the model; the facts about it."""
         start = self._clock()
+        growth = devices.Growth(self.device)
         spec = self._spec(order)
         loaded = load(spec, devices.for_model(spec.device, self.device), self._sharing.holds)
         self._loaded[spec.key] = loaded
         with torch.inference_mode():
             facts = warm_up(loaded, self._clock)
+        facts.update(growth.measured())
         facts["backend"] = {"name": spec.backend, **loaded.backend.describe()}
         facts["load_ms"] = round((self._clock() - start) * 1000, 3)
         return facts
