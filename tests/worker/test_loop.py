@@ -170,6 +170,24 @@ def test_workers_join_a_new_broker_with_the_copies_they_have(host: Host) -> None
     assert host.client.models()[0]["ready"] == 1
 
 
+def test_what_a_stuck_worker_ends_with_is_said_by_whoever_knows_its_device() -> None:
+    code = """
+import threading
+from headway.exits import Exit
+from headway_worker.loop import Loop
+from headway_worker.session import About, Leaving, Session
+
+loop = Loop(Session(About("w", "h", 1, "cpu")), "ipc:///nobody", "w", lambda: Exit.DEVICE_FAULT)
+loop.exchange.open(None)
+loop._end(Leaving("its time is over", stuck=True), None, threading.current_thread())
+"""
+    path = ":".join(path for path in sys.path if path)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, timeout=WAIT_S
+    )
+    assert ended.returncode == Exit.DEVICE_FAULT
+
+
 def test_a_worker_whose_device_broke_ends_at_once_and_others_answer_what_it_had(host: Host) -> None:
     workers = host.start(workers=2)
     answers = [host.client.submit("m", x(seconds)) for seconds in (FAULT, 0.0, 0.25)]

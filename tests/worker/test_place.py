@@ -18,9 +18,9 @@ from headway.errors import SettingsError
 from headway.exits import Exit
 from headway.settings import WorkerSettings
 from headway_worker import place
-from headway_worker.cuda_mps import DEFAULT_PIPE_DIR, ControlError, NoDaemon
+from headway_worker.cuda_mps import DEFAULT_PIPE_DIR, ControlError, NoDaemon, is_client
 from headway_worker.faults import DeviceFault
-from headway_worker.place import Programs, take, variables, wish_of
+from headway_worker.place import Programs, leave_stuck, take, variables, wish_of
 from tests.cuda_mps.daemon import PROGRAMS, Daemon
 
 FIRST, SECOND = "GPU-aaaaaaaa-0000-0000-0000-000000000001", "GPU-bbbbbbbb-0000-0000-0000-000000000002"
@@ -223,6 +223,33 @@ def test_without_a_wish_a_worker_starts_anyhow_and_says_what_it_found(
     facts = take(here, StandIn(daemon), PROGRAMS_HERE).facts
     assert "cuda_mps" not in facts and "share" not in facts
     assert facts["memory_bytes"] == facts["device_memory_bytes"] == 40960 * MIB
+
+
+# ---- the end of a stuck worker
+
+
+def test_a_stuck_client_takes_its_work_off_the_gpu_before_it_ends(
+    settings: WorkerSettings, daemon: Daemon
+) -> None:
+    taken = take(replace(settings, cuda_mps_share=25), StandIn(daemon), PROGRAMS_HERE)
+    assert leave_stuck(taken) == Exit.STUCK
+    assert daemon.commands()[-1] == "terminate_client"
+    assert not is_client(daemon.control, os.getpid(), timeout_s=0.0)
+
+
+def test_a_stuck_client_that_cannot_has_everything_on_the_gpu_started_anew(
+    settings: WorkerSettings, daemon: Daemon
+) -> None:
+    taken = take(replace(settings, cuda_mps_share=25), StandIn(daemon), PROGRAMS_HERE)
+    daemon.tell(on_terminate_client="fail")
+    assert leave_stuck(taken) == Exit.DEVICE_FAULT
+
+
+def test_a_stuck_worker_without_mps_just_ends(settings: WorkerSettings) -> None:
+    assert leave_stuck(take(settings, StandIn(), PROGRAMS_HERE)) == Exit.STUCK
+
+
+# ---- more facts
 
 
 def test_a_slice_is_what_the_settings_call_it(settings: WorkerSettings) -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+from functools import partial
 
 import click
 
@@ -18,7 +19,7 @@ from headway_worker.cuda_mps import ControlError
 from headway_worker.faults import DeviceFault
 from headway_worker.loop import Loop
 from headway_worker.pages import pages_for
-from headway_worker.place import Place, take
+from headway_worker.place import Place, leave_stuck, take
 from headway_worker.runner import Runner
 from headway_worker.session import About, Session
 from headway_worker.sharing import Sharing
@@ -34,7 +35,9 @@ def main(settings: WorkerSettings) -> None:
     place = _place(settings)
     name = settings.name or f"worker-{os.getpid()}"
     about = About(name, socket.gethostname(), os.getpid(), place.name, place.facts)
-    loop = Loop(Session(about, drain_s=settings.drain_s), settings.workers_address, name)
+    loop = Loop(
+        Session(about, drain_s=settings.drain_s), settings.workers_address, name, partial(leave_stuck, place)
+    )
     _log.info("worker starts", name=name, device=place.name, **place.facts)
     sharing = Sharing(shm.folder_of(settings.workers_address), pages_for(place.device))
     runner = Runner(place.device, loop.exchange.report, time.monotonic, sharing, loop.exchange)

@@ -201,7 +201,7 @@ def end_client(control: Control, pid: int, timeout_s: float) -> Ended:
     except ProcessLookupError:
         return Ended(pid, None)
     try:
-        server = _detach(control, pid, give_up)
+        server = detach(control, pid, timeout_s)
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(handle, signal.SIGKILL)
         if not _wait_for_end(handle, max(give_up - time.monotonic(), POLL_S)):
@@ -209,6 +209,20 @@ def end_client(control: Control, pid: int, timeout_s: float) -> Ended:
         return Ended(pid, server)
     finally:
         os.close(handle)
+
+
+def detach(control: Control, pid: int, timeout_s: float) -> int | None:
+    """Take the process's work off the GPU, after which it may end in any way; the server whose client it was.
+    Raises: Faulty."""
+    give_up = time.monotonic() + timeout_s
+    client = pid_for(control, pid)
+    try:
+        server = control.server_of(client)
+        if server is not None:
+            control.terminate_client(server, client, max(give_up - time.monotonic(), POLL_S))
+        return server
+    except ControlError as error:
+        raise Faulty(f"process {pid} cannot be ended without danger to the GPU's others: {error}") from error
 
 
 def abandon(control: Control, pids: Iterable[int], timeout_s: float) -> None:
@@ -293,18 +307,6 @@ def _ids(pid: int, proc: Path) -> list[int]:
             if line.startswith("NSpid:"):
                 return [int(word) for word in line.split()[1:]]
     return []
-
-
-def _detach(control: Control, pid: int, give_up: float) -> int | None:
-    """Take the process's work off the GPU; the server whose client it was. Raises: Faulty."""
-    client = pid_for(control, pid)
-    try:
-        server = control.server_of(client)
-        if server is not None:
-            control.terminate_client(server, client, max(give_up - time.monotonic(), POLL_S))
-        return server
-    except ControlError as error:
-        raise Faulty(f"process {pid} cannot be ended without danger to the GPU's others: {error}") from error
 
 
 def _wait_for_end(handle: int, timeout_s: float) -> bool:

@@ -13,6 +13,7 @@ import secrets
 import signal
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Protocol
@@ -40,7 +41,12 @@ class Runs(Protocol):
 class Loop:
     """One worker process. Make it, give it its runner, then `run`."""
 
-    def __init__(self, session: Session, address: str, name: str) -> None:
+    def __init__(
+        self, session: Session, address: str, name: str, leave_stuck: Callable[[], Exit] = lambda: Exit.STUCK
+    ) -> None:
+        """`leave_stuck`: what is to be done before the process ends while the runner is stuck on its device;
+        returns what to exit with."""
+        self._leave_stuck = leave_stuck
         self.exchange = Exchange(session, address, f"{name[:100]}.".encode() + secrets.token_bytes(8))
         self._signals: deque[Event] = deque()
         self._defect: BaseException | None = None
@@ -89,7 +95,7 @@ class Loop:
             if isinstance(self._defect, DeviceFault):
                 os._exit(Exit.DEVICE_FAULT)  # what CUDA does at a regular exit may hang on a broken device
             raise self._defect
-        code = Exit.STUCK if leaving.stuck else Exit.OK
+        code = self._leave_stuck() if leaving.stuck else Exit.OK
         _log.info("worker leaves", reason=leaving.reason, code=code.name)
         if leaving.stuck:
             self.exchange.close()

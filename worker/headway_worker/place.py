@@ -17,15 +17,18 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from headway import __version__
+from headway import __version__, logs
 from headway.errors import SettingsError
+from headway.exits import Exit
 from headway.settings import WorkerSettings
 from headway_worker import cuda_mps, nvidia_smi
 from headway_worker.cuda_mps import Control
 from headway_worker.host_memory import memory_bytes
 
+DETACH_S = 20.0
 READY_S = 15.0  # a server that starts, or that comes back after a fault
 CLIENT = "client"
+_log = logs.get("headway.worker")
 PIPE_DIR, PERCENTAGE = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 MEMORY_LIMIT, VISIBLE = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", "CUDA_VISIBLE_DEVICES"
 
@@ -52,6 +55,7 @@ class Place(NamedTuple):
     device: Any
     name: str
     facts: dict[str, Any]
+    control: Control | None = None  # of the daemon whose client this process is
 
 
 class Wish(NamedTuple):
@@ -81,7 +85,21 @@ def take(settings: WorkerSettings, devices: Devices, programs: Programs = Progra
     attached = device.type == "cuda" and _is_client(control, wish.required)
     if wish.required and not attached:
         raise SettingsError(_refusal(device, wish))
-    return Place(device, _name(settings, device), _facts(devices.facts(device), wish, attached))
+    facts = _facts(devices.facts(device), wish, attached)
+    return Place(device, _name(settings, device), facts, control if attached else None)
+
+
+def leave_stuck(place: Place) -> Exit:
+    """Before a process ends that has a batch on its device which does not end: take that off the GPU, for the
+    sake of its neighbours. Returns what to exit with."""
+    if place.control is None:
+        return Exit.STUCK
+    try:
+        cuda_mps.detach(place.control, os.getpid(), DETACH_S)
+        return Exit.STUCK
+    except cuda_mps.Faulty as error:
+        _log.error("the worker ends with work on the GPU", reason=str(error), code=Exit.DEVICE_FAULT.name)
+        return Exit.DEVICE_FAULT
 
 
 def wish_of(settings: WorkerSettings, programs: Programs) -> Wish:
