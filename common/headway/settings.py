@@ -131,7 +131,13 @@ class WorkerSettings(Joining):
     section: ClassVar[str] = "worker"
 
     name: str = setting("", "name in logs and status; default: worker-PID")
-    device: str = setting("auto", "auto, cpu, cuda or cuda:N")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:N, or the UUID of a GPU or MIG slice")
+    cuda_mps: str = setting(
+        "auto", "auto: if a share or its memory is set; require: start only as its client"
+    )
+    cuda_mps_share: int = setting(0, "percent of the GPU's multiprocessors, through CUDA MPS; 0 for no share")
+    cuda_mps_memory_mb: int = setting(0, "MiB of the GPU's memory; 0 for as many percent as the share")
+    cuda_mps_pipe_dir: str = setting("", "the daemon's; default: RUN_DIR/cuda-mps-UUID if there, else CUDA's")
     threads: int = setting(0, "torch's CPU threads; 0 leaves torch's default")
     drain_s: float = setting(30.0, "how long a worker that was told to stop may finish what it has")
     model_store: str = setting("", "the models' folder on this host; default: the broker's, by the same path")
@@ -191,8 +197,10 @@ _CHOICES = {
     "shm_full": ("inline", "refuse"),
     "tcp_security": ("curve", "plain"),
     "workers_as": ("children", "units"),
+    "cuda_mps": ("auto", "require"),
 }
 _LEAST = {"workers_wanted": -1}  # of numbers that may be less than 0
+_MOST = {"cuda_mps_share": 100}
 
 
 def read(cls: type[S], given: Mapping[str, Any] | None = None, file: Path | None = None) -> S:
@@ -210,6 +218,9 @@ def read(cls: type[S], given: Mapping[str, Any] | None = None, file: Path | None
     for key, choices in _CHOICES.items():
         if (said := getattr(settings, key, choices[0])) not in choices:
             raise SettingsError(f"{key}: {said!r} is not {' or '.join(choices)}")
+    for key, most in _MOST.items():
+        if getattr(settings, key, 0) > most:
+            raise SettingsError(f"{key}: {getattr(settings, key)} is over {most}")
     return settings
 
 

@@ -238,3 +238,20 @@ def test_every_setting_is_of_a_type_that_text_can_say(monkeypatch):
 def test_a_setting_with_few_values_takes_no_other(cls):
     assert read(cls, {"shm_full": "refuse"}).shm_full == "refuse"
     assert "shm_full: 'wait' is not inline or refuse" in refusal(cls, given={"shm_full": "wait"})
+
+
+# ---- limits
+
+
+def test_a_share_over_100_is_refused_by_name_wherever_it_was_said(monkeypatch, write):
+    assert refusal(WorkerSettings, given={"cuda_mps_share": 101}) == "cuda_mps_share: 101 is over 100"
+    write("[worker]\ncuda_mps_share = 250")
+    assert refusal(WorkerSettings) == "cuda_mps_share: 250 is over 100"
+    monkeypatch.setenv("HEADWAY_WORKER_CUDA_MPS_SHARE", "100")
+    assert read(WorkerSettings).cuda_mps_share == 100
+    monkeypatch.setenv("HEADWAY_WORKER_CUDA_MPS_SHARE", "-1")
+    assert "HEADWAY_WORKER_CUDA_MPS_SHARE must be at least 0" in refusal(WorkerSettings)
+
+
+def test_cuda_mps_is_auto_or_require():
+    assert refusal(WorkerSettings, given={"cuda_mps": "yes"}) == "cuda_mps: 'yes' is not auto or require"

@@ -1,12 +1,27 @@
-"""Which device a text means, and whether a model may run there."""
+"""Which device a text means, whether a model may run there, and what breaks it."""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 import torch
 
-from headway.errors import SettingsError
-from headway_worker.device import describe, enter, for_model, free_memory, parse, set_threads
+from headway.errors import ModelError, SettingsError
+from headway_worker.device import (
+    Growth,
+    describe,
+    enter,
+    facts,
+    fault_of,
+    for_model,
+    free_memory,
+    parse,
+    raise_fault,
+    set_environment,
+    set_threads,
+)
+from headway_worker.faults import DeviceFault
 
 CPU, SECOND = torch.device("cpu"), torch.device("cuda", 1)
 HAS_GPU = torch.cuda.is_available()
@@ -17,7 +32,7 @@ def test_auto_is_the_first_gpu_or_the_cpu() -> None:
     assert parse("cpu") == CPU
 
 
-@pytest.mark.parametrize("text", ["", "gpu", "cuda:", "cuda:x", "mps", "cpu:0"])
+@pytest.mark.parametrize("text", ["", "gpu", "cuda:", "cuda:x", "mps", "cpu:0", "GPU-", "gpu-5d5ba0d6"])
 def test_a_text_that_is_no_device_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="is not auto, cpu, cuda or cuda:N"):
         parse(text)
@@ -66,3 +81,71 @@ def test_entering_and_freeing_the_cpu_does_nothing() -> None:
 @pytest.mark.skipif(not HAS_GPU, reason="no CUDA device")
 def test_a_gpu_is_described_by_its_name_and_memory() -> None:
     assert "MiB" in describe(parse("cuda"))
+
+
+# ---- by UUID
+
+
+@pytest.mark.skipif(HAS_GPU, reason="there is a CUDA device")
+@pytest.mark.parametrize("text", ["GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77", "MIG-5d5ba0d6"])
+def test_a_uuid_that_is_not_there_is_refused_with_what_is(text: str) -> None:
+    with pytest.raises(SettingsError, match=f"device: '{text}' is not here; nvidia-smi lists no GPU"):
+        parse(text)
+
+
+def test_variables_reach_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWAY_TEST_VARIABLE", "before")
+    set_environment({"HEADWAY_TEST_VARIABLE": "after"})
+    assert os.environ["HEADWAY_TEST_VARIABLE"] == "after"
+    set_environment({})
+
+
+def test_a_share_does_not_make_a_cpu_of_a_gpu() -> None:
+    assert facts(CPU) == {"device_id": "cpu", "device_name": "CPU", "device_memory_bytes": 0}
+
+
+# ---- memory
+
+
+def test_what_is_taken_of_the_hosts_memory_is_measured() -> None:
+    growth = Growth(CPU)
+    taken = torch.ones(50 << 20, dtype=torch.uint8)
+    assert 50 << 20 <= growth.measured()["memory_bytes"] < 70 << 20
+    del taken
+    assert growth.measured() == {} or growth.measured()["memory_bytes"] < 50 << 20
+
+
+# ---- faults
+
+
+def accelerator_error(text: str, code: int) -> BaseException:
+    error = torch.AcceleratorError(f"CUDA error: {text}")
+    error.error_code = code
+    return error
+
+
+@pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="an older torch")
+def test_torchs_own_errors_are_told_apart() -> None:
+    fault = fault_of(accelerator_error("an illegal memory access was encountered", 700))
+    assert str(fault) == "CUDA error: an illegal memory access was encountered"
+    assert fault_of(accelerator_error("invalid argument", 1)) is None
+    assert fault_of(torch.cuda.OutOfMemoryError("CUDA out of memory")) is None
+    assert fault_of(RuntimeError("cuBLAS says no")) is None  # and CUDA, which never started, cannot be asked
+
+
+def test_a_fault_is_found_through_what_a_model_made_of_it() -> None:
+    error = ModelError("it broke")
+    error.__context__ = RuntimeError("CUDA error: unspecified launch failure")
+    with pytest.raises(DeviceFault, match="unspecified launch failure") as caught:
+        raise_fault(error)
+    assert caught.value.__cause__ is error
+    again = fault_of(caught.value)
+    assert again is caught.value
+    raise_fault(ValueError("no fault"))
+
+
+def test_out_of_memory_ends_nobody_whatever_it_came_of() -> None:
+    error = ModelError("too large")
+    error.__cause__ = torch.cuda.OutOfMemoryError("CUDA out of memory")
+    error.__cause__.__context__ = RuntimeError("CUDA error: unspecified launch failure")
+    assert fault_of(error) is None

@@ -27,10 +27,13 @@ copies = {copies}
 inputs = [{{name = "x", dtype = "float32", shape = [1], warmup_shape = [1]}}]
 outputs = [{{name = "y", dtype = "float32", shape = [1]}}]
 """
-# Sleeps for as many seconds as it is told, twice that is the answer, and tells of itself in a file.
+# Sleeps for as many seconds as it is told, twice that is the answer, and tells of itself in a file. The first
+# FAULT breaks the device, as CUDA and torch would say it.
+FAULT = 700.0
 MODEL = """
-import os, time
+import os, time, torch
 from pathlib import Path
+FAULT = 700.0
 
 class Model:
     def load(self, folder, device):
@@ -38,6 +41,11 @@ class Model:
 
     def infer(self, x):
         (self.folder / f"runs-in-{os.getpid()}").touch()
+        if x.max() == FAULT and not (self.folder / "faulted").exists():
+            (self.folder / "faulted").touch()
+            fault = torch.AcceleratorError("CUDA error: an illegal memory access was encountered\\n...")
+            fault.error_code = 700
+            raise fault
         time.sleep(float(x.max()) if x.max() < 100 else 0)
         return x * 2
 
@@ -67,13 +75,20 @@ class Host:
         return started
 
     def spawn(self, module: str, *options: str) -> subprocess.Popen[bytes]:
+        log = (self.folder / f"{module}-{len(self.processes)}.log").open("wb")
         path = ":".join(str(Path(p).absolute()) for p in sys.path if p)
         process = subprocess.Popen(
             [sys.executable, "-m", module, "--run-dir", str(self.folder), *options],
             env={**os.environ, "PYTHONPATH": path},
+            stderr=log,
         )
+        log.close()
         self.processes.append(process)
         return process
+
+    def said(self, module: str) -> str:
+        """What all processes of this kind have logged."""
+        return "".join(file.read_text() for file in sorted(self.folder.glob(f"{module}-*.log")))
 
     def running(self) -> list[int]:
         """The workers in which the model ran, by pid."""
@@ -85,6 +100,7 @@ class Host:
         for process in reversed(self.processes):
             process.kill()
             process.wait()
+        print(self.said("headway_*"))  # shown when a test fails
 
 
 def until(true: Callable[[], object]) -> None:
@@ -152,3 +168,52 @@ def test_workers_join_a_new_broker_with_the_copies_they_have(host: Host) -> None
     host.spawn("headway_broker", "--model-store", str(host.folder / "models"))
     assert host.client.infer("m", x(0.0))["y"] == 0.0
     assert host.client.models()[0]["ready"] == 1
+
+
+def test_what_a_stuck_worker_ends_with_is_said_by_whoever_knows_its_device() -> None:
+    code = """
+import threading
+from headway.exits import Exit
+from headway_worker.loop import Loop
+from headway_worker.session import About, Leaving, Session
+
+loop = Loop(Session(About("w", "h", 1, "cpu")), "ipc:///nobody", "w", lambda: Exit.DEVICE_FAULT)
+loop.exchange.open(None)
+loop._end(Leaving("its time is over", stuck=True), None, threading.current_thread())
+"""
+    path = ":".join(path for path in sys.path if path)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, timeout=WAIT_S
+    )
+    assert ended.returncode == Exit.DEVICE_FAULT
+
+
+def test_a_worker_whose_device_broke_ends_at_once_and_others_answer_what_it_had(host: Host) -> None:
+    workers = host.start(workers=2)
+    answers = [host.client.submit("m", x(seconds)) for seconds in (FAULT, 0.0, 0.25)]
+    assert [answer.result(WAIT_S)["y"].item() for answer in answers] == [2 * FAULT, 0.0, 0.5]
+    until(lambda: any(worker.poll() is not None for worker in workers))
+    [ended] = [worker for worker in workers if worker.poll() is not None]
+    assert ended.wait() == Exit.DEVICE_FAULT
+    until(
+        lambda: [w["pid"] for w in host.client.stats()["workers"]] == [w.pid for w in workers if w != ended]
+    )
+    said = host.said("headway_worker")
+    assert "ERROR headway.worker the device is broken, the worker ends" in said
+    assert 'reason="CUDA error: an illegal memory access was encountered" code=DEVICE_FAULT' in said
+
+
+def test_a_device_that_breaks_while_a_model_is_loaded_ends_the_worker(host: Host) -> None:
+    host.start()
+    other = host.model.with_name("2")
+    other.mkdir()
+    code = "import torch\nclass Model:\n    def load(self, folder, device):\n"
+    (other / "model.py").write_text(
+        f"{code}        raise torch.AcceleratorError('CUDA error: unknown error')\n"
+    )
+    (other / "model.toml").write_text(TOML.format(copies=1, response_timeout_s=9))
+    broker, worker = host.processes
+    broker.kill()
+    broker.wait()
+    host.spawn("headway_broker", "--model-store", str(host.folder / "models"))
+    assert worker.wait(WAIT_S) == Exit.DEVICE_FAULT

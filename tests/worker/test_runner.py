@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from headway.errors import InternalError, NotReady
+from headway.errors import InternalError, ModelError, NotReady
 from headway.messages import Batch, Copy, Load, Result, Unload
+from headway_worker.faults import DeviceFault
 from headway_worker.orders import Report, Run
 from headway_worker.runner import DETAIL_CHARS_MAX, Runner
-from tests.worker.bench import DOUBLE, Bench, X, Y, floats, request
+from tests.worker.bench import DOUBLE, Bench, X, Y, body, floats, request, tensor
 
 
 def states(bench: Bench) -> list[str]:
@@ -176,3 +178,64 @@ def test_what_waits_when_the_runner_is_stopped_is_left() -> None:
     runner.stop()
     runner.run()
     assert reports == []
+
+
+# ---- a broken device
+
+BROKEN = """
+import torch
+class Model:
+    def preprocess(self, request): return self.look(torch.tensor(float(request.body)), 3)
+    def infer(self, x): return self.look(x * 2, 4)
+    def postprocess(self, outputs, request): return self.look(outputs["y"], 10).tolist()
+    def look(self, x, bad):
+        if x.max() == bad:
+            error = torch.AcceleratorError("CUDA error: device-side assert triggered\\n...")
+            error.error_code = 710
+            try:
+                raise error
+            except RuntimeError as cause:
+                raise ValueError("the model's own words") from cause
+        return x
+"""
+ONE = tensor("inputs", "x", shape=()) + tensor("outputs", "y", shape=())
+
+
+@pytest.mark.parametrize("x", [3.0, 2.0, 5.0], ids=["preprocess", "infer", "postprocess"])
+def test_a_fault_of_the_device_ends_the_run_and_answers_nobody(bench: Bench, x: float) -> None:
+    bench.serve("batch_size_max = 4\n" + ONE, model=BROKEN)
+    told = len(bench.reports)
+    requests = [body(1.0), body(x), body(1.0)]
+    for number in (1, 2):
+        bench.runner.put(Run(Batch(number, "m", "1", 1000, requests), bench.now))
+    with pytest.raises(DeviceFault, match=r"^CUDA error: device-side assert triggered$"):
+        bench.runner.run()
+    assert bench.reports[told:] == []
+
+
+def test_a_fault_found_by_the_decoder_is_raised_in_the_runners_thread(bench: Bench) -> None:
+    slow = BROKEN.replace("def infer(self, x): ", "def infer(self, x):\n        time.sleep(0.02)\n        ")
+    bench.runner._clock = time.monotonic
+    bench.serve(ONE, model="import time\n" + slow)
+    told = len(bench.reports)
+    for number, x in enumerate((1.0, 3.0, 1.0)):
+        bench.runner.put(Run(Batch(number, "m", "1", 1000, [body(x)]), time.monotonic()))
+    with pytest.raises(DeviceFault):
+        bench.runner.run()
+    assert [report.batch for report in bench.reports[told:] if isinstance(report, Result)] == [0]
+
+
+def test_a_fault_at_a_load_is_reported_as_its_failure_before_the_run_ends(bench: Bench) -> None:
+    bench.write(ONE, model=BROKEN.replace("== bad", "== 2"))  # a warm-up's ones, doubled
+    bench.runner.put(Load("m", "1", str(bench.store / "m" / "1")))
+    with pytest.raises(DeviceFault):
+        bench.runner.run()
+    assert states(bench) == ["loading", "failed"]
+    assert "device-side assert triggered" in bench.reports[-1].detail
+
+
+def test_what_is_no_fault_of_the_device_is_the_models_error(bench: Bench) -> None:
+    model = DOUBLE.replace("return x * 2", "raise RuntimeError('cuda is a word')")
+    bench.write("", model=model)
+    assert bench.load().state == "ready"
+    assert bench.ask(request(x=floats(1))).code == ModelError.code

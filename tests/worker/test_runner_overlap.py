@@ -16,6 +16,7 @@ import torch
 from headway.body import Body, pack_body
 from headway.errors import DeadlineExceeded, InternalError, ModelError, NotReady
 from headway.messages import Batch, BatchRequest, Copy, Load, Result, Unload
+from headway_worker.faults import DeviceFault
 from headway_worker.orders import Order, Report, Run
 from headway_worker.runner import Runner
 from headway_worker.streams import StreamTrack
@@ -251,32 +252,52 @@ def test_one_batch_on_a_device_is_answered_without_waiting_for_another(threaded:
     assert tensors_of(threaded.result().replies[0])["y"].tolist() == [2, 4]
 
 
+class Failing(StandIn):
+    """Fails twice while a batch is in flight."""
+
+    failures = 2
+
+    def __init__(self, error: str) -> None:
+        super().__init__()
+        self.error = error
+
+    def is_done(self, event: Event) -> bool:
+        return self.fail() or super().is_done(event)
+
+    def synchronize(self, event: Event) -> None:
+        super().synchronize(event)
+        self.fail()
+
+    def fail(self) -> bool:
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError(self.error)
+        return False
+
+
 def test_a_device_that_fails_while_a_batch_is_in_flight_fails_that_batch_only(threaded: Threaded) -> None:
-    class Failing(StandIn):
-        failures = 2
-
-        def is_done(self, event: Event) -> bool:
-            return self.fail() or super().is_done(event)
-
-        def synchronize(self, event: Event) -> None:
-            super().synchronize(event)
-            self.fail()
-
-        def fail(self) -> bool:
-            if self.failures:
-                self.failures -= 1
-                raise RuntimeError("CUDA error: an illegal memory access was encountered")
-            return False
-
     threaded.load("batch_size_max = 4\n" + X + Y, DOUBLE)
-    on_streams(threaded.runner, Failing())
+    on_streams(threaded.runner, Failing("CUDA error: invalid argument"))
     threaded.put(run(1, request(x=floats(1, 2))))
     first = threaded.result()
     threaded.put(run(2, request(x=floats(1, 2))))
     second = threaded.result()
     assert (first.batch, first.replies[0].code) == (1, ModelError.code)
-    assert "illegal memory access" in str(first.replies[0].content)
+    assert "invalid argument" in str(first.replies[0].content)
     assert (second.batch, second.replies[0].code) == (2, 0)
+
+
+def test_a_device_that_breaks_while_batches_are_in_flight_ends_the_run_and_answers_neither(
+    bench: Bench,
+) -> None:
+    bench.serve("batch_size_max = 4\n" + X + Y)
+    on_streams(bench.runner, Failing("CUDA error: an illegal memory access was encountered"))
+    told = len(bench.reports)
+    for number in (1, 2, 3):
+        bench.runner.put(run(number, request(x=floats(1, 2))))
+    with pytest.raises(DeviceFault, match="illegal memory access"):
+        bench.runner.run()
+    assert bench.reports[told:] == []
 
 
 def test_memory_that_runs_out_in_flight_has_requests_run_one_by_one(threaded: Threaded) -> None:

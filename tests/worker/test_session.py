@@ -42,8 +42,8 @@ M_GONE = Copy("m", "1", "gone", "", {})
 class Bench:
     """A session, its broker and its runner played by the test."""
 
-    def __init__(self, joined: bool = True) -> None:
-        self.session = Session(ABOUT, join_s=0.5, drain_s=30.0)
+    def __init__(self, joined: bool = True, about: About = ABOUT) -> None:
+        self.session = Session(about, join_s=0.5, drain_s=30.0)
         self.now = 100.0
         if joined:
             self.wake()
@@ -147,6 +147,12 @@ def test_a_reply_over_the_limit_becomes_an_error_that_says_so() -> None:
     too_large, fine = message.results[0].replies
     assert too_large.code == TooLarge.code and str(REPLY_BYTES_MAX) in too_large.content
     assert fine.content == b"fine"
+
+
+def test_a_join_says_what_the_worker_offers() -> None:
+    about = About("w", "host", 7, "cuda", {"memory_bytes": 1 << 30, "cuda_mps": "client"})
+    join = Join("w", "host", 7, "cuda", [], {"memory_bytes": 1 << 30, "cuda_mps": "client"})
+    assert Bench(joined=False, about=about).wake() == [join]
 
 
 def test_dismissed_it_joins_again_with_the_copies_it_has() -> None:

@@ -107,3 +107,8 @@ def test_a_load_fails_when_an_output_has_no_batch_dimension(bench: Bench) -> Non
 def test_a_load_fails_when_a_declared_output_is_missing(bench: Bench) -> None:
     bench.write(model=DOUBLE.replace("x * 2", "{'other': x}"))
     assert "output 'y' is declared, and the model did not return it" in bench.load().detail
+
+
+def test_what_a_copy_takes_of_the_devices_memory_is_told(bench: Bench) -> None:
+    model = DOUBLE.replace("class Model:", "import torch\nclass Model:\n    weights = torch.ones(60 << 20)")
+    assert 240 << 20 <= bench.serve(model=model).facts["memory_bytes"] < 400 << 20

@@ -5,8 +5,9 @@ whose fault an exception is at each step.
 Must not know: threads, orders, sockets, torch.
 
 Invariants: a result has one reply per request, in order; no exception of a model's leaves this file, not
-even `SystemExit`; when a batch of several raises, each is run again alone (unless the model is marked
-`idempotent = false`), so that only the guilty get the error.
+even `SystemExit`, but for a fault of the device (`DeviceFault`), after which nobody is answered; when a batch
+of several raises, each is run again alone (unless the model is marked `idempotent = false`), so that only the
+guilty get the error.
 """
 
 from __future__ import annotations
@@ -142,6 +143,7 @@ class Passage:
         try:
             return step()
         except BaseException as error:
+            device.raise_fault(error)
             group.again = len(group.places) > 1 and self.loaded.spec.idempotent
             if not group.again:
                 self._fail(group.places, error)
@@ -186,6 +188,7 @@ class Passage:
             self._fail([place], error)
 
     def _fail(self, places: Sequence[int], error: BaseException) -> None:
+        device.raise_fault(error)
         self.loaded.tell(error)
         reply = error_reply(error)
         self.replies.update((place, reply) for place in places)

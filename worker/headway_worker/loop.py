@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Protocol
@@ -20,6 +21,7 @@ from typing import Protocol
 from headway import logs
 from headway.exits import Exit
 from headway_worker.exchange import Exchange
+from headway_worker.faults import DeviceFault
 from headway_worker.leash import Leash
 from headway_worker.orders import Order
 from headway_worker.session import Drain, Event, Leaving
@@ -40,14 +42,23 @@ class Runs(Protocol):
 class Loop:
     """One worker process. Make it, give it its runner, then `run`."""
 
-    def __init__(self, exchange: Exchange, leash: Leash | None = None) -> None:
-        self._leash = leash
+    def __init__(
+        self,
+        exchange: Exchange,
+        leave_stuck: Callable[[], Exit] = lambda: Exit.STUCK,
+        leash: Leash | None = None,
+    ) -> None:
+        """`leave_stuck`: what is to be done before the process ends while the runner is stuck on its device;
+        returns what to exit with."""
         self.exchange = exchange
+        self._leave_stuck = leave_stuck
+        self._leash = leash
         self._signals: deque[Event] = deque()
         self._defect: BaseException | None = None
 
     def run(self, runner: Runs) -> Exit:
-        """Serve until told to leave; returns the exit code. Does not return if the runner is stuck.
+        """Serve until told to leave; returns the exit code. Does not return if the runner is stuck, or its
+        device broken.
 
         Raises: whatever the runner's thread ended with, which would be a defect of ours.
         """
@@ -64,6 +75,10 @@ class Loop:
     def _run(self, runner: Runs) -> None:
         try:
             runner.run()
+        except DeviceFault as fault:
+            self._defect = fault
+            _log.exception("the device is broken, the worker ends", reason=str(fault), code="DEVICE_FAULT")
+            self.exchange.give_up("the device is broken")
         except BaseException as error:
             self._defect = error
             self.exchange.give_up("a defect in the worker")
@@ -85,8 +100,10 @@ class Loop:
     def _end(self, leaving: Leaving, runner: Runs, thread: threading.Thread) -> Exit:
         if self._defect:
             self.exchange.close()
+            if isinstance(self._defect, DeviceFault):
+                os._exit(Exit.DEVICE_FAULT)  # what CUDA does at a regular exit may hang on a broken device
             raise self._defect
-        code = Exit.STUCK if leaving.stuck else Exit.OK
+        code = self._leave_stuck() if leaving.stuck else Exit.OK
         _log.info("worker leaves", reason=leaving.reason, code=code.name)
         if leaving.stuck:
             self.exchange.close()

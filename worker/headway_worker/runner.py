@@ -5,7 +5,9 @@ Must not know: sockets, the broker, heartbeats, in which order steps come (that 
 
 `run` is the thread's body: it takes orders in the order in which they were put, does the steps that the
 pipeline names, and reports from its own thread. `obey` does one order to its end. Whatever a model's code
-raises ends in a report, `SystemExit` and `KeyboardInterrupt` included: other models live here too.
+raises ends in a report, `SystemExit` and `KeyboardInterrupt` included: other models live here too. But not a
+fault of the device (`DeviceFault`): no model of this process will run on it again, so `run` ends with it,
+without an answer to the batches that were here, which the broker gives to other workers.
 
 Two things go on at once. On a GPU a launched batch computes while the next one is prepared and copied in. On
 the CPU the thread is inside the model, and lends what waits to the decoder's thread meanwhile, if it will be
@@ -31,6 +33,7 @@ from headway.store import read_version
 from headway_worker import device as devices
 from headway_worker.batches import Passage, refuse_batch
 from headway_worker.decoder import Decoder
+from headway_worker.faults import DeviceFault
 from headway_worker.loaded import Loaded, load
 from headway_worker.orders import Order, Report, Run
 from headway_worker.pipeline import Finish, Launch, Obey, Pipeline, Prepare, Watch
@@ -98,11 +101,16 @@ class Runner:
         self._orders.put(None)
 
     def run(self) -> None:
-        """Obey orders until `stop`."""
-        enter(self.device)
-        with torch.inference_mode():  # once: entering it for each step costs 3 us, with tiny models a tenth
-            while not self._stopped:
-                self._turn()
+        """Obey orders until `stop`. Raises: DeviceFault, with batches in flight unanswered."""
+        try:
+            enter(self.device)
+            # Once: entering it for each step costs 3 us, with tiny models a tenth.
+            with torch.inference_mode():
+                while not self._stopped:
+                    self._turn()
+        except BaseException as error:  # a fault may show itself where the runner only looks, too
+            devices.raise_fault(error)
+            raise
         self._decoder.stop(JOIN_DECODER_S)
 
     def obey(self, order: Order) -> None:
@@ -177,11 +185,16 @@ class Runner:
         self._report(Copy(order.model, order.version, "loading", "", {}))
         self._free((order.model, order.version))
         facts: dict[str, Any] = {}
+        fault = None
         try:
             facts = self._ready(order)
             state, detail = "ready", ""
         except BaseException as error:
             state, detail = "failed", _traceback(error)
+            fault = devices.fault_of(error)
+        if fault:  # said, so that it is known which model did it
+            self._report(Copy(order.model, order.version, state, detail, facts))
+            raise fault
         if state == "failed":  # here, where the exception no longer holds the model in its frames
             log.warning("model %s version %s failed to load:\n%s", order.model, order.version, detail)
             self._free((order.model, order.version))
@@ -191,11 +204,13 @@ class Runner:
     def _ready(self, order: Load) -> dict[str, Any]:
         """Load and warm the model; the facts about it."""
         start = self._clock()
+        growth = devices.Growth(self.device)
         spec = self._spec(order)
         loaded = load(spec, devices.for_model(spec.device, self.device), self._sharing.holds)
         self._loaded[spec.key] = loaded
         with torch.inference_mode():
             facts = warm_up(loaded, self._clock)
+        facts.update(growth.measured())
         facts["backend"] = {"name": spec.backend, **loaded.backend.describe()}
         facts["load_ms"] = round((self._clock() - start) * 1000, 3)
         return facts
@@ -210,6 +225,7 @@ class Runner:
             try:
                 loaded.close()
             except BaseException as error:
+                devices.raise_fault(error)
                 loaded.tell(error)
             del loaded
             devices.free_memory()
@@ -219,7 +235,7 @@ class Runner:
             self.running = (held.order.batch.id, self._clock())
 
     def _prepare(self, held: _Held) -> None:
-        """Also called in the decoder's thread. Raises nothing."""
+        """Also called in the decoder's thread. Raises: nothing but DeviceFault."""
         loaded, batch = self._of(held), held.order.batch
         if loaded and loaded.preprocess:
             self._leave()  # it may decode a photograph
@@ -231,6 +247,8 @@ class Runner:
             held.step(Passage.prepare)
 
     def _launch(self, held: _Held) -> None:
+        if held.fault:
+            raise held.fault
         loaded = self._of(held)
         if loaded is None or loaded.track.depth > 1:
             held.launched = self._clock()
@@ -249,8 +267,11 @@ class Runner:
         """In the decoder's thread: prepare the batch at the head, if it may be."""
         held = self._pipeline.ahead(self._may_be_ahead)
         if held is not None:
-            with torch.inference_mode():  # which a thread must enter for itself
-                self._prepare(held)
+            try:
+                with torch.inference_mode():  # which a thread must enter for itself
+                    self._prepare(held)
+            except DeviceFault as fault:
+                held.fault = fault  # the runner finds it when it launches the batch
 
     def _may_be_ahead(self, held: _Held) -> bool:
         loaded = self._of(held)
@@ -279,16 +300,18 @@ class _Held:
     order: Run
     passage: Passage | None = None
     refused: Result | None = None
+    fault: DeviceFault | None = None
     launched: float = 0.0
 
     def step(self, step: Callable[[Passage], T]) -> T | None:
         """Do one step of the passage, if there is one, in inference mode; a defect of ours refuses the
-        whole batch."""
+        whole batch. Raises: DeviceFault."""
         if self.passage is None:
             return None
         try:
             return step(self.passage)
         except BaseException as error:
+            devices.raise_fault(error)
             batch = self.order.batch
             log.exception("batch %d of model %s", batch.id, batch.model)
             self.refused = refuse_batch(batch, InternalError(error_text(error)))

@@ -21,8 +21,8 @@ not); a copy is in `copies` from its order to load until it is gone.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from headway.errors import RemoteProtocolError, TooLarge
 from headway.messages import (
@@ -53,12 +53,13 @@ RETRY_S = 0.02
 
 @dataclass(frozen=True)
 class About:
-    """What the worker says of itself when it joins."""
+    """What the worker says of itself when it joins. `facts`: see PROTOCOL.md, section 9."""
 
     name: str
     host: str
     pid: int
     device: str
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class Drain(NamedTuple):
@@ -180,7 +181,8 @@ class Session:
 
     def _join(self) -> Join:
         about = self._about
-        return Join(about.name, about.host, about.pid, about.device, list(self.copies.values()))
+        copies = list(self.copies.values())
+        return Join(about.name, about.host, about.pid, about.device, copies, about.facts)
 
     def _note_result(self, result: Result) -> None:
         if result.batch in self.open:
