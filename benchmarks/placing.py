@@ -75,7 +75,7 @@ def rows() -> Iterator[list[str]]:
         more = [wants[0]._replace(copies=wants[0].copies + 1), *wants[1:]]
         fewer = [seat for seat in seats if seat.host != "h0" and seat.worker != b"0"]
         again = [timed(wants, seats)[0], timed(wants, fewer)[0], timed(more, seats)[0]]
-        yield [title, *(f"{ms:.1f}" for ms in (first, *again)), str(len(made.orders)), str(len(made.short))]
+        yield [title, *(f"{ms:.2f}" for ms in (first, *again)), str(len(made.orders)), str(len(made.short))]
 
 
 def timed(wants: list[Want], seats: list[Seat], repeats: int = 5) -> tuple[float, Plan]:

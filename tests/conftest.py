@@ -37,7 +37,8 @@ def pure_files() -> set[Path]:
     named = (module.replace(".", "/", 1).replace(".", "_").split("/") for module in modules)
     files = {ROOT / "tests" / FOLDERS[package] / f"test_{name}.py" for package, name in named}
     return files | {
-        ROOT / "tests" / "sim" / f"test_{name}.py" for name in ("placement_sim", "simulation", "yard")
+        ROOT / "tests" / "sim" / f"test_{name}.py"
+        for name in ("fleet_sim", "placement_sim", "simulation", "yard")
     }
 
 

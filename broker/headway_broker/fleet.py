@@ -32,11 +32,11 @@ Longer than 300 lines because all of it is about what one slot goes through.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from itertools import count as numbers
-from itertools import islice
 from typing import NamedTuple
 
 from headway.messages import AgentWorker, StartWorker, StopWorker
@@ -131,11 +131,11 @@ class _Bin:
 
 
 class Fleet:
-    """All workers that agents have or shall have, by name."""
+    """All workers that agents have or shall have."""
 
     def __init__(self, times: FleetTimes | None = None) -> None:
         self._times = times or FleetTimes()
-        self._slots: dict[str, _Slot] = {}
+        self._slots: defaultdict[str, dict[str, _Slot]] = defaultdict(dict)  # by host, and name
         self._vain: dict[Key, float] = {}  # until when
 
     @property
@@ -143,9 +143,9 @@ class Fleet:
         """Whether a worker is on its way."""
         return any(not slot.joined and not slot.leaving for slot in self._slots.values())
 
-    def ended(self, worker: AgentWorker, now: float) -> None:
-        """Its agent reported the end of a worker, or that it cannot be started."""
-        if slot := self._slots.get(worker.name):
+    def ended(self, host: str, worker: AgentWorker, now: float) -> None:
+        """The host's agent reported the end of a worker, or that it cannot be started."""
+        if slot := self._slots[host].get(worker.name):
             self._end(worker.name, slot, worker.reason, now)
 
     def orders(
@@ -160,8 +160,11 @@ class Fleet:
         host."""
         hosts = {offer.host: offer for offer in offers}
         needs = list(needs)
+        theirs: defaultdict[str, dict[str, Joined]] = defaultdict(dict)
+        for name, about in joined.items():
+            theirs[about.host][name] = about
         for offer in hosts.values():
-            self._look(offer, joined, now)
+            self._look(offer, theirs[offer.host], now)
         made: list[FleetOrder] = []
         for offer in hosts.values():
             made += self._thin_out(offer, ordered, needs, now)
@@ -174,16 +177,17 @@ class Fleet:
 
     def _look(self, offer: Offer, joined: Mapping[str, Joined], now: float) -> None:
         """Bring the slots of a host up to date."""
+        slots = self._slots[offer.host]
         running = {name: worker for name, worker in offer.workers.items() if worker.state != "ended"}
         for name, worker in running.items():
-            slot = self._slots.setdefault(name, _Slot(offer.host, worker.device, now))
+            slot = slots.setdefault(name, _Slot(offer.host, worker.device, now))
             slot.seen, slot.again_at, slot.device = True, math.inf, worker.device
             if worker.state == "stopping":
                 slot.stopped_at = min(slot.stopped_at, now)
-        for name, about in joined.items():
-            if about.host == offer.host and _number(offer.host, name) and name not in self._slots:
-                self._slots[name] = _Slot(offer.host, "", now, seen=True)
-        for name, slot in list(self._of(offer.host)):
+        for name in joined:
+            if _number(offer.host, name) and name not in slots:
+                slots[name] = _Slot(offer.host, "", now, seen=True)
+        for name, slot in list(slots.items()):
             self._follow(slot, joined.get(name), now)
             if name not in running and not slot.joined and not slot.waiting:
                 self._miss(name, slot, offer, now)
@@ -205,11 +209,11 @@ class Fleet:
             worker = offer.workers.get(name)
             self._end(name, slot, worker.reason if worker else "", now)
         elif slot.since < offer.joined_at or now - slot.since >= self._times.start_s:
-            del self._slots[name]
+            del self._slots[offer.host][name]
 
     def _end(self, name: str, slot: _Slot, reason: str, now: float) -> None:
         if slot.leaving:
-            del self._slots[name]
+            del self._slots[slot.host][name]
         elif not slot.waiting:
             slot.tries = slot.tries + 1 if now - slot.since < self._times.steady_s else 1
             wait_s = min(self._times.again_s * 2 ** min(slot.tries - 1, 16), self._times.again_most_s)
@@ -217,23 +221,20 @@ class Fleet:
             slot.seen = slot.joined = False
             slot.empty_since = math.inf
 
-    def _of(self, host: str) -> Iterator[tuple[str, _Slot]]:
-        return ((name, slot) for name, slot in self._slots.items() if slot.host == host)
-
     # ---- too many ----
 
     def _thin_out(
         self, offer: Offer, ordered: Mapping[str, int], needs: list[Need], now: float
     ) -> Iterator[FleetOrder]:
         """Stop those above the number, fewest copies first: all, if somebody ordered it, else the idle."""
-        here = [(name, slot) for name, slot in self._of(offer.host) if not slot.leaving]
+        here = [(name, slot) for name, slot in self._slots[offer.host].items() if not slot.leaving]
         here.sort(key=lambda each: (not each[1].waiting, each[1].copies, -_number(offer.host, each[0])))
         most = wanted(offer, ordered.get(offer.host))
         for name, slot in here[: max(len(here) - most, 0)]:
             idle = now - slot.empty_since >= self._times.idle_s
             known = name in offer.workers or not slot.seen
             if offer.host in ordered and slot.waiting:
-                del self._slots[name]
+                del self._slots[offer.host][name]
             elif known and (idle or offer.host in ordered):
                 slot.stopped_at = now
                 yield _stop(offer, name, f"{most} workers are wanted on {offer.host}")
@@ -242,7 +243,7 @@ class Fleet:
 
     def _stop_again(self, offer: Offer, now: float) -> Iterator[FleetOrder]:
         """Those that run although they were told to stop: their agent may not have heard it."""
-        for name, slot in self._of(offer.host):
+        for name, slot in self._slots[offer.host].items():
             worker = offer.workers.get(name)
             late = slot.stopped_at <= now - self._times.stop_again_s or slot.stopped_at < offer.joined_at
             if worker and worker.state == "running" and slot.stopped_at < now and late:
@@ -255,13 +256,13 @@ class Fleet:
         self, offer: Offer, joined: Mapping[str, Joined], ordered: Mapping[str, int], now: float
     ) -> Iterator[FleetOrder]:
         """Those that ended, when it is time; then new ones up to the number."""
-        for name, slot in list(self._of(offer.host)):
+        for name, slot in list(self._slots[offer.host].items()):
             if slot.again_at <= now and name not in joined:
-                del self._slots[name]
+                del self._slots[offer.host][name]
                 if place := next((p for p in self._free(offer) if p.device == slot.device), None):
                     yield self._start(offer, place, name, f"it ended (start {slot.tries + 1})", now)
-                    self._slots[name].tries = slot.tries
-        here = sum(not slot.leaving for _, slot in self._of(offer.host))
+                    self._slots[offer.host][name].tries = slot.tries
+        here = sum(not slot.leaving for slot in self._slots[offer.host].values())
         target = wanted(offer, ordered.get(offer.host))
         for _ in range(target - here):
             if free := self._free(offer):
@@ -270,19 +271,18 @@ class Fleet:
 
     def _free(self, offer: Offer) -> list[Place]:
         """Devices with room for one more worker, the emptiest first."""
-        filled = Counter(slot.device for _, slot in self._of(offer.host))
+        filled = Counter(slot.device for slot in self._slots[offer.host].values())
         if filled.total() >= offer.workers_max:
             return []
         free = [place for place in offer.places if filled[place.device] < place.places]
         return sorted(free, key=lambda place: filled[place.device])
 
     def _name(self, offer: Offer, joined: Mapping[str, Joined]) -> str:
-        taken = {name for name, worker in offer.workers.items() if worker.state != "ended"}
         names = (f"{offer.host}-w{number}" for number in numbers(1))
-        return next(n for n in names if n not in self._slots and n not in joined and n not in taken)
+        return next(name for name in names if name not in self._slots[offer.host] and name not in joined)
 
     def _start(self, offer: Offer, place: Place, name: str, reason: str, now: float) -> FleetOrder:
-        self._slots[name] = _Slot(offer.host, place.device, now)
+        self._slots[offer.host][name] = _Slot(offer.host, place.device, now)
         return FleetOrder(offer.host, StartWorker(name, place.device, place.share, reason))
 
     # ---- what is short ----
@@ -315,16 +315,16 @@ class Fleet:
 
     def _coming(self, hosts: Mapping[str, Offer], now: float) -> Iterator[_Slot]:
         """Workers that have nothing yet, and may get it."""
-        for slot in self._slots.values():
+        for slot in chain.from_iterable(self._slots[host].values() for host in hosts):
             late = not slot.joined and now - slot.since >= self._times.join_s
-            if slot.host in hosts and not (slot.leaving or slot.copies or late or slot.tries >= TRIES_MAX):
+            if not (slot.leaving or slot.copies or late or slot.tries >= TRIES_MAX):
                 yield slot
 
     def _best(self, offers: list[Offer], need: Need) -> tuple[Offer, Place] | None:
         """The emptiest host where the version can run, on its emptiest device."""
         found: list[tuple[bool, float, int, Offer, Place]] = []
         for number, offer in enumerate(offers):
-            slots = [slot for _, slot in self._of(offer.host)]
+            slots = self._slots[offer.host].values()
             for place in self._free(offer):
                 if suits(need.spec, place.device) and need.need_bytes <= offer.memory_of(place.device):
                     fails = any(slot.waiting for slot in slots)

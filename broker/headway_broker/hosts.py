@@ -55,7 +55,7 @@ class Hosts:
         self.note("worker process", **facts, reason=worker.reason)
         if worker.state != "ended":
             return None
-        self._fleet.ended(worker, now)
+        self._fleet.ended(agent.host, worker, now)
         self._look_at = now
         return next((w for w in self._board.roster if _is_same(w, agent, worker.name, worker.pid)), None)
 

@@ -85,7 +85,7 @@ class Town:
                     self.end(node, name, "stopped")
 
     def end(self, node: Node, name: str, reason: str) -> None:
-        self.fleet.ended(node.end(name, reason), self.now)
+        self.fleet.ended(node.host, node.end(name, reason), self.now)
 
     def running(self, host: str = "h") -> dict[str, str]:
         known = self.nodes[host].known.values()
@@ -146,6 +146,12 @@ def test_a_name_is_the_lowest_that_nobody_has() -> None:
     town = Town(node)
     town.ordered = {"h": 3}
     assert [words.split()[1] for words in town.look()] == ["h-w2"], "they count"
+
+
+def test_a_name_that_a_worker_of_another_host_has_is_not_given() -> None:
+    other = Node("g", wanted=0)
+    other.copies = {"h-w1": 1}
+    assert Town(Node("h", wanted=1), other).look() == ["start h-w2 cuda:0"]
 
 
 def test_workers_with_other_names_do_not_count() -> None:
@@ -219,9 +225,17 @@ def test_one_that_cannot_be_started_waits_too() -> None:
     town = Town(Node("h", wanted=1))
     town.look(hear=False)
     for pause_s in (0.25, 0.5, 1.0):
-        town.fleet.ended(AgentWorker("h-w1", 0, "cuda:0", "ended", "no such file"), town.now)
+        town.fleet.ended("h", AgentWorker("h-w1", 0, "cuda:0", "ended", "no such file"), town.now)
         assert town.look(pause_s / 2, hear=False) == []
         assert town.look(pause_s / 2, hear=False) == ["start h-w1 cuda:0"]
+
+
+def test_an_end_that_is_reported_twice_is_one() -> None:
+    town = Town(Node("h", wanted=1))
+    town.look()
+    for _ in range(5):
+        town.end(town.nodes["h"], "h-w1", "exit code 1")
+    assert town.look(0.25) == ["start h-w1 cuda:0"]
 
 
 def test_a_name_that_is_still_on_the_roster_is_not_started_again_yet() -> None:
@@ -240,7 +254,7 @@ def test_an_end_that_was_reported_by_mistake_is_forgotten() -> None:
     town = Town(Node("h", wanted=1))
     town.look()
     town.fleet.ended(
-        AgentWorker("h-w1", 0, "cuda:0", "ended", "a worker called h-w1 is there already"), town.now
+        "h", AgentWorker("h-w1", 0, "cuda:0", "ended", "a worker called h-w1 is there already"), town.now
     )
     assert town.looks(100) == []
 
@@ -254,6 +268,27 @@ def test_a_worker_that_drains_is_replaced_and_not_started_again() -> None:
     town.end(node, "h-w1", "exit code 0")
     assert town.looks(100) == []
     assert sorted(town.running()) == ["h-w2", "h-w3"]
+
+
+def test_one_that_its_agent_stops_is_replaced_and_not_started_again() -> None:
+    """As it does to those that share a device with one that failed it."""
+    node = Node("h", wanted=1)
+    town = Town(node)
+    town.look()
+    node.known["h-w1"] = node.known["h-w1"]._replace(state="stopping")
+    assert town.look() == ["start h-w2 cuda:1"]
+    town.end(node, "h-w1", "restarted")
+    assert town.looks(100) == []
+
+
+def test_two_hosts_may_have_workers_of_one_name() -> None:
+    nodes = [Node("h", wanted=1), Node("g", wanted=1)]
+    for node in nodes:
+        node.known["gpu"] = AgentWorker("gpu", 7, "cuda:0", "running", "")
+    town = Town(*nodes)
+    assert town.look() == []
+    town.end(nodes[1], "gpu", "exit code 1")
+    assert town.look() == ["start gpu cuda:0"]
 
 
 def test_one_that_drains_on_a_full_host_is_replaced_when_it_has_gone() -> None:
@@ -415,6 +450,27 @@ def test_a_worker_that_keeps_ending_is_not_what_a_version_waits_for() -> None:
                 assert "start h" in others[0] or "start g" in others[0]
                 return
     pytest.fail("no other was started")
+
+
+def test_a_worker_that_never_joins_is_not_what_a_version_waits_for() -> None:
+    node = Node("h", wanted=0)
+    town = Town(node)
+    town.needs = [need()]
+    town.look()
+    node.copies.clear()
+    assert town.looks(119) == []
+    assert town.look() == ["start h-w2 cuda:1"]
+
+
+def test_one_that_ended_often_and_now_lives_is_as_good_as_any() -> None:
+    town = Town(Node("h", wanted=1))
+    town.look()
+    for _ in range(4):
+        town.end(town.nodes["h"], "h-w1", "exit code 1")
+        town.looks(5)
+    town.looks(30)
+    town.needs = [need()]
+    assert town.looks(20) == []
 
 
 # ---- all at once ----
