@@ -141,7 +141,7 @@ class Fleet:
     @property
     def is_starting(self) -> bool:
         """Whether a worker is on its way."""
-        return any(not slot.joined and not slot.leaving for slot in self._slots.values())
+        return any(not s.joined and not s.leaving for slots in self._slots.values() for s in slots.values())
 
     def ended(self, host: str, worker: AgentWorker, now: float) -> None:
         """The host's agent reported the end of a worker, or that it cannot be started."""

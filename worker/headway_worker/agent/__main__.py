@@ -21,6 +21,7 @@ from headway_worker.agent.launch import Launch
 from headway_worker.agent.loop import Loop
 from headway_worker.agent.orders import Crew
 from headway_worker.agent.session import Session
+from headway_worker.agent.stuck import ender
 from headway_worker.agent.units import Units
 
 _log = logs.get("headway.agent")
@@ -36,7 +37,8 @@ def main(settings: AgentSettings) -> None:
     lock = _lock(launch)
     host = socket.gethostname()
     name = settings.name or host
-    crew: Crew = Units(launch) if settings.workers_as == "units" else Children(launch)
+    end_stuck = ender(launch.run_dir, offer)
+    crew: Crew = Units(launch, end_stuck) if settings.workers_as == "units" else Children(launch, end_stuck)
     address, identity = settings.workers_address, f"{name[:100]}.".encode() + secrets.token_bytes(8)
     curve = keys.to_broker(settings, address, keys.WORKER)
     session = Session(name, host, offer, settings.drain_s)

@@ -28,12 +28,13 @@ class Device:
     memory_bytes: int
     places: int
 
-    def facts(self, is_closing: bool) -> dict[str, Any]:
+    def facts(self, is_closing: bool, share: int) -> dict[str, Any]:
         facts: dict[str, Any] = {
             "device": self.device,
             "device_id": self.device_id,
             "device_name": self.device_name,
             "places": 0 if is_closing else self.places,
+            "share": share,
         }
         return facts | ({"memory_bytes": self.memory_bytes} if self.memory_bytes else {})
 
@@ -60,7 +61,7 @@ class Offer:
         return {
             "workers_max": 0 if is_closing else self.workers_max,
             "workers_wanted": 0 if is_closing else self.workers_wanted,
-            "devices": [device.facts(is_closing) for device in self.devices],
+            "devices": [device.facts(is_closing, self.share) for device in self.devices],
         }
 
     def share_of(self, order: StartWorker) -> int:
