@@ -34,8 +34,8 @@ class Device:
             "device_id": self.device_id,
             "device_name": self.device_name,
             "places": 0 if is_closing else self.places,
-            "share": share,
         }
+        facts |= {"share": share} if share else {}
         return facts | ({"memory_bytes": self.memory_bytes} if self.memory_bytes else {})
 
 

@@ -3,8 +3,8 @@
 Knows: where each device's daemon is. Must not know: when a worker counts as stuck, torch.
 
 A client that is killed with work on the GPU may hang its neighbours, so the daemon takes it off first (see
-`cuda_mps`). Where the daemon cannot, the neighbours are lost anyway: the client is killed, the daemon is told to
-quit, and its other clients end with DEVICE_FAULT, which makes the agent start them anew.
+`cuda_mps`). Where the daemon cannot, the neighbours are lost anyway: the client is killed, the daemon is told
+to quit, and its other clients end with DEVICE_FAULT, which makes the agent start them anew.
 """
 
 from __future__ import annotations
