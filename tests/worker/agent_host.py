@@ -81,6 +81,7 @@ class Host:
         self.run_dir = run_dir
         self.joins: list[AgentJoin] = []
         self.reports: list[AgentWorker] = []
+        self.heartbeat_ms = 500
         self.agents: list[subprocess.Popen[bytes]] = []
         self._socket: zmq.Socket[Any] | None = None
         self.start_broker()
@@ -117,7 +118,7 @@ class Host:
             case AgentJoin() as join:
                 self.joins.append(join)
                 self._peer = peer
-                self._answer(Welcome(self._nonce, 500))
+                self._answer(Welcome(self._nonce, self.heartbeat_ms))
             case AgentReport(worker=worker):
                 self.reports.append(worker)
             case Join(name=name):

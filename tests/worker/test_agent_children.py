@@ -184,6 +184,22 @@ def test_of_a_family_the_worker_is_found_and_not_its_child(crew: Crew) -> None:
     assert crew.again() == [Adopted("parent", pid, "cpu", 0)]
 
 
+def test_a_child_of_a_worker_that_is_gone_is_ended_and_not_taken_for_it(crew: Crew) -> None:
+    pid = crew.start("parent")
+    file = crew.run_dir / "child-of-parent"
+    until = time.monotonic() + 10
+    while not (file.exists() and file.read_text()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    (crew.run_dir / "agent/parent.json").unlink()
+    assert crew.again() == []
+    while processes.start_ticks(int(file.read_text())):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def test_a_start_that_never_happened_has_ended(crew: Crew) -> None:
     Records(crew.run_dir / "agent").write(Record("w1", "cpu", 0, processes.boot_id()))
     assert crew.again() == [Ended("w1", "cpu", "was not started: the agent ended before it could")]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from headway.exits import Exit
-from headway.messages import Dismiss, Load, StartWorker
+from headway.messages import Dismiss, Load, StartWorker, StopWorker
 from headway_worker.agent import processes
 from tests.worker.agent_host import AGENT, STANDIN, Host, hosting
 
@@ -64,6 +64,14 @@ def test_what_cannot_be_is_refused_with_the_reason_and_the_rest_goes_on(host: Ho
     host.start("w2")
     host.order(StartWorker("w3", "cpu", 0, ""))
     assert host.report("w3", "ended").reason == "this host has 1 workers and may have 1"
+
+
+def test_a_flood_of_orders_is_answered_without_waiting_for_the_next_heartbeat(host: Host) -> None:
+    host.heartbeat_ms = 120_000
+    host.start_agent("--devices=cpu", "--log-level=warning")
+    for _ in range(5000):
+        host.order(StopWorker("nobody", ""))
+    host.wait_for(lambda: len(host.reports) == 5000)
 
 
 def test_when_the_broker_starts_anew_the_workers_live_on_and_it_joins_with_them(host: Host) -> None:

@@ -136,6 +136,16 @@ def test_a_report_that_could_not_be_sent_is_sent_before_later_ones() -> None:
     assert [worker.name for worker in bench.said(RETRY_S)] == ["a", "b"]
 
 
+def test_a_report_that_was_not_sent_before_a_dismissal_is_said_to_the_next_broker() -> None:
+    bench = Bench()
+    bench.run("a")
+    bench.handle(Ended("a", "cuda:0", "x"))
+    bench.handle(Dismiss("", 0))
+    assert [type(m) for m in bench.sent()] == [AgentJoin]
+    bench.handle(WELCOME)
+    assert [worker.name for worker in bench.said()] == ["a"]
+
+
 def test_an_unsent_join_is_tried_again_soon_and_an_unsent_heartbeat_forgotten() -> None:
     bench = Bench(joined=False)
     (send,) = bench.wake()

@@ -87,6 +87,8 @@ class Children:
                 record = _record(found, self._boot_id)
             news.append(self._adopt(record) or self._missed(record))
         news += [said for p in leaders.values() if (said := self._adopt(_record(p, self._boot_id)))]
+        if len(running) > len(self._kept):
+            processes.kill_rest(self._launch.run_dir, self._kept)
         return news
 
     def fileno(self) -> int:
@@ -171,7 +173,6 @@ class Children:
             return Ended(record.name, record.device, "ended when the machine was started anew")
         if not record.pid:
             return Ended(record.name, record.device, "was not started: the agent ended before it could")
-        processes.kill_rest(self._launch.run_dir, record.pid)
         return Ended(record.name, record.device, "ended while the agent was away")
 
     # ---- ending ----
@@ -198,7 +199,7 @@ class Children:
         os.close(kept.pidfd)
         code = kept.child.ended() if kept.child else None
         if code is None:
-            processes.kill_rest(self._launch.run_dir, kept.pid)
+            processes.kill_rest(self._launch.run_dir, self._kept)
         self._records.remove(kept.name)
         how = _how(code)
         may_be = code in (None, -signal.SIGKILL)

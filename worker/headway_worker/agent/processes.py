@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -72,10 +73,10 @@ def marked(run_dir: Path) -> list[Marked]:
     return sorted(ours, key=lambda process: process.start_ticks)
 
 
-def kill_rest(run_dir: Path, group: int) -> None:
-    """End what a worker that is gone left of its process group."""
+def kill_rest(run_dir: Path, workers: Collection[str]) -> None:
+    """End what workers that are gone have left: processes whose mark names none of `workers`."""
     for process in marked(run_dir):
-        if process.group == group:
+        if process.mark.name not in workers:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(process.pid, signal.SIGKILL)
 

@@ -241,19 +241,18 @@ class Session:
     def _note_end(self, event: Ended, now: float) -> list[Action]:
         worker = self.workers.pop(event.name, None) or Worker(event.name, event.device, 0)
         others = [other for other in self.workers.values() if other.device == worker.device]
-        is_news = event.fault and worker.device not in self._faulty  # it is reported to all of a device's
         if not others:
             self._faulty.pop(worker.device, None)
         if worker.state == "stopping":
             self._report(worker.said("ended", f"{worker.reason}; {event.how}"))
         else:
             self._report(worker.said("ended", event.how))
-        return self._clear(worker, others, now) if is_news else []
+        return self._clear(worker, others, now) if event.fault else []
 
     def _clear(self, faulty: Worker, others: list[Worker], now: float) -> list[Action]:
         """Stop what else runs on the device of `faulty`."""
         if others:
-            self._faulty[faulty.device] = faulty.name
+            self._faulty.setdefault(faulty.device, faulty.name)  # all of a device's may report it
         reason = f"restarted: {faulty.name} reported a fatal fault of {faulty.device}"
         running = [other for other in others if other.state == "running"]
         for other in others:
