@@ -47,7 +47,7 @@ ASK = '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1
 BROKER, GATEWAY, WORKER = "headway-broker.service", "headway-gateway.service", "headway-worker@w0.service"
 ALL = (BROKER, GATEWAY, WORKER)
 # A watchdog that bites soon; everything else is as it is installed.
-DROP_IN = "[Service]\nWatchdogSec=3\n"
+DROP_IN = "[Service]\nWatchdogSec=5\n"
 # Stands in for CUDA MPS's control daemon: runs in the foreground with -f, else answers what it reads.
 MPS_CONTROL = """#!/bin/sh
 pipe="$CUDA_MPS_PIPE_DIRECTORY/control"
@@ -165,7 +165,10 @@ def host(bare: Host) -> Host:
         folder.mkdir()
         (folder / "test.conf").write_text(DROP_IN)
     bare.run("systemctl", "daemon-reload")
-    bare.run("systemctl", "start", "headway.target")
+    bare.run("systemctl", "start", "--no-block", "headway.target")
+    bare.until(
+        lambda: bare.property("headway.target", "ActiveState") == "active", "the target does not start"
+    )
     return bare
 
 

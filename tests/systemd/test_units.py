@@ -20,11 +20,11 @@ PROGRAMS = ("headway-broker", "headway-gateway", "headway-worker", "headway-agen
 GPU = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
 # What `systemd-analyze security` may say at most, in tenths: docs/systemd.md quotes what it says.
 EXPOSURE_MAX = {
-    "headway-broker.service": 15,
-    "headway-gateway.service": 15,
-    "headway-worker@w0.service": 19,
-    "headway-agent.service": 19,
-    f"headway-cuda-mps@{GPU}.service": 16,
+    "headway-broker.service": 14,
+    "headway-gateway.service": 14,
+    "headway-worker@w0.service": 18,
+    "headway-agent.service": 18,
+    f"headway-cuda-mps@{GPU}.service": 15,
 }
 needs_analyze = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed (Debian: systemd)"
@@ -131,7 +131,7 @@ def test_what_sees_the_gpu_is_not_hardened_beyond_what_cuda_survives() -> None:
     for unit in ("headway-worker@.service", "headway-agent.service", "headway-cuda-mps@.service"):
         for key in ("PrivateDevices", "MemoryDenyWriteExecute", "ProcSubset", "PrivateUsers"):
             assert values(unit, key) == [], unit
-        assert "char-nvidia rw" in values(unit, "DeviceAllow"), unit
+        assert "char-nvidia* rw" in values(unit, "DeviceAllow"), unit
 
 
 # ---- the installer, into a folder ----
