@@ -414,6 +414,25 @@ async def test_a_request_in_flight_is_answered_when_the_server_ends(settings):
         await online.serving
 
 
+@pytest.mark.parametrize("is_fresh", [True, False])
+@pytest.mark.parametrize("request_", [echo(b"x"), long_echo(b"x")], ids=["short", "long"])
+@looped
+async def test_a_request_on_its_way_when_the_server_ends_is_answered_as_the_last(
+    settings, request_, is_fresh
+):
+    async with Online(AsyncStubClient(MODELS), settings) as online:
+        peer = await online.peer()
+        if not is_fresh:
+            peer.send(request_)
+            await peer.answer()
+        await until(lambda: online.connections)
+        online.connections[0].shutdown()
+        peer.send(request_)
+        answer = await peer.answer()
+        assert b"200" in answer.status and b"connection: close" in answer.headers
+        assert await peer.rest() == b""
+
+
 @looped
 async def test_a_connection_that_idles_is_closed(settings):
     async with Online(AsyncStubClient(MODELS), settings, timeout_keep_alive=0.1) as online:

@@ -47,7 +47,7 @@ ASK = '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1
 BROKER, GATEWAY, WORKER = "headway-broker.service", "headway-gateway.service", "headway-worker@w0.service"
 ALL = (BROKER, GATEWAY, WORKER)
 # A watchdog that bites soon; everything else is as it is installed.
-DROP_IN = "[Service]\nWatchdogSec=3\n"
+DROP_IN = "[Service]\nWatchdogSec=5\n"
 # Stands in for CUDA MPS's control daemon: runs in the foreground with -f, else answers what it reads.
 MPS_CONTROL = """#!/bin/sh
 pipe="$CUDA_MPS_PIPE_DIRECTORY/control"
@@ -165,7 +165,10 @@ def host(bare: Host) -> Host:
         folder.mkdir()
         (folder / "test.conf").write_text(DROP_IN)
     bare.run("systemctl", "daemon-reload")
-    bare.run("systemctl", "start", "headway.target")
+    bare.run("systemctl", "start", "--no-block", "headway.target")
+    bare.until(
+        lambda: bare.property("headway.target", "ActiveState") == "active", "the target does not start"
+    )
     return bare
 
 
@@ -173,10 +176,9 @@ def test_after_the_start_of_the_target_everything_is_ready_and_serves(host: Host
     for unit in ALL:
         assert host.property(unit, "ActiveState") == "active", host.journal(unit)
     host.until(host.is_served, "no answer")
-    status = {unit: host.property(unit, "StatusText") for unit in ALL}
-    assert status[GATEWAY] == "processes that serve 127.0.0.1:8080: 1"
-    assert status[WORKER].startswith("1 models ready")
-    assert "models: 1" in status[BROKER]
+    host.until(lambda: host.property(WORKER, "StatusText") == "1 models ready, idle", "its status is old")
+    assert host.property(GATEWAY, "StatusText") == "processes that serve 127.0.0.1:8080: 1"
+    assert host.property(BROKER, "StatusText").startswith("versions of models: 1, workers: ")
     assert {
         line.split()[0]
         for line in host.run("ps", "-eo", "user=,args=").splitlines()
@@ -262,15 +264,18 @@ def test_stopped_it_leaves_no_process_no_socket_and_no_segment(host: Host) -> No
 
 def test_removed_it_keeps_what_is_not_its_own_and_purged_it_leaves_nothing(host: Host) -> None:
     def traces(*folders: str) -> list[str]:
-        found = host.run("find", *folders, "-xdev", "-iname", "*headway*", "-not", "-path", "/opt/hw/*")
+        found = host.run(
+            "find", *folders, "-xdev", "-path", "/opt/hw", "-prune", "-o", "-iname", "*headway*", "-print"
+        )
         return sorted(found.splitlines())
 
     host.run(*INSTALL, "--remove")
     assert host.path("/etc/headway/headway.toml").exists()
     assert host.path("/var/lib/headway/models/double/1/model.toml").exists()
     assert host.path("/etc/systemd/system/headway-broker.service.d/test.conf").exists()
-    left = [path for path in traces("/etc", "/run", "/opt") if not path.endswith(".service.d")]
+    left = [path for path in traces("/etc", "/run") if not path.endswith(".service.d")]
     assert left == ["/etc/headway", "/etc/headway/headway.toml"]
+    host.path("/opt/headway/.made-by-headway").touch()  # as if it had made the environment as well
     host.run(*INSTALL, "--remove", "--purge")
-    assert traces("/etc", "/run", "/var/lib", "/var/cache", "/var/log") == []
+    assert traces("/opt", "/etc", "/run", "/var/lib", "/var/cache", "/var/log") == []
     assert "headway" not in host.path("/etc/passwd").read_text()
