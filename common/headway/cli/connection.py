@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from headway.client import Client
-from headway.errors import BrokerUnreachable, HeadwayError
+from headway.errors import BrokerUnreachable, HeadwayError, SettingsError
 from headway.exits import Exit
 from headway.settings import Shared
 
@@ -27,11 +27,19 @@ def client_of(settings: Shared, address: str | None = None) -> Iterator[Client]:
     Where a retry may help the exit code is `Exit.TEMPORARY`, else `Exit.FAILED`.
     """
     address = address or settings.callers_address
+    with headway_errors(address), Client(address) as client:
+        yield client
+
+
+@contextmanager
+def headway_errors(address: str) -> Iterator[None]:
+    """Ends the process as `client_of` does."""
     try:
-        with Client(address) as client:
-            yield client
+        yield
+    except SettingsError:
+        raise  # that is for `options`
     except HeadwayError as error:
-        where = f" ({address})" if isinstance(error, BrokerUnreachable) else ""
+        where = f" ({address})" if isinstance(error, BrokerUnreachable) and address not in str(error) else ""
         click.echo(f"{type(error).__name__}: {error}{where}", err=True)
         raise SystemExit(int(Exit.TEMPORARY if error.retryable else Exit.FAILED)) from None
 
