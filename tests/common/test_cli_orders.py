@@ -93,7 +93,8 @@ def test_a_line_that_means_nothing_is_a_usage_error_and_orders_nothing(run, cont
 @pytest.mark.parametrize(
     ("status", "error", "code"),
     [(404, "UnknownModel", 1), (400, "InvalidInput", 1), (503, "NotReady", 75),
-     (503, "BrokerUnreachable", 75), (504, "DeadlineExceeded", 75), (401, "Unauthorized", 1), (500, "InternalError", 1)],
+     (503, "BrokerUnreachable", 75), (504, "DeadlineExceeded", 75), (401, "Unauthorized", 1),
+     (500, "InternalError", 1)],
 )  # fmt: skip
 def test_an_error_is_one_line_and_its_exit_code_says_whether_to_try_again(run, control, status, error, code):
     control.answers["POST /admin/workers/w0/drain"] = (status, {"error": error, "message": "because"})

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 import click
 
-from headway.cli.connection import headway_errors
 from headway.cli.options import settings_options
+from headway.cli.output import headway_errors
 from headway.errors import SettingsError
 from headway.manage import Management
 from headway.settings import GatewaySettings, Shared, find_token, read

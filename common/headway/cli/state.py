@@ -13,11 +13,10 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from headway.cli.connection import console
 from headway.cli.managed import json_option, managed
-from headway.cli.models import STYLES
+from headway.cli.output import console
 from headway.cli.progress import last_line
-from headway.cli.view import view
+from headway.cli.view import STYLES, view
 from headway.manage import Management
 
 Row = dict[str, Any]

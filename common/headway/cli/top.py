@@ -21,8 +21,8 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from headway.cli.connection import console
 from headway.cli.managed import managed
+from headway.cli.output import console
 from headway.cli.view import view
 from headway.errors import HeadwayError
 from headway.manage import Management

@@ -14,13 +14,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from headway.cli.models import STYLES
 from headway.cli.progress import last_line
 from headway.rates import UNKNOWN, Key, Traffic
 
 Row = Mapping[str, Any]
 EVENTS_SHOWN = 8
 NUMBERS = ("traffic", "ready", "queue", "rate/s", "fail/s", "p50 ms", "p99 ms", "batches", "memory", "busy")
+STYLES = {"ready": "green", "loading": "yellow", "waiting": "yellow", "failed": "red"}
 WORKER_STYLES = {"busy": "green", "idle": "green", "spare": "green", "loading": "yellow", "leaving": "yellow"}
 
 
