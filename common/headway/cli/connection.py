@@ -1,20 +1,17 @@
-"""The direct client for one command, and how its errors end the command.
+"""The direct client for one command.
 
-Knows: clients, errors, exit codes. Must not know: what is asked.
+Knows: clients. Must not know: what is asked, how errors end (that is `output`).
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
-from rich.console import Console
 
+from headway.cli.output import headway_errors
 from headway.client import Client
-from headway.errors import BrokerUnreachable, HeadwayError, SettingsError
-from headway.exits import Exit
 from headway.settings import Shared
 
 ASK_TIMEOUT_S = 2.0  # for questions to the broker itself, which answers at once or is not there
@@ -27,20 +24,8 @@ def client_of(settings: Shared, address: str | None = None) -> Iterator[Client]:
     Where a retry may help the exit code is `Exit.TEMPORARY`, else `Exit.FAILED`.
     """
     address = address or settings.callers_address
-    try:
-        with Client(address, settings=settings) as client:
-            yield client
-    except SettingsError:  # ends the process as every wrong setting does
-        raise
-    except HeadwayError as error:
-        where = f" ({address})" if isinstance(error, BrokerUnreachable) else ""
-        click.echo(f"{type(error).__name__}: {error}{where}", err=True)
-        raise SystemExit(int(Exit.TEMPORARY if error.retryable else Exit.FAILED)) from None
-
-
-def console() -> Console:
-    """Stdout with colours; as wide as it takes where it is no terminal, so that nothing is cut."""
-    return Console(width=None if sys.stdout.isatty() else 10_000)
+    with headway_errors(address), Client(address, settings=settings) as client:
+        yield client
 
 
 address_option = click.option("--address", help="the broker's address  [default: that in the run directory]")

@@ -14,8 +14,9 @@ import click
 import numpy as np
 
 from headway.body import Body
-from headway.cli.connection import ASK_TIMEOUT_S, address_option, client_of, console
+from headway.cli.connection import ASK_TIMEOUT_S, address_option, client_of
 from headway.cli.options import settings_options
+from headway.cli.output import console
 from headway.settings import Shared
 from headway.tensors import Tensors
 

@@ -17,6 +17,22 @@ COMMANDS = {
     "models": "show the models of a running server, and how they are",
     "infer": "send one request to a running server, without HTTP",
     "keys": "make and allow keys, for callers and workers on other hosts",
+    "top": "watch models, workers and devices, live",
+    "state": "print all that a running server knows",
+    "describe": "show one model's versions, copies, queues and errors",
+    "scale": "set how many copies a model shall have",
+    "default": "set the version that requests get which name none",
+    "split": "share requests out between versions, by weight",
+    "register": "serve a model of the store, or one from a URL",
+    "unregister": "serve a model, or a version of it, no longer",
+    "rescan": "look what has changed in the model store",
+    "drain": "have a worker finish what it has, and leave",
+    "workers": "set how many workers a host's agent runs",
+}
+IN = {  # commands that share a module; others have one of their own name
+    **dict.fromkeys(("scale", "default", "split", "register", "unregister", "rescan"), "orders"),
+    **dict.fromkeys(("drain", "workers"), "orders"),
+    **dict.fromkeys(("state", "describe"), "state"),
 }
 OTHERS = """\b
 The parts of a server, one process each, for systemd and for several machines:
@@ -38,7 +54,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"headway.cli.{cmd_name}").command
+        module = import_module(f"headway.cli.{IN.get(cmd_name, cmd_name)}")
+        command: click.Command = getattr(module, cmd_name if cmd_name in IN else "command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -55,6 +72,7 @@ def main() -> None:
     headway up --model-store models        serves models/NAME/VERSION/model.toml
     headway models                         shows them
     headway infer NAME --image photo.png   asks one
+    headway top                            watches all of it
     """
 
 

@@ -12,12 +12,12 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from headway.cli.connection import ASK_TIMEOUT_S, address_option, client_of, console
+from headway.cli.connection import ASK_TIMEOUT_S, address_option, client_of
 from headway.cli.options import settings_options
+from headway.cli.output import console
 from headway.cli.progress import last_line
+from headway.cli.view import STYLES
 from headway.settings import Shared
-
-STYLES = {"ready": "green", "loading": "yellow", "waiting": "yellow", "failed": "red"}
 
 
 @click.command()
