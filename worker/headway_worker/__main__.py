@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+from pathlib import Path
 
 import click
 
@@ -35,7 +36,8 @@ def main(settings: WorkerSettings) -> None:
     loop = Loop(Session(about, drain_s=settings.drain_s), address, name, curve)
     _log.info("worker starts", name=name, device=str(chosen))
     sharing = Sharing(shm.folder_of(address), pages_for(chosen))
-    runner = Runner(chosen, loop.exchange.report, time.monotonic, sharing, loop.exchange)
+    store = Path(settings.model_store) if settings.model_store else None
+    runner = Runner(chosen, loop.exchange.report, time.monotonic, sharing, loop.exchange, store)
     sys.exit(loop.run(runner))
 
 
