@@ -40,7 +40,7 @@ Gone = Callable[[str, bytes, float, str, bool], None]
 
 def is_remote(peer: bytes) -> bool:
     """Whether the peer came over TCP."""
-    return peer.startswith(REMOTE)
+    return peer.startswith(REMOTE) and len(peer) > len(REMOTE)
 
 
 def shown(peer: bytes) -> str:

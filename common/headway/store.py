@@ -3,7 +3,8 @@
 Knows: the layout on disk.
 Must not know: what a backend does with the files, which versions are loaded where.
 
-A version is complete when its `model.toml` is there: write that file last.
+A version is complete when its `model.toml` is there: write that file last. Names that are hidden, or that a
+copy still being made has (TEMPORARY), are not looked at. What disappears during a scan was not there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from headway.errors import SettingsError
 from headway.models import VERSION, ModelSpec, parse_model
 
 MODEL_FILE = "model.toml"
+TEMPORARY = (".tmp", ".part", ".partial", ".swp", "~")
 
 
 @dataclass
@@ -35,12 +37,14 @@ def scan(store: Path) -> Found:
     """Every version in the store. Raises: SettingsError when the store itself cannot be read."""
     found = Found()
     try:
-        models = sorted(p for p in store.iterdir() if p.is_dir() and not p.name.startswith("."))
+        models = sorted(p for p in store.iterdir() if _may_be_a_model(p))
     except OSError as error:
         raise SettingsError(f"model store {store}: {error.strerror}") from None
     for model in models:
         try:
             versions = [folder for folder in sorted(model.iterdir()) if _is_version(folder)]
+        except FileNotFoundError:
+            continue
         except OSError as error:
             found.broken[(model.name, "0")] = f"{model}: {error.strerror}"
             continue
@@ -66,7 +70,8 @@ def _read_into(found: Found, folder: Path) -> None:
     try:
         found.specs.append(read_version(folder))
     except SettingsError as error:
-        found.broken[(folder.parent.name, folder.name)] = str(error)
+        if _is_version(folder):
+            found.broken[(folder.parent.name, folder.name)] = str(error)
 
 
 def read_version(folder: Path) -> ModelSpec:
@@ -92,6 +97,10 @@ def _check_files(spec: ModelSpec, folder: Path) -> None:
         name = getattr(spec, key)
         if name and not os.path.exists(folder / name):  # noqa: PTH110  a Path raises for a name too long
             raise SettingsError(f"{folder / MODEL_FILE}: {key}: there is no {name} in {folder}")
+
+
+def _may_be_a_model(folder: Path) -> bool:
+    return not folder.name.startswith(".") and not folder.name.endswith(TEMPORARY) and folder.is_dir()
 
 
 def _is_version(folder: Path) -> bool:

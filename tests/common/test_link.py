@@ -105,3 +105,64 @@ def test_nobody_wakes_too_early_and_none_sleeps_for_too_long(wake, now):
     assert wait_ms >= 0
     assert now + wait_ms / 1000 >= wake - 1e-6
     assert now + wait_ms / 1000 <= max(wake, now) + 0.001 + 1e-6
+
+
+# ---- TCP ----
+
+
+@pytest.fixture
+def far_pair(context):
+    """A router and a dealer over TCP, connected."""
+    router = link.router(context, "tcp://127.0.0.1:*")
+    address = router.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0")
+    dealer = link.dealer(context, address, b"client-1.nonce")
+    assert dealer.poll(5000, zmq.POLLOUT)
+    yield router, dealer, address
+    router.close()
+    dealer.close()
+
+
+def test_both_ends_over_tcp_look_whether_the_other_is_there(far_pair, pair):
+    for socket in far_pair[:2]:
+        assert socket.getsockopt(zmq.HEARTBEAT_IVL) == link.BEAT_MS
+        assert socket.getsockopt(zmq.HEARTBEAT_TIMEOUT) == link.BEAT_TIMEOUT_MS
+        assert socket.getsockopt(zmq.TCP_KEEPALIVE) == 1
+        assert socket.getsockopt(zmq.MAXMSGSIZE) == MESSAGE_BYTES_MAX
+        assert 0 < socket.getsockopt(zmq.HANDSHAKE_IVL) <= 5000
+    assert far_pair[1].getsockopt(zmq.CONNECT_TIMEOUT) == link.CONNECT_TIMEOUT_MS
+    assert all(socket.getsockopt(zmq.HEARTBEAT_IVL) == 0 for socket in pair), "a path is never half open"
+
+
+def test_a_peer_that_comes_back_while_its_old_connection_is_half_open_is_heard(context, far_pair):
+    router, dealer, address = far_pair
+    dealer.send(b"old")
+    assert router.poll(5000)
+    assert link.receive_from(router) == [b"client-1.nonce", b"old"]
+    again = link.dealer(context, address, b"client-1.nonce")
+    assert again.poll(5000, zmq.POLLOUT)
+    again.send(b"new")
+    assert router.poll(5000)
+    assert link.receive_from(router) == [b"client-1.nonce", b"new"]
+    link.send_to(router, b"client-1.nonce", b"answer")
+    assert again.poll(5000)
+    again.close()
+
+
+def test_who_spoke_is_not_known_without_keys(far_pair):
+    router, dealer, _ = far_pair
+    dealer.send(b"hello")
+    assert router.poll(5000)
+    assert link.receive_known(router) == ([b"client-1.nonce", b"hello"], b"")
+    assert link.receive_known(router) is None
+
+
+def test_ipv6_works_in_brackets(context):
+    try:
+        router = link.router(context, "tcp://[::1]:*")
+    except zmq.ZMQError as error:
+        pytest.skip(f"no IPv6 on loopback here: {error}")
+    address = router.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0")
+    dealer = link.dealer(context, address, b"x.1")
+    assert dealer.poll(5000, zmq.POLLOUT)
+    dealer.close()
+    router.close()

@@ -255,3 +255,34 @@ def test_a_share_over_100_is_refused_by_name_wherever_it_was_said(monkeypatch, w
 
 def test_cuda_mps_is_auto_or_require():
     assert refusal(WorkerSettings, given={"cuda_mps": "yes"}) == "cuda_mps: 'yes' is not auto or require"
+
+
+# ---- several hosts ----
+
+
+@pytest.mark.parametrize("cls", [ClientSettings, GatewaySettings, WorkerSettings])
+def test_a_broker_that_is_named_takes_the_place_of_the_one_in_the_run_directory(cls, monkeypatch):
+    monkeypatch.setenv(f"HEADWAY_{cls.section.upper()}_BROKER", "tcp://10.0.0.1:7401")
+    settings = read(cls)
+    assert settings.callers_address == settings.workers_address == "tcp://10.0.0.1:7401"
+    assert Shared().callers_address.startswith("ipc://")
+
+
+def test_the_broker_of_a_worker_is_in_its_own_section(tmp_path):
+    file = tmp_path / "headway.toml"
+    file.write_text('[worker]\nbroker = "tcp://a:1"\n[broker]\nworkers_tcp = "tcp://b:1"\n')
+    assert read(WorkerSettings, file=file).workers_address == "tcp://a:1"
+    assert read(BrokerSettings, file=file).workers_tcp == "tcp://b:1"
+    assert read(BrokerSettings, file=file).workers_address.startswith("ipc://")
+
+
+def test_keys_are_in_the_state_directory_unless_told_otherwise():
+    assert Shared(state_dir=Path("/s")).keys_path == Path("/s/keys")
+    assert Shared(keys_dir="/k").keys_path == Path("/k")
+
+
+def test_tcp_security_takes_two_words():
+    assert read(BrokerSettings).tcp_security == "curve"
+    assert "tcp_security: 'off' is not curve or plain" in refusal(
+        BrokerSettings, given={"tcp_security": "off"}
+    )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from headway.errors import SettingsError
-from headway.store import read_version, scan
+from headway.store import Found, read_version, scan
 
 GOOD = 'backend = "python"\n'
 
@@ -185,3 +186,50 @@ def test_a_model_whose_folder_cannot_be_read_does_not_hide_the_others():
             (Path(folder) / "closed").chmod(0o755)
     assert keys(found) == [("good", "1")]
     assert "Permission denied" in found.broken[("closed", "0")]
+
+
+# ---- a store that changes ----
+
+
+def test_hidden_and_temporary_names_are_no_models(store, add):
+    for name in (".hidden", "m.tmp", "m.part", "m.partial", "m~", ".m.swp"):
+        add(name, "1", "not = [toml")
+    add("m", ".1")
+    add("m", "1.tmp")
+    assert scan(store) == Found()
+
+
+def test_a_version_that_disappears_between_listing_and_reading_is_not_there(store, add, monkeypatch):
+    """Removed by whoever reads next: at the very moment at which its `model.toml` is about to be opened."""
+    going, stays = add("m", "1"), add("m", "2")
+    real = Path.open
+
+    def removing(path, *args, **kwargs):
+        if path.parent == going and going.exists():
+            shutil.rmtree(going)
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", removing)
+    found = scan(store)
+    assert (keys(found), found.broken) == ([("m", "2")], {})
+    assert stays.exists()
+
+
+def test_a_model_that_disappears_before_its_versions_are_listed_is_not_there(store, add, monkeypatch):
+    add("going", "1")
+    add("stays", "1")
+    real = Path.iterdir
+
+    def removing(path):
+        if path.name == "going":
+            shutil.rmtree(path, ignore_errors=True)
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", removing)
+    found = scan(store)
+    assert (keys(found), found.broken) == ([("stays", "1")], {})
+
+
+def test_a_version_without_a_file_that_it_names_is_broken_as_long_as_it_is_there(store, add):
+    add("m", "1", GOOD + 'file = "weights.pt"\n')
+    assert "there is no weights.pt" in scan(store).broken[("m", "1")]

@@ -53,7 +53,8 @@ def main(settings: WorkerSettings) -> None:
     loop = Loop(exchange, partial(leave_stuck, place), leash)
     _log.info("worker starts", name=name, device=place.name, **place.facts)
     sharing = Sharing(shm.folder_of(address), pages_for(place.device))
-    runner = Runner(place.device, exchange.report, time.monotonic, sharing, exchange)
+    store = Path(settings.model_store) if settings.model_store else None
+    runner = Runner(place.device, exchange.report, time.monotonic, sharing, exchange, store)
     sys.exit(loop.run(runner))
 
 

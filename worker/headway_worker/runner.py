@@ -12,6 +12,8 @@ without an answer to the batches that were here, which the broker gives to other
 Two things go on at once. On a GPU a launched batch computes while the next one is prepared and copied in. On
 the CPU the thread is inside the model, and lends what waits to the decoder's thread meanwhile, if it will be
 there for AHEAD_S or longer.
+
+Longer than 300 lines because the steps of batches and the orders between them share one state, `_loaded`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import logging
 import queue
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -28,8 +30,6 @@ import torch
 
 from headway.errors import InternalError, NotReady
 from headway.messages import Copy, Load, Result, Unload
-from headway.models import ModelSpec
-from headway.store import read_version
 from headway_worker import device as devices
 from headway_worker.batches import Passage, refuse_batch
 from headway_worker.decoder import Decoder
@@ -37,8 +37,10 @@ from headway_worker.faults import DeviceFault
 from headway_worker.loaded import Loaded, load
 from headway_worker.orders import Order, Report, Run
 from headway_worker.pipeline import Finish, Launch, Obey, Pipeline, Prepare, Watch
+from headway_worker.places import folder_of, spec_of
 from headway_worker.replies import error_text, printable
 from headway_worker.sharing import Sharing
+from headway_worker.snapshot import steady
 from headway_worker.warmup import warm_up
 from headway_worker.yard import enter
 
@@ -78,6 +80,7 @@ class Runner:
         clock: Callable[[], float],
         sharing: Sharing | None = None,
         host: Host | None = None,
+        store: Path | None = None,
     ) -> None:
         self.device = device
         self.running: tuple[int, float] | None = None
@@ -85,6 +88,7 @@ class Runner:
         self._clock = clock
         self._sharing = sharing or Sharing()
         self._host = host
+        self._store = store
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._stopped = False
         self._loaded: dict[tuple[str, str], Loaded] = {}
@@ -197,27 +201,31 @@ class Runner:
             raise fault
         if state == "failed":  # here, where the exception no longer holds the model in its frames
             log.warning("model %s version %s failed to load:\n%s", order.model, order.version, detail)
-            self._free((order.model, order.version))
-            devices.free_memory()
+            self._drop((order.model, order.version))
         self._report(Copy(order.model, order.version, state, detail, facts))
 
     def _ready(self, order: Load) -> dict[str, Any]:
         """Load and warm the model; the facts about it."""
-        start = self._clock()
+        start, key = self._clock(), (order.model, order.version)
+        folder = folder_of(order, self._store)
+        facts = steady(folder, lambda: self._loaded_from(folder, order), lambda: self._drop(key))
+        facts["load_ms"] = round((self._clock() - start) * 1000, 3)
+        return facts
+
+    def _loaded_from(self, folder: Path, order: Load) -> dict[str, Any]:
+        spec = spec_of(order, folder)
         growth = devices.Growth(self.device)
-        spec = self._spec(order)
         loaded = load(spec, devices.for_model(spec.device, self.device), self._sharing.holds)
         self._loaded[spec.key] = loaded
         with torch.inference_mode():
             facts = warm_up(loaded, self._clock)
         facts.update(growth.measured())
         facts["backend"] = {"name": spec.backend, **loaded.backend.describe()}
-        facts["load_ms"] = round((self._clock() - start) * 1000, 3)
         return facts
 
-    def _spec(self, order: Load) -> ModelSpec:
-        # The names are the broker's: a version's folder may be a link to one of another name.
-        return replace(read_version(Path(order.folder)), name=order.model, version=order.version)
+    def _drop(self, key: tuple[str, str]) -> None:
+        self._free(key)
+        devices.free_memory()  # of one that was not through with its load, too
 
     def _free(self, key: tuple[str, str]) -> None:
         loaded = self._loaded.pop(key, None)

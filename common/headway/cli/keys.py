@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from headway import keys
-from headway.cli.connection import console
 from headway.cli.options import settings_options
+from headway.cli.output import console
 from headway.errors import SettingsError
 from headway.exits import Exit
 from headway.settings import Shared
