@@ -139,14 +139,16 @@ def test_a_stuck_client_is_taken_off_the_gpu_and_then_killed(daemon: Daemon) -> 
     assert daemon.commands().count("terminate_client") == 1
 
 
-@pytest.mark.parametrize(("how", "reason"), [("fail", "Failed to run"), ("hang", "did not answer")])
+@pytest.mark.parametrize(
+    ("how", "reason", "timeout_s"), [("fail", "Failed to run", 20.0), ("hang", "did not answer", 3.0)]
+)
 def test_a_client_that_cannot_be_taken_off_lives_on_and_the_gpu_is_faulty(
-    daemon: Daemon, how: str, reason: str
+    daemon: Daemon, how: str, reason: str, timeout_s: float
 ) -> None:
     stuck, neighbour = daemon.stuck_client(), daemon.stuck_client()
     daemon.tell(on_terminate_client=how)
     with pytest.raises(Faulty, match=f"process {stuck.pid} cannot be ended without danger.*{reason}"):
-        end_client(daemon.control, stuck.pid, 1.0)
+        end_client(daemon.control, stuck.pid, timeout_s)
     assert stuck.poll() is None
     abandon(daemon.control, [stuck.pid, neighbour.pid], 10.0)
     assert [p.wait(5) for p in (stuck, neighbour)] == [-signal.SIGKILL] * 2

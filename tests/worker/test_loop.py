@@ -174,10 +174,12 @@ def test_what_a_stuck_worker_ends_with_is_said_by_whoever_knows_its_device() -> 
     code = """
 import threading
 from headway.exits import Exit
+from headway_worker.exchange import Exchange
 from headway_worker.loop import Loop
 from headway_worker.session import About, Leaving, Session
 
-loop = Loop(Session(About("w", "h", 1, "cpu")), "ipc:///nobody", "w", lambda: Exit.DEVICE_FAULT)
+exchange = Exchange(Session(About("w", "h", 1, "cpu")), "ipc:///nobody", b"w.1")
+loop = Loop(exchange, lambda: Exit.DEVICE_FAULT)
 loop.exchange.open(None)
 loop._end(Leaving("its time is over", stuck=True), None, threading.current_thread())
 """
