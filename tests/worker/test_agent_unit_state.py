@@ -57,6 +57,12 @@ def test_a_fatal_fault_is_an_exit_code_and_not_a_signal() -> None:
     assert not unit_state.is_fault(said(ExecMainCode="2", ExecMainStatus="71"))
 
 
+def test_of_a_unit_that_ended_well_systemd_knows_nothing_more() -> None:
+    forgotten = said(ActiveState="inactive", Result="success", ExecMainCode="0", ExecMainStatus="0")
+    assert unit_state.how(forgotten, was_up=True) == "ended well, as systemd says"
+    assert unit_state.how(forgotten) == "did not start: systemd says success"
+
+
 def test_what_is_missing_or_odd_is_no_error() -> None:
     assert unit_state.parse("") == {}
     assert unit_state.how({}) == "did not start: systemd says nothing"

@@ -27,11 +27,13 @@ def is_over(found: Properties) -> bool:
     return found.get("ActiveState") in ("inactive", "failed") and found.get("Job", "") in ("", "0")
 
 
-def how(found: Properties) -> str:
-    """As `how_it_ended` says it, and what systemd knows beyond that."""
+def how(found: Properties, was_up: bool = False) -> str:
+    """As `how_it_ended` says it, and what systemd knows beyond that. `was_up`: it is known to have run."""
     result, code = found.get("Result", ""), found.get("ExecMainCode", "0")
     said = found.get("ExecMainStatus", "")
     status = int(said) if said.isdecimal() else 0
+    if code == "0" and was_up and result in ("", "success"):
+        return "ended well, as systemd says"  # which forgets at once the code of a unit that did
     if code == "0":
         return f"did not start: systemd says {result or 'nothing'}"
     ended = how_it_ended(status if code == EXITED else -status)

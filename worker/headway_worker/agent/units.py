@@ -179,7 +179,7 @@ class Units:
             _log.warning("systemd does not answer", unit=_unit(unit.name), said=said.strip())
             unit.ask_at = self._now + 5 * ASK_AGAIN_S
         elif unit_state.is_over(found):
-            self._gone(unit, unit_state.how(found), unit_state.is_fault(found))
+            self._gone(unit, unit_state.how(found, unit.was_up), unit_state.is_fault(found))
         else:
             self._watch(unit, found)
 
