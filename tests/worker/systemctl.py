@@ -67,10 +67,13 @@ def keep(unit: str) -> None:
         code = worker.wait()
         if (FOLDER / "slow").exists():
             time.sleep(0.3)
-        result = "success" if code == 0 else "exit-code" if code > 0 else "signal"
-        ended = {"ExecMainCode": 1 if code >= 0 else 2, "ExecMainStatus": abs(code), "Result": result}
-        if code == 0 or not (FOLDER / f"restarts-{name}").exists():
-            save(unit, ActiveState="failed" if code else "inactive", MainPID=0, **ended)
+        result = "exit-code" if code > 0 else "signal"
+        ended = {"ExecMainCode": 1 if code > 0 else 2, "ExecMainStatus": abs(code), "Result": result}
+        if code == 0:  # systemd forgets all about a unit that ended well
+            save(unit, **IDLE)
+            return
+        if not (FOLDER / f"restarts-{name}").exists():
+            save(unit, ActiveState="failed", MainPID=0, **ended)
             return
         save(unit, ActiveState="activating", MainPID=0, **ended)
         time.sleep(0.5)

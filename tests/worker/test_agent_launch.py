@@ -30,6 +30,13 @@ def test_a_command_line_has_the_workers_settings(tmp_path: Path) -> None:
     assert all(any(a.startswith(f"--{f.name.replace('_', '-')}=") for a in said) for f in fields(Shared))
 
 
+def test_a_run_directory_is_passed_on_as_it_was_said_for_sockets_have_short_paths(tmp_path: Path) -> None:
+    (tmp_path / "long").mkdir()
+    (tmp_path / "s").symlink_to(tmp_path / "long")
+    assert f"--run-dir={tmp_path}/s" in launch(tmp_path / "s").arguments(ORDER)
+    assert launch(tmp_path / "s").folder == launch(tmp_path / "long").folder
+
+
 def test_a_share_is_named_only_where_there_is_one(tmp_path: Path) -> None:
     assert not any("mps-share" in a for a in launch(tmp_path).arguments(ORDER))
     assert "--cuda-mps-share=40" in launch(tmp_path).arguments(ORDER._replace(share=40))

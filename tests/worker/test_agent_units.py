@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from headway.errors import SettingsError
+from headway.messages import StartWorker
 from headway.settings import AgentSettings
 from headway_worker.agent import processes
 from headway_worker.agent.launch import Launch
 from headway_worker.agent.orders import Adopted, Ended, Kill, News, Start, Started, Stop
 from headway_worker.agent.units import Units
+from tests.worker.agent_host import hosting
 
 pytestmark = pytest.mark.system
 
@@ -34,6 +39,15 @@ while True:
     signal.pause()
 """
 
+AGENT = """
+from functools import partial
+from headway_worker.agent import __main__ as door
+from headway_worker.agent.units import Units
+from tests.worker.agent_host import hosting
+door.Units = partial(Units, systemctl={systemctl!r})
+door.main()
+"""
+
 
 class Systemd:
     """The stand-in and an agent's side of it."""
@@ -46,7 +60,6 @@ class Systemd:
         self.systemctl = folder / "systemctl"
         self.systemctl.write_text(f"#!{sys.executable} -SE\n{STANDIN.read_text()}")
         self.systemctl.chmod(0o755)
-        self.pids: set[int] = set()
         self.open()
 
     def open(self, **how: Any) -> list[News]:
@@ -68,7 +81,6 @@ class Systemd:
             select.select([self.units], [], [], wait_s)
             if news := self.units.look(time.monotonic()):
                 assert len(news) == 1 and isinstance(news[0], kind), news
-                self.pids |= {news[0].pid} if isinstance(news[0], Started) else set()
                 return news[0]
 
     def obey(self, order: Any) -> None:
@@ -86,10 +98,22 @@ class Systemd:
         return pid
 
     def close(self) -> None:
+        """However the test went, nothing is left."""
         self.units.close()
-        for pid in self.pids:
-            if processes.start_ticks(pid):
+        for file in self.folder.glob("restarts-*"):
+            file.unlink()
+        until = time.monotonic() + 10
+        while any(self._end(file) for file in self.folder.glob("*.service.json")):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+    def _end(self, file: Path) -> bool:
+        """Ends the unit's worker; whether there was still something to end."""
+        state = json.loads(file.read_text())
+        if pid := int(state["MainPID"]):
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        return pid > 0 or state["Job"] != "0" or state["ActiveState"] == "activating"
 
 
 @pytest.fixture
@@ -106,7 +130,7 @@ def test_a_unit_is_started_with_its_settings_and_stopped(systemd: Systemd) -> No
     for line in ('HEADWAY_WORKER_THREADS="2"', 'HEADWAY_WORKER_CUDA_MPS_SHARE="40"'):
         assert line in said
     systemd.obey(Stop("w1"))
-    assert systemd.hear(Ended) == Ended("w1", "cuda:1", "ended with exit code 0 (OK)")
+    assert systemd.hear(Ended) == Ended("w1", "cuda:1", "ended well, as systemd says")
     assert list((systemd.run_dir / "agent").iterdir()) == []
     calls = (systemd.folder / "calls").read_text()
     assert "start --no-block headway-worker@w1.service" in calls
@@ -155,7 +179,7 @@ def test_a_unit_that_systemd_starts_again_goes_on_with_its_new_pid(systemd: Syst
     assert said.reason == "systemd started it again: it was killed by SIGKILL"
     systemd.wait_until_ready(said.pid)
     systemd.obey(Stop("w1"))
-    assert systemd.hear(Ended).how == "ended with exit code 0 (OK)"
+    assert systemd.hear(Ended).how == "ended well, as systemd says"
 
 
 def test_a_unit_that_does_not_stop_is_killed(systemd: Systemd) -> None:
@@ -195,6 +219,34 @@ def test_the_agents_next_start_finds_its_units_and_no_others(systemd: Systemd) -
     os.kill(first, signal.SIGKILL)
     assert systemd.hear(Ended).how == "was killed by SIGKILL"
     assert processes.start_ticks(third)
+
+
+def test_without_a_systemd_to_ask_the_agent_does_not_start(systemd: Systemd) -> None:
+    systemd.systemctl.write_text("#!/bin/sh\necho 'not booted with systemd' >&2\nexit 1\n")
+    with pytest.raises(SettingsError, match="workers_as: systemd does not answer: not booted with systemd"):
+        systemd.again()
+    systemd.systemctl.unlink()
+    with pytest.raises(SettingsError, match=r"workers_as: cannot call .*: No such file"):
+        systemd.open()
+
+
+def test_an_agent_over_units_is_one_like_any_other(tmp_path: Path) -> None:
+    with hosting() as host, ExitStack() as callbacks:
+        (host.run_dir / "run").symlink_to(host.run_dir)  # where the stand-in looks
+        systemd = Systemd(host.run_dir)
+        options = ("--workers-as=units", "--devices=cpu", "--places=3")
+        callbacks.callback(systemd.close)
+        host.start_agent(*options, code=AGENT.format(systemctl=str(systemd.systemctl)))
+        for name in ("w1", "w2"):
+            host.order(StartWorker(name, "cpu", 0, ""))
+        pids = [systemd.wait_until_ready(host.report(name, "running").pid) for name in ("w1", "w2")]
+        host.end_agent(signal.SIGKILL)
+        host.start_agent(*options, code=AGENT.format(systemctl=str(systemd.systemctl)))
+        assert [w.pid for w in host.joins[-1].workers] == pids
+        os.kill(pids[0], signal.SIGKILL)
+        assert host.report("w1", "ended").reason == "was killed by SIGKILL"
+        assert host.end_agent() == 0
+        assert processes.start_ticks(pids[1]) is None
 
 
 def test_nothing_waits_for_systemctl(systemd: Systemd) -> None:

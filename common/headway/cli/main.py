@@ -38,6 +38,7 @@ OTHERS = """\b
 The parts of a server, one process each, for systemd and for several machines:
   headway-broker   batches requests by model and dispatches them to workers
   headway-worker   runs models on one device, or on a share of one
+  headway-agent    starts and stops the workers of a host when the broker asks
   headway-gateway  serves HTTP in front of a broker
 
 \b

@@ -61,4 +61,5 @@ class Launch:
             "orphan_s": self.settings.orphan_s,
         }
         share = {"cuda_mps_share": order.share} if order.share else {}
-        return shared | {"run_dir": self.run_dir} | own | share
+        run_dir = self.settings.run_dir.absolute()  # as it was said: a socket's path must stay short
+        return shared | {"run_dir": run_dir} | own | share

@@ -3,7 +3,8 @@
 Speaks the three verbs of the design: `handle(event, now)`, `wake(now)`, `next_wake()`.
 
 Knows: which workers there are, what was ordered, what the host offers. Must not know: processes, sockets,
-clocks; it gives orders to a crew (`children` or `units`) and hears from it what happened.
+clocks; it gives orders to a crew (`children` or `units`) and hears from it what happened. Longer than 300
+lines because the roster, the workers and the end need each other at every turn.
 
 How it works. The agent joins as a worker does: `AgentJoin` until it is welcomed, `Alive` from then on, and
 again after a `Dismiss` or a broker's restart, with the workers it has. The broker orders starts and stops;

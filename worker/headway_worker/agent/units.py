@@ -21,19 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headway import logs
-from headway.exits import Exit, how_it_ended
+from headway.errors import SettingsError
+from headway_worker.agent import unit_state
 from headway_worker.agent.children import EndStuck
 from headway_worker.agent.launch import Launch
 from headway_worker.agent.orders import Adopted, Ended, Kill, News, Order, Start, Started, Stop
 
 PREFIX, SUFFIX = "headway-worker@", ".service"
-PROPERTIES = "Id,ActiveState,Job,MainPID,NRestarts,Result,ExecMainCode,ExecMainStatus"
 OPEN_TIMEOUT_S = 10.0
 ASK_AGAIN_S = 0.2  # while systemd is about to do something
-EXITED = "1"  # CLD_EXITED, as systemctl writes it; 2 and 3 are ends by a signal
 SAID_BYTES_MAX = 1 << 16
-
-Properties = dict[str, str]
 
 _log = logs.get("headway.agent")
 
@@ -77,7 +74,7 @@ class Units:
         self._epoll = select.epoll()
 
     def open(self) -> list[News]:
-        """Raises: OSError, subprocess.SubprocessError when systemd cannot be asked."""
+        """Raises: SettingsError when there is no systemd to ask."""
         known = self._show_all()
         for file in sorted(self._launch.folder.glob("*.env")):
             self._find(file, known.get(file.stem, {}))
@@ -157,14 +154,10 @@ class Units:
             threading.Thread(target=self._end_stuck, args=(unit.pid, unit.device), daemon=True).start()
 
     def _write(self, order: Start) -> None:
-        variables = self._launch.unit_variables(order)
-        for key, value in variables.items():
-            if not value.isprintable():
-                raise ValueError(f"{key} has a value that no environment file can hold")
-        lines = [f'{key}="{_escaped(value)}"\n' for key, value in variables.items()]
+        said = unit_state.environment_file(self._launch.unit_variables(order))
         self._launch.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         part = self._file(order.name).with_suffix(".part")
-        part.write_text(f"# {order.share} {order.device}\n" + "".join(lines))
+        part.write_text(f"# {order.share} {order.device}\n{said}")
         part.replace(self._file(order.name))
 
     # ---- what became of them ----
@@ -174,25 +167,25 @@ class Units:
         self._call(
             lambda code, said: self._told(unit, code, said),
             "show",
-            f"--property={PROPERTIES}",
+            f"--property={unit_state.PROPERTIES}",
             _unit(unit.name),
         )
 
     def _told(self, unit: _Unit, code: int, said: str) -> None:
         if self._units.get(unit.name) is not unit:
             return
-        found = _properties(said)
+        found = unit_state.parse(said)
         if code or "ActiveState" not in found:
             _log.warning("systemd does not answer", unit=_unit(unit.name), said=said.strip())
             unit.ask_at = self._now + 5 * ASK_AGAIN_S
-        elif _is_over(found):
-            self._gone(unit, _how(found), _is_fault(found))
+        elif unit_state.is_over(found):
+            self._gone(unit, unit_state.how(found, unit.was_up), unit_state.is_fault(found))
         else:
             self._watch(unit, found)
 
-    def _watch(self, unit: _Unit, found: Properties) -> None:
+    def _watch(self, unit: _Unit, found: unit_state.Properties) -> None:
         """The unit is there, or about to be."""
-        pid = int(found.get("MainPID") or 0)
+        pid = unit_state.main_pid(found)
         if pid and pid != unit.pid:
             if self._attach(unit, pid):
                 reason = f"systemd started it again: it {unit.how}" if unit.was_up else ""
@@ -200,7 +193,7 @@ class Units:
                 self._news.append(Started(unit.name, pid, reason))
                 return
         elif not pid and found.get("ExecMainCode", "0") != "0":
-            unit.how = _how(found)
+            unit.how = unit_state.how(found)
         if unit.pidfd < 0:
             unit.ask_at = self._now + ASK_AGAIN_S
 
@@ -234,25 +227,32 @@ class Units:
 
     # ---- finding again ----
 
-    def _show_all(self) -> dict[str, Properties]:
+    def _show_all(self) -> dict[str, unit_state.Properties]:
         """The units that systemd knows, by the worker's name."""
-        arguments = [self._systemctl, "show", f"--property={PROPERTIES}", f"{PREFIX}*{SUFFIX}"]
-        said = subprocess.run(arguments, capture_output=True, text=True, timeout=OPEN_TIMEOUT_S, check=True)
-        found = [_properties(part) for part in said.stdout.split("\n\n")]
+        arguments = [self._systemctl, "show", f"--property={unit_state.PROPERTIES}", f"{PREFIX}*{SUFFIX}"]
+        try:
+            said = subprocess.run(
+                arguments, capture_output=True, text=True, timeout=OPEN_TIMEOUT_S, check=False
+            )
+        except OSError as error:
+            raise SettingsError(f"workers_as: cannot call {self._systemctl}: {error.strerror}") from None
+        if said.returncode:
+            raise SettingsError(f"workers_as: systemd does not answer: {said.stderr.strip()}")
+        found = [unit_state.parse(part) for part in said.stdout.split("\n\n")]
         names = [p.get("Id", "").removeprefix(PREFIX).removesuffix(SUFFIX) for p in found]
         return {name: properties for name, properties in zip(names, found, strict=True) if name}
 
-    def _find(self, file: Path, found: Properties) -> None:
+    def _find(self, file: Path, found: unit_state.Properties) -> None:
         _, share, device = [*file.read_text().partition("\n")[0].split(" ", 2), "", ""][:3]
         unit = _Unit(file.stem, device, int(share) if share.isdecimal() else 0)
         self._units[unit.name] = unit
-        if not found or _is_over(found):
-            how = f" ({_how(found)})" if found.get("ExecMainCode", "0") != "0" else ""
+        if not found or unit_state.is_over(found):
+            how = f" ({unit_state.how(found)})" if found.get("ExecMainCode", "0") != "0" else ""
             self._gone(unit, f"ended while the agent was away{how}")
             return
         unit.was_up, unit.how = True, "ended"
-        self._news.append(Adopted(unit.name, int(found.get("MainPID") or 0), unit.device, unit.share))
-        if not self._attach(unit, int(found.get("MainPID") or 0)):
+        self._news.append(Adopted(unit.name, unit_state.main_pid(found), unit.device, unit.share))
+        if not self._attach(unit, unit_state.main_pid(found)):
             unit.ask_at = self._now
 
     # ---- systemctl ----
@@ -298,35 +298,3 @@ def _close_output(process: subprocess.Popen[bytes]) -> str:
 
 def _unit(name: str) -> str:
     return f"{PREFIX}{name}{SUFFIX}"
-
-
-def _escaped(value: str) -> str:
-    return "".join(f"\\{c}" if c in '"\\$`' else c for c in value)
-
-
-def _properties(said: str) -> Properties:
-    pairs = (line.partition("=") for line in said.splitlines())
-    return {key: value for key, _, value in pairs}
-
-
-def _is_over(found: Properties) -> bool:
-    """Nothing runs, and nothing is on its way."""
-    return found.get("ActiveState") in ("inactive", "failed") and found.get("Job", "") in ("", "0")
-
-
-def _how(found: Properties) -> str:
-    """As `how_it_ended` says it, and what systemd knows beyond that."""
-    result, code = found.get("Result", ""), found.get("ExecMainCode", "0")
-    status = int(found.get("ExecMainStatus") or 0)
-    if code == "0":
-        return f"did not start: systemd says {result or 'nothing'}"
-    how = how_it_ended(status if code == EXITED else -status)
-    if result == "oom-kill":
-        return f"{how} (out of memory: systemd says oom-kill)"
-    return (
-        how if result in ("", "success", "exit-code", "signal", "core-dump") else f"{how} (systemd: {result})"
-    )
-
-
-def _is_fault(found: Properties) -> bool:
-    return found.get("ExecMainCode") == EXITED and found.get("ExecMainStatus") == str(int(Exit.DEVICE_FAULT))
