@@ -427,6 +427,7 @@ async def test_a_request_on_its_way_when_the_server_ends_is_answered_as_the_last
             await peer.answer()
         await until(lambda: online.connections)
         online.connections[0].shutdown()
+        await asyncio.sleep(0.05)
         peer.send(request_)
         answer = await peer.answer()
         assert b"200" in answer.status and b"connection: close" in answer.headers

@@ -34,6 +34,10 @@ from headway_gateway.server import serve
 class Stub(AsyncStubClient):
     def __init__(self, address, **options):
         super().__init__({"echo": lambda body: body, "slow": lambda body: body})
+    async def open(self):
+        while Path(sys.argv[2], "not-yet").exists():
+            await asyncio.sleep(0.02)
+        await super().open()
     async def reply(self, asked, timeout_s=None):
         if asked.model == "slow":
             Path(sys.argv[2], "in-flight").touch()
@@ -231,6 +235,20 @@ def test_systemd_hears_that_it_is_ready_when_a_process_serves_and_no_more_when_n
     ear.wait_for("WATCHDOG=1", count=2)
     gateway.process.terminate()
     ear.wait_for("STOPPING=1")
+    assert gateway.wait() == 0
+    ear.close()
+
+
+def test_it_is_not_ready_before_a_process_has_opened_its_client(run, tmp_path):
+    (tmp_path / "not-yet").touch()
+    ear = Ear(tmp_path / "notify")
+    gateway = run(environment=ear.environment(watchdog_s=1.0))
+    said = ear.wait_for(": 0\n")
+    time.sleep(1.5)  # a turn of gunicorn's, or two
+    assert not any(word in said + "".join(ear.heard()) for word in ("READY", "WATCHDOG"))
+    (tmp_path / "not-yet").unlink()
+    ear.wait_for("READY=1")
+    gateway.process.terminate()
     assert gateway.wait() == 0
     ear.close()
 
