@@ -238,3 +238,20 @@ def test_every_setting_is_of_a_type_that_text_can_say(monkeypatch):
 def test_a_setting_with_few_values_takes_no_other(cls):
     assert read(cls, {"shm_full": "refuse"}).shm_full == "refuse"
     assert "shm_full: 'wait' is not inline or refuse" in refusal(cls, given={"shm_full": "wait"})
+
+
+# ---- the management token
+
+
+def test_the_token_is_that_of_the_file_named_else_of_the_environment_else_of_the_state_directory(
+    tmp_path, monkeypatch
+):
+    shared = Shared(state_dir=tmp_path)
+    with pytest.raises(SettingsError, match="HEADWAY_TOKEN"):
+        settings.find_token(shared)
+    (tmp_path / "token").write_text("a\n")
+    (tmp_path / "mine").write_text("b")
+    assert settings.find_token(shared) == "a"
+    monkeypatch.setenv("HEADWAY_TOKEN", "c")
+    assert settings.find_token(shared) == "c"
+    assert settings.find_token(shared, tmp_path / "mine") == "b"

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headway import errors as e
+from headway.aio import AsyncClient
 from headway.stub import AsyncStubClient
 from headway_gateway import models
+from tests.common.echo import EchoBroker
+from tests.gateway.test_connection import Online, looped, post, until
 
 
 class Ordered(AsyncStubClient):
@@ -167,6 +172,47 @@ def test_orders_are_counted_as_management_and_their_routes_are_nowhere_else(site
     assert site.get("/metrics").status_code == site.manage("GET", "/metrics").status_code == 404
     text = site.metrics().text
     assert 'headway_http_requests_total{dialect="management",status="200"} 1.0' in text
+
+
+@pytest.fixture
+def broker():
+    with tempfile.TemporaryDirectory(prefix="headway-") as folder:  # a socket's path must be short
+        broker = EchoBroker(Path(folder)).start()
+        yield broker
+        broker.stop()
+
+
+@looped
+async def test_an_order_goes_over_the_wire_and_its_refusal_comes_back(settings, broker):
+    async with Online(AsyncClient(broker.address, shm_bytes=0), settings) as online:
+        order = post("/admin/models/m/scale", b'{"min": 1, "wait": true}', "Authorization: Bearer t")
+        answer = await online.ask(order, "management")
+        assert answer.status == b"HTTP/1.1 200 OK"
+        assert json.loads(answer.body) == {"verb": "scale", "model": "m", "min": 1, "wait": 1}
+        wrong = await online.ask(order.replace(b"Bearer t", b"Bearer u"), "management")
+        assert wrong.status == b"HTTP/1.1 401 Unauthorized"
+        assert b"www-authenticate: Bearer" in wrong.headers
+
+
+@looped
+async def test_a_client_that_leaves_is_not_waited_for(settings):
+    class Slow(AsyncStubClient):
+        left = False
+
+        async def command(self, *order, timeout_s=0):
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.left = True
+
+    started = asyncio.Event()
+    async with Online(client := Slow({}), settings) as online:
+        peer = await online.peer(door="management")
+        peer.send(post("/admin/workers/w0/drain", b'{"wait": true}', "Authorization: Bearer t"))
+        await started.wait()
+        await peer.leave()
+        await until(lambda: client.left)
 
 
 # ---- by URL ----
