@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from headway.errors import InvalidInput, UnknownModel
 from headway.lent import Received
 from headway.messages import Name, Reply
-from headway.outgoing import STICKY_CHARS_MAX, Asked, sticking
+from headway.outgoing import Asked, sticking
 from headway.settings import GatewaySettings
 from headway.tensors import Buffer
 
@@ -83,12 +83,7 @@ def timeout_s(head: Head, settings: GatewaySettings) -> float | None:
 
 def sticky(head: Head, asked: Asked) -> Asked:
     """The request with the client's key, if it has one. Raises: InvalidInput."""
-    key = head.get_header(STICKY_HEADER)
-    if not key:
-        return asked
-    if len(key) > STICKY_CHARS_MAX:
-        raise InvalidInput(f"{STICKY_HEADER} has at most {STICKY_CHARS_MAX} characters, not {len(key)}")
-    return sticking(asked, key)
+    return sticking(asked, key) if (key := head.get_header(STICKY_HEADER)) else asked
 
 
 def with_facts(answer: Answer, meta: Mapping[str, Any]) -> Answer:
@@ -98,7 +93,9 @@ def with_facts(answer: Answer, meta: Mapping[str, Any]) -> Answer:
     headers = _served_by(version) if isinstance(version, str) else ()
     if "loading_ms" in meta and isinstance(waited_ms := meta["loading_ms"], int):
         headers = (*headers, (LOADING_HEADER, str(waited_ms)))
-    return answer._replace(headers=(*answer.headers, *headers)) if headers else answer
+    if not headers:
+        return answer
+    return Answer(answer.status, answer.content_type, answer.data, (*answer.headers, *headers))
 
 
 @lru_cache(1024)

@@ -7,6 +7,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 import headway
+from headway.cli.main import IN
 from headway.errors import CallerError, HeadwayError, NoRoom, ServerError
 from headway.models import ModelSpec, TensorSpec
 from headway.tensors import BY_NAME
@@ -57,3 +58,19 @@ def test_links_between_documents_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             if not target.startswith("http"):
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_command_over_the_management_address_and_every_script_is_documented() -> None:
+    text = (ROOT / "docs/management.md").read_text()
+    for command in [*IN, "top"]:
+        assert f"| `headway {command}" in text, command
+    for script in (ROOT / "scripts").iterdir():
+        if "_ops" in script.read_text(errors="replace") and not script.name.startswith("_"):
+            assert f"| `{script.name}" in text, script.name
+
+
+def test_every_metric_is_documented() -> None:
+    source = (ROOT / "gateway/headway_gateway/metrics.py").read_text()
+    text = (ROOT / "docs/http.md").read_text()
+    for name in re.findall(r'"(headway_[a-z_]+)"', source):
+        assert f"`{name}`" in text or f"`{name}_total`" in text, name

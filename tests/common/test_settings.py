@@ -286,3 +286,20 @@ def test_tcp_security_takes_two_words():
     assert "tcp_security: 'off' is not curve or plain" in refusal(
         BrokerSettings, given={"tcp_security": "off"}
     )
+
+
+# ---- the management token
+
+
+def test_the_token_is_that_of_the_file_named_else_of_the_environment_else_of_the_state_directory(
+    tmp_path, monkeypatch
+):
+    shared = Shared(state_dir=tmp_path)
+    with pytest.raises(SettingsError, match="HEADWAY_TOKEN"):
+        settings.find_token(shared)
+    (tmp_path / "token").write_text("a\n")
+    (tmp_path / "mine").write_text("b")
+    assert settings.find_token(shared) == "a"
+    monkeypatch.setenv("HEADWAY_TOKEN", "c")
+    assert settings.find_token(shared) == "c"
+    assert settings.find_token(shared, tmp_path / "mine") == "b"

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import json
+import tarfile
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headway import errors as e
+from headway.aio import AsyncClient
 from headway.stub import AsyncStubClient
 from headway_gateway import models
+from tests.common.echo import EchoBroker
+from tests.gateway.conftest import Site
+from tests.gateway.test_connection import Online, looped, post, until
 
 
 class Ordered(AsyncStubClient):
@@ -169,17 +178,53 @@ def test_orders_are_counted_as_management_and_their_routes_are_nowhere_else(site
     assert 'headway_http_requests_total{dialect="management",status="200"} 1.0' in text
 
 
+@pytest.fixture
+def broker():
+    with tempfile.TemporaryDirectory(prefix="headway-") as folder:  # a socket's path must be short
+        broker = EchoBroker(Path(folder)).start()
+        yield broker
+        broker.stop()
+
+
+@looped
+async def test_an_order_goes_over_the_wire_and_its_refusal_comes_back(settings, broker):
+    async with Online(AsyncClient(broker.address, shm_bytes=0), settings) as online:
+        order = post("/admin/models/m/scale", b'{"min": 1, "wait": true}', "Authorization: Bearer t")
+        answer = await online.ask(order, "management")
+        assert answer.status == b"HTTP/1.1 200 OK"
+        assert json.loads(answer.body) == {"verb": "scale", "model": "m", "min": 1, "wait": 1}
+        wrong = await online.ask(order.replace(b"Bearer t", b"Bearer u"), "management")
+        assert wrong.status == b"HTTP/1.1 401 Unauthorized"
+        assert b"www-authenticate: Bearer" in wrong.headers
+
+
+@looped
+async def test_a_client_that_leaves_is_not_waited_for(settings):
+    class Slow(AsyncStubClient):
+        left = False
+
+        async def command(self, *order, timeout_s=0):
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.left = True
+
+    started = asyncio.Event()
+    async with Online(client := Slow({}), settings) as online:
+        peer = await online.peer(door="management")
+        peer.send(post("/admin/workers/w0/drain", b'{"wait": true}', "Authorization: Bearer t"))
+        await started.wait()
+        await peer.leave()
+        await until(lambda: client.left)
+
+
 # ---- by URL ----
 
 
 @pytest.fixture
 def shop(tmp_path, settings):
     """A folder that models may be fetched from, and a site over a store."""
-    import dataclasses
-    import tarfile
-
-    from tests.gateway.conftest import Site
-
     (tmp_path / "shop").mkdir()
     (tmp_path / "store").mkdir()
     source = tmp_path / "source"
@@ -235,6 +280,39 @@ def test_nothing_is_fetched_for_a_wrong_token_or_from_elsewhere(shop):
     site.client.fails = e.Unauthorized("no")
     assert post_url(site, url).status_code == 401
     assert list(store.iterdir()) == []
+
+
+@looped
+async def test_for_a_client_that_leaves_nothing_more_is_fetched(settings, tmp_path):
+    """The sender never ends; the fetch does, and tidies up."""
+    (tmp_path / "store").mkdir()
+    began = asyncio.Event()
+
+    async def endless(reader, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b"x")
+                await writer.drain()
+                began.set()
+                await asyncio.sleep(0.01)
+
+    class Stored(AsyncStubClient):
+        async def command(self, verb, arguments, token, timeout_s=0):
+            return {"broker": {"model_store": str(tmp_path / "store")}}
+
+    source = await asyncio.start_server(endless, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{source.sockets[0].getsockname()[1]}/"
+    allowed = dataclasses.replace(settings, register_urls=url)
+    async with Online(Stored({}), allowed) as online:
+        peer = await online.peer(door="management")
+        body = json.dumps({"url": f"{url}m.zip"}).encode()
+        peer.send(post("/admin/models", body, "Authorization: Bearer t"))
+        await began.wait()
+        assert [p.name.startswith(".fetch-") for p in (tmp_path / "store").iterdir()] == [True]
+        await peer.leave()
+        await until(lambda: not list((tmp_path / "store").iterdir()))
+    source.close()
 
 
 def test_without_the_setting_no_url_is_taken(over):

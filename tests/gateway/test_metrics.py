@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from headway.errors import BrokerUnreachable
 from headway.histogram import Histogram
 from headway.stub import AsyncStubClient
-from headway_gateway.metrics import broker_families
+from headway_gateway import models
+from headway_gateway.metrics import broker_families, state_families
 
 
 def histogram(bounds: tuple[float, ...], *values: float) -> dict:
@@ -129,3 +133,49 @@ def test_without_a_broker_our_own_numbers_are_still_shown(over):
 def test_a_broker_that_says_less_is_shown_with_what_it_says():
     names = {family.name for family in broker_families({"models": []})}
     assert {"headway_broker_up", "headway_requests"} <= names
+
+
+STATE = {
+    "models": [
+        {"name": "m", "version": "1", "wanted": 2, "traffic": 0.9},
+        {"name": "m", "version": "2", "wanted": 0, "traffic": 0.0},
+    ],
+    "workers": [
+        {"name": "w1", "host": "a", "cuda_mps": "client", "busy": 0.5},
+        {"name": "w1", "host": "b", "cuda_mps": "", "busy": 0.0},
+        {"name": "w1", "host": "b"},
+    ],
+}
+
+
+def test_what_was_ordered_is_shown_from_the_state(over):
+    class Stating(CountingStub):
+        async def state(self):
+            return STATE
+
+    shown = samples(over(Stating({})).metrics().text)
+    assert shown[("headway_copies_wanted", M, V)] == 2
+    assert shown[("headway_model_traffic", M, V)] == 0.9
+    assert shown[("headway_model_traffic", M, ("version", "2"))] == 0.0
+    assert shown[("headway_worker_cuda_mps", ("host", "a"), ("worker", "w1"))] == 1
+    assert shown[("headway_worker_cuda_mps", ("host", "b"), ("worker", "w1"))] == 0
+    assert shown[("headway_worker_busy", ("host", "a"), ("worker", "w1"))] == 0.5
+
+
+@pytest.mark.parametrize("state", [{}, {"error": "'state' is not a question"}, {"models": [], "workers": []}])
+def test_a_broker_that_says_nothing_of_its_state_shows_no_family_of_it(state):
+    assert state_families(state) == []
+
+
+def test_a_scrape_waits_once_for_a_broker_that_is_silent(over, monkeypatch):
+    monkeypatch.setattr(models, "ANSWER_S", 0.3)
+
+    class Silent(AsyncStubClient):
+        async def stats(self):
+            await asyncio.Event().wait()
+
+        state = stats
+
+    began = time.monotonic()
+    assert samples(over(Silent({})).metrics().text)[("headway_broker_up",)] == 0
+    assert time.monotonic() - began < 0.55

@@ -117,6 +117,10 @@ def run(tmp_path: Path) -> Iterator:
         gateway.process.wait()
 
 
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def test_it_serves_counts_over_all_processes_and_ends_when_told(run, tmp_path):
     gateway = run(processes=2)
     for _ in range(20):  # each on a connection of its own, so that both processes have some
@@ -180,6 +184,20 @@ def test_every_process_serves_every_address_and_each_only_its_own(run):
         assert httpx.get(gateway.url("/state"), headers=bearer).status_code == 404
         assert httpx.get(gateway.url("/metrics")).status_code == 404
         assert httpx.post(gateway.url("/predictions/echo", "metrics"), content=b"").status_code == 404
+
+
+def test_a_reload_replaces_the_processes_and_keeps_every_address(run):
+    gateway = run()
+    statuses = [httpx.get(gateway.url("/ping")).status_code]
+    [before] = children(gateway.process.pid)
+    gateway.process.send_signal(signal.SIGHUP)
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        for door, path in (("http", "/ping"), ("metrics", "/metrics"), ("management", "/state")):
+            answer = httpx.get(gateway.url(path, door), headers={"Authorization": "Bearer t"})
+            statuses.append(answer.status_code)
+    assert set(statuses) == {200} and gateway.process.poll() is None
+    assert before not in children(gateway.process.pid)
 
 
 def test_an_address_that_is_switched_off_is_not_listened_on(tmp_path):

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from headway import Client
-from tests.system.stack import HEADWAY, Up, add_model, until
+from tests.system.stack import HEADWAY, Up, add_model, free_addresses, until
 
 pytestmark = pytest.mark.system
 
+DOORS = ("http", "management", "metrics")
 ONE = {"x": np.ones(1, np.float32)}
 MODEL_TOML = """
 backend = "python"
@@ -129,11 +130,14 @@ def test_what_cannot_work_is_said_in_one_line_before_anything_is_started(tmp_pat
     (tmp_path / "models").mkdir()
     store = ["--model-store", str(tmp_path / "models")]
     run_dir = ["--run-dir", str(tmp_path / "run")]
+    http, *others = (f"--{name}={address}" for name, address in zip(DOORS, free_addresses(3), strict=True))
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        http = f"127.0.0.1:{taken.getsockname()[1]}"
+        busy = f"127.0.0.1:{taken.getsockname()[1]}"
         for key, arguments in {
             "model_store": ["--model-store", str(tmp_path / "none"), *run_dir],
-            "http": [*store, *run_dir, "--http", http],
+            "http": [*store, *run_dir, *others, "--http", busy],
+            "management": [*store, *run_dir, http, *others, "--management", busy],
+            "metrics": [*store, *run_dir, http, *others, "--metrics", busy],
             "run_dir": [*store, "--run-dir", "/" + "x" * 100],
         }.items():
             said = headway("up", *arguments)
