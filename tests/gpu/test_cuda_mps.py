@@ -38,22 +38,26 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "cuda-mps"
 # Starts CUDA, says what it sees as a line of JSON, and then does as the lines on its standard input say.
 CLIENT = """
 import json, sys, torch
+
+def say(what):
+    print(json.dumps(what), flush=True)
+
 properties = torch.cuda.get_device_properties(0)
 x = torch.ones(1, device="cuda")
-print(json.dumps({"processors": properties.multi_processor_count, "memory": properties.total_memory}),
-flush=True) for line in sys.stdin:
+say({"processors": properties.multi_processor_count, "memory": properties.total_memory})
+for line in sys.stdin:
     try:
         if line.startswith("take"):
             torch.empty(int(line.split()[1]), dtype=torch.uint8, device="cuda")
         elif line.startswith("fault"):
             torch.zeros(1, device="cuda")[torch.tensor([99], device="cuda")]
         elif line.startswith("spin"):
-            print('"spinning"', flush=True)
+            say("spinning")
             torch.cuda._sleep(1 << 62)
         torch.cuda.synchronize()
-        print(json.dumps("ok"), flush=True)
+        say("ok")
     except RuntimeError as error:
-        print(json.dumps(type(error).__name__ + ": " + str(error).split("\\n")[0]), flush=True)
+        say(type(error).__name__ + ": " + str(error).split("\\n")[0])
 """
 
 

@@ -40,6 +40,7 @@ def test_every_error_of_cuda_mps_is_fatal(code: int) -> None:
         RuntimeError("shape '[2]' is invalid for input of size 3"),
         RuntimeError("the caller says: CUDA error: unspecified launch failure"),
         RuntimeError("CUDA error: "),
+        RuntimeError("CUDA error: the caller says unspecified launch failure"),
         ValueError("CUDA error: unspecified launch failure"),
         NotImplementedError("CUDA error: unspecified launch failure"),
         type("AcceleratorError", (ValueError,), {"__module__": "model"})("CUDA error: unknown error"),

@@ -213,6 +213,13 @@ def test_a_fault_of_the_device_ends_the_run_and_answers_nobody(bench: Bench, x: 
     assert bench.reports[told:] == []
 
 
+def test_after_a_fault_of_a_batch_its_requests_are_not_run_again_one_by_one(bench: Bench) -> None:
+    bench.serve("batch_size_max = 4\n" + ONE, model=BROKEN.replace("x.max() == bad", "x.shape == (3,)"))
+    bench.runner.put(Run(Batch(1, "m", "1", 1000, [body(1.0)] * 3), bench.now))
+    with pytest.raises(DeviceFault):
+        bench.runner.run()
+
+
 def test_a_fault_found_by_the_decoder_is_raised_in_the_runners_thread(bench: Bench) -> None:
     slow = BROKEN.replace("def infer(self, x): ", "def infer(self, x):\n        time.sleep(0.02)\n        ")
     bench.runner._clock = time.monotonic

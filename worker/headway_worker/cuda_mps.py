@@ -16,6 +16,8 @@ and starts anew (`abandon`).
 The daemon's process ids are those of its own PID namespace. The kernel lists a process's ids, outermost
 namespace first, as `NSpid` in `/proc/PID/status`; one that we can see from outside is translated by its place
 in that list. From the inside of a container there is no way to learn the outer ids.
+
+Over 300 lines, because what is said here of one daemon (questions, dangers, numbers) is read together.
 """
 
 from __future__ import annotations
