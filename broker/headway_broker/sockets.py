@@ -34,7 +34,10 @@ CALLERS, WORKERS = "callers", "workers"
 REMOTE = b"\0tcp:"
 
 _log = logs.get("headway.broker")
-# Gets side, peer, now, a reason, and whether the peer is known to be dead.
+DROPPED_MAX = 100  # in one turn at one door
+
+# Gets side, peer, now, a reason, and whether the peer certainly touches no shared memory any more: its
+# process is gone, or on another host.
 Gone = Callable[[str, bytes, float, str, bool], None]
 
 
@@ -116,14 +119,17 @@ class Sockets:
         return [door for door in self._doors if door.socket in polled]
 
     def receive(self, door: Door, now: float) -> list[bytes] | None:
-        """The next message at a door, its sender's name first, or None."""
+        """The next message at a door, its sender's name first, or None: there is no more for now."""
         if not door.remote:
             return link.receive_from(door.socket)
-        while received := link.receive_known(door.socket):
+        for _ in range(DROPPED_MAX):
+            received = link.receive_known(door.socket)
+            if received is None:
+                return None
             (identity, *frames), key = received
             if self._gate is None or self._gate.knows(door.side, key):
                 return [REMOTE + identity, *frames]
-            self._gone(door.side, REMOTE + identity, now, "its key is not allowed any more", False)
+            self._gone(door.side, REMOTE + identity, now, "its key is not allowed any more", True)
         return None
 
     def send(self, side: str, peer: bytes, message: Message, now: float) -> None:
@@ -140,7 +146,7 @@ class Sockets:
         waiting.append(frame)
         if len(waiting) > self._most:
             del self._backlog[key]
-            self._gone(side, peer, now, "it does not read what it is sent", False)
+            self._gone(side, peer, now, "it does not read what it is sent", is_remote(peer))
 
     def send_backlog(self, now: float) -> None:
         """Try again what waits."""
