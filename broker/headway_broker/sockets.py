@@ -52,16 +52,13 @@ def shown(peer: bytes) -> str:
 
 
 class Door(NamedTuple):
-    """One ROUTER, for the callers' or the workers' side. `address` is without the ipc: a path, or TCP's."""
+    """One ROUTER, for the callers' or the workers' side. `remote`: those who come here are on other hosts, or
+    might be. `path` is what it leaves on disk, if anything."""
 
     side: str
     socket: zmq.Socket[bytes]
-    address: str
-
-    @property
-    def remote(self) -> bool:
-        """Whether those who come here are on other hosts, or might be."""
-        return tcp.is_tcp(self.address)
+    remote: bool
+    path: Path | None
 
 
 class Sockets:
@@ -160,8 +157,8 @@ class Sockets:
         """Leave nothing behind."""
         for door in self._doors:
             door.socket.close()
-            if not door.remote:
-                Path(door.address).unlink(missing_ok=True)
+            if door.path:
+                door.path.unlink(missing_ok=True)
         self._doors.clear()
         if self._gate:
             self._gate.close()
@@ -172,8 +169,10 @@ class Sockets:
             socket = link.router(self._context, address, curve, domain=side)
         except zmq.ZMQError as error:
             raise SettingsError(f"{key}: cannot listen at {address}: {error}") from None
-        self._doors.append(Door(side, socket, address.removeprefix("ipc://")))
-        self._by_name[side, tcp.is_tcp(address)] = socket
+        remote = tcp.is_tcp(address)
+        path = None if remote else Path(address.removeprefix("ipc://"))
+        self._doors.append(Door(side, socket, remote, path))
+        self._by_name[side, remote] = socket
 
     def _send_frame(self, side: str, peer: bytes, frame: bytes, now: float) -> bool:
         """False when the peer's pipe is full."""

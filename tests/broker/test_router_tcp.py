@@ -295,6 +295,20 @@ def test_slots_of_a_revoked_worker_s_requests_are_free_again_though_it_stays_con
         until(lambda: client.lender.taken == 0)
 
 
+def test_after_a_broker_was_killed_another_takes_its_ports_and_the_same_connections_reach_it(
+    broker: TcpBroker,
+) -> None:
+    with broker.far() as caller:
+        caller.send(Ping())
+        old = caller.hear(Heartbeat).broker
+        broker.processes[-1].kill()
+        broker.processes[-1].wait(10)
+        broker.start(options=broker.options())
+        until(lambda: caller.socket.poll(100, zmq.POLLOUT) != 0)
+        caller.send(Ping())
+        assert caller.hear(Heartbeat).broker != old
+
+
 # ---- tensors ----
 
 
