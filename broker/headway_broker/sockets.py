@@ -34,7 +34,10 @@ CALLERS, WORKERS = "callers", "workers"
 REMOTE = b"\0tcp:"
 
 _log = logs.get("headway.broker")
-# Gets side, peer, now, a reason, and whether the peer is known to be dead.
+DROPPED_MAX = 100  # in one turn at one door
+
+# Gets side, peer, now, a reason, and whether the peer certainly touches no shared memory any more: its
+# process is gone, or on another host.
 Gone = Callable[[str, bytes, float, str, bool], None]
 
 
@@ -49,16 +52,13 @@ def shown(peer: bytes) -> str:
 
 
 class Door(NamedTuple):
-    """One ROUTER, for the callers' or the workers' side. `address` is without the ipc: a path, or TCP's."""
+    """One ROUTER, for the callers' or the workers' side. `remote`: those who come here are on other hosts, or
+    might be. `path` is what it leaves on disk, if anything."""
 
     side: str
     socket: zmq.Socket[bytes]
-    address: str
-
-    @property
-    def remote(self) -> bool:
-        """Whether those who come here are on other hosts, or might be."""
-        return tcp.is_tcp(self.address)
+    remote: bool
+    path: Path | None
 
 
 class Sockets:
@@ -116,14 +116,17 @@ class Sockets:
         return [door for door in self._doors if door.socket in polled]
 
     def receive(self, door: Door, now: float) -> list[bytes] | None:
-        """The next message at a door, its sender's name first, or None."""
+        """The next message at a door, its sender's name first, or None: there is no more for now."""
         if not door.remote:
             return link.receive_from(door.socket)
-        while received := link.receive_known(door.socket):
+        for _ in range(DROPPED_MAX):
+            received = link.receive_known(door.socket)
+            if received is None:
+                return None
             (identity, *frames), key = received
             if self._gate is None or self._gate.knows(door.side, key):
                 return [REMOTE + identity, *frames]
-            self._gone(door.side, REMOTE + identity, now, "its key is not allowed any more", False)
+            self._gone(door.side, REMOTE + identity, now, "its key is not allowed any more", True)
         return None
 
     def send(self, side: str, peer: bytes, message: Message, now: float) -> None:
@@ -140,7 +143,7 @@ class Sockets:
         waiting.append(frame)
         if len(waiting) > self._most:
             del self._backlog[key]
-            self._gone(side, peer, now, "it does not read what it is sent", False)
+            self._gone(side, peer, now, "it does not read what it is sent", is_remote(peer))
 
     def send_backlog(self, now: float) -> None:
         """Try again what waits."""
@@ -154,8 +157,8 @@ class Sockets:
         """Leave nothing behind."""
         for door in self._doors:
             door.socket.close()
-            if not door.remote:
-                Path(door.address).unlink(missing_ok=True)
+            if door.path:
+                door.path.unlink(missing_ok=True)
         self._doors.clear()
         if self._gate:
             self._gate.close()
@@ -166,8 +169,10 @@ class Sockets:
             socket = link.router(self._context, address, curve, domain=side)
         except zmq.ZMQError as error:
             raise SettingsError(f"{key}: cannot listen at {address}: {error}") from None
-        self._doors.append(Door(side, socket, address.removeprefix("ipc://")))
-        self._by_name[side, tcp.is_tcp(address)] = socket
+        remote = tcp.is_tcp(address)
+        path = None if remote else Path(address.removeprefix("ipc://"))
+        self._doors.append(Door(side, socket, remote, path))
+        self._by_name[side, remote] = socket
 
     def _send_frame(self, side: str, peer: bytes, frame: bytes, now: float) -> bool:
         """False when the peer's pipe is full."""

@@ -4,6 +4,7 @@ anything."""
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 import socket
 import time
@@ -15,8 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
+from click.testing import CliRunner
 
 from headway import Client, keys, link
+from headway.cli.main import main
 from headway.errors import BrokerUnreachable, InvalidInput, SettingsError
 from headway.exits import Exit
 from headway.messages import (
@@ -271,6 +274,41 @@ def test_a_revoked_caller_gets_no_answer_and_what_it_had_queued_is_dropped(broke
         assert says_nothing(caller, Ping())
 
 
+def test_slots_of_a_revoked_worker_s_requests_are_free_again_though_it_stays_connected(
+    broker: TcpBroker,
+) -> None:
+    near_worker = broker.peer("workers")
+    with broker.far("workers") as revoked, near_worker as other, Client(broker.address("callers")) as client:
+        revoked.send(Join("far", "host", 1, "cpu", [READY]))
+        revoked.hear(Welcome)
+        future = client.submit("m", {"x": large(1)})
+        revoked.hear(Batches)
+        keys.revoke(broker.keys_dir, "worker1")
+        other.send(Join("near", "host", 2, "cpu", [READY]))
+        other.hear(Welcome)
+        time.sleep(1.2)
+        revoked.send(Ping())
+        [batch] = other.hear(Batches).batches
+        answer = BatchReply(OK, pack({"x": large(1)}), {})
+        other.send(Results([Result(batch.id, 10, [answer])]))
+        assert (future.result(10)["x"] == large(1)).all()
+        until(lambda: client.lender.taken == 0)
+
+
+def test_after_a_broker_was_killed_another_takes_its_ports_and_the_same_connections_reach_it(
+    broker: TcpBroker,
+) -> None:
+    with broker.far() as caller:
+        caller.send(Ping())
+        old = caller.hear(Heartbeat).broker
+        broker.processes[-1].kill()
+        broker.processes[-1].wait(10)
+        broker.start(options=broker.options())
+        until(lambda: caller.socket.poll(100, zmq.POLLOUT) != 0)
+        caller.send(Ping())
+        assert caller.hear(Heartbeat).broker != old
+
+
 # ---- tensors ----
 
 
@@ -354,6 +392,15 @@ def test_a_client_without_a_key_that_is_allowed_hears_that_nobody_answers(broker
     settings = broker.settings(key_name="stranger")
     with Client(broker.tcp["callers"], settings=settings) as client, pytest.raises(BrokerUnreachable):
         client.models(timeout_s=1.0)
+
+
+def test_the_command_line_asks_over_tcp_with_its_keys_and_says_what_is_missing(broker: TcpBroker) -> None:
+    arguments = ["models", "--json", "--address", broker.tcp["callers"], "--keys-dir"]
+    good = CliRunner().invoke(main, [*arguments, str(broker.keys_dir)])
+    assert (good.exit_code, json.loads(good.output)[0]["name"]) == (0, "m")
+    bad = CliRunner().invoke(main, [*arguments, str(broker.keys_dir / "none")])
+    assert bad.exit_code == Exit.CONFIG
+    assert "keys_dir: there is no key of a caller" in bad.stderr
 
 
 # ---- what does not start ----

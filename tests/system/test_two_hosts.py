@@ -2,7 +2,7 @@
 the cable cut and mended under load. All processes are real.
 
 `near` has the broker, a gateway, a worker and a caller in the run directory; `far` has a worker with a
-store of its own and a direct client.
+store of its own, a gateway and a direct client.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ pytestmark = pytest.mark.system
 
 SHAPE = (3, 224, 224)  # 602,112 bytes
 NEAR_IP, FAR_IP = "10.213.77.1", "10.213.77.2"
-CALLERS, WORKERS, HTTP = f"tcp://{NEAR_IP}:7401", f"tcp://{NEAR_IP}:7402", f"{NEAR_IP}:8080"
+CALLERS, WORKERS = f"tcp://{NEAR_IP}:7401", f"tcp://{NEAR_IP}:7402"
+HTTP, FAR_HTTP = f"{NEAR_IP}:8080", f"{FAR_IP}:8080"
 READY_S = 40.0
 TIMEOUT_S = 8.0
 CUT_S = 6.0
@@ -196,6 +197,8 @@ class Hosts:
         far = [f"--broker={WORKERS}", far_keys, f"--model-store={self.folder / 'far'}"]
         self.start("far", self.far, "headway_worker", *far, *cpu, "--name=far", FAR="1")
         self.start("gateway", self.near, "headway_gateway", run_dir, f"--http={HTTP}")
+        far = [f"--broker={CALLERS}", far_keys, f"--run-dir={self.folder / 'far-run'}"]
+        self.start("far-gateway", self.far, "headway_gateway", *far, f"--http={FAR_HTTP}")
 
     def ready(self) -> int:
         with Client(self.direct) as client:
@@ -209,7 +212,7 @@ class Hosts:
 
     def end(self) -> dict[str, int]:
         """Stop everything in order; the exit codes."""
-        for name in ("gateway", "near", "far", "broker"):
+        for name in ("gateway", "far-gateway", "near", "far", "broker"):
             self.processes[name].send_signal(signal.SIGTERM)
             self.processes[name].wait(20)
         return {name: process.returncode for name, process in self.processes.items()}
@@ -271,8 +274,10 @@ def hosts() -> Iterator[Hosts]:
             made.close()
 
 
-def test_http_requests_with_large_bodies_are_answered_by_both_workers(hosts: Hosts) -> None:
-    out, _ = hosts.script(hosts.near, ASK_HTTP, HTTP).communicate(timeout=60)
+@pytest.mark.parametrize("address", [HTTP, FAR_HTTP], ids=["here", "there"])
+def test_http_requests_with_large_bodies_are_answered_by_both_workers(hosts: Hosts, address: str) -> None:
+    """Through the gateway of either host, asked from this one."""
+    out, _ = hosts.script(hosts.near, ASK_HTTP, address).communicate(timeout=60)
     answers = json.loads(out)
     assert len(answers) == 48
     assert set(answers) == {0.0, 0.5}, "twice the input, some from here and some from there"

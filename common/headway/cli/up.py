@@ -26,7 +26,7 @@ from headway.cli.watch import Watch, url
 from headway.exits import Exit
 from headway.settings import BrokerSettings, GatewaySettings, Shared, WorkerSettings, read
 
-GATEWAY_STOP_S, WORKER_STOP_S, BROKER_STOP_S = 5.0, 3.0, 2.0  # then killed
+GATEWAY_STOP_S, WORKER_STOP_S, AGENT_STOP_S, BROKER_STOP_S = 5.0, 3.0, 8.0, 2.0  # then killed
 STORE_WATCH_S = 2.0  # a developer adds a version and sees it
 DRAIN_S = 2.0  # a worker ends by itself before it is killed, which others on its GPU might feel
 NEEDED = {"torch": "worker", "falcon": "gateway", "gunicorn": "gateway"}  # module: extra it comes with
@@ -42,6 +42,7 @@ class Stack:
     workers: int
     threads: int
     config: Path | None
+    agent: bool = False
 
     @property
     def threads_each(self) -> int:
@@ -51,7 +52,7 @@ class Stack:
         """The processes in the order they are started."""
         return [
             [self._broker()],
-            [self._worker(i) for i in range(self.workers)],
+            [self._agent()] if self.agent else [self._worker(i) for i in range(self.workers)],
             [self._gateway()],
         ]
 
@@ -65,6 +66,13 @@ class Stack:
         options = {"name": f"w{i}", "device": device, "threads": self.threads_each, "drain_s": DRAIN_S}
         options["broker"] = ""  # this one, whatever the file says of others
         return self._command(f"w{i}", "headway_worker", WORKER_STOP_S, **options)
+
+    def _agent(self) -> Command:
+        """One worker at first, and up to `workers` as the broker asks for them."""
+        places = -(-self.workers // len(self.devices))
+        options = {"devices": ",".join(self.devices), "places": places, "workers_max": self.workers}
+        options |= {"workers_wanted": 1, "threads": self.threads_each, "drain_s": DRAIN_S, "broker": ""}
+        return self._command("agent", "headway_worker.agent", AGENT_STOP_S, **options)
 
     def _gateway(self) -> Command:
         options = {key: getattr(self.gateway, key) for key in ("http", "management", "metrics", "processes")}
@@ -82,6 +90,7 @@ class Stack:
 @click.command()
 @setting_option(BrokerSettings, "model_store")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="worker processes")
+@click.option("--agent", is_flag=True, help="start workers as they are needed, --workers at most")
 @setting_option(WorkerSettings, "device", help="auto, cpu, cuda or cuda:N; several, with commas, go round")
 @setting_option(WorkerSettings, "threads", help="CPU threads for each worker; 0: cores / workers")
 @setting_option(GatewaySettings, "http")
@@ -96,6 +105,7 @@ class Stack:
 def command(
     model_store: Path | None,
     workers: int,
+    agent: bool,
     device: str | None,
     threads: int | None,
     http: str | None,
@@ -115,7 +125,7 @@ def command(
         gateway = read(GatewaySettings, {**addresses, "processes": processes, **shared}, config)
         worker = read(WorkerSettings, {"device": device, "threads": threads, **shared}, config)
         _check_installed()
-        stack = Stack(broker, gateway, worker.device.split(","), workers, worker.threads, config)
+        stack = Stack(broker, gateway, worker.device.split(","), workers, worker.threads, config, agent)
         sys.exit(int(run(stack)))
 
 
@@ -128,7 +138,7 @@ def run(stack: Stack) -> Exit:
         if other := getattr(stack.gateway, setting):
             check_http(other, setting)
     address = stack.broker.callers_address
-    watch = Watch(address, host, port, stack.workers, say)
+    watch = Watch(address, host, port, 1 if stack.agent else stack.workers, say)
     supervisor = Supervisor(stack.ranks(), say, on_stop=watch.close_soon)
     with supervisor, run_dir_of(stack.broker), watch:
         _introduce(stack, url(host, port))
