@@ -83,6 +83,7 @@ class Host:
         self.reports: list[AgentWorker] = []
         self.heartbeat_ms = 500
         self.agents: list[subprocess.Popen[bytes]] = []
+        self.environment: dict[str, str] = {}  # what the agents find in theirs besides
         self._socket: zmq.Socket[Any] | None = None
         self.start_broker()
 
@@ -166,7 +167,7 @@ class Host:
         path = ":".join(str(Path(p).absolute()) for p in sys.path if p)
         agent = subprocess.Popen(
             [sys.executable, *command, "--run-dir", str(self.run_dir)],
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, **self.environment},
         )
         self.agents.append(agent)
         return agent

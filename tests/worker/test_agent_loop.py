@@ -12,6 +12,7 @@ import pytest
 from headway.exits import Exit
 from headway.messages import Dismiss, Load, StartWorker, StopWorker
 from headway_worker.agent import processes
+from tests.ear import Ear
 from tests.worker.agent_host import AGENT, STANDIN, Host, hosting
 
 pytestmark = pytest.mark.system
@@ -29,6 +30,24 @@ def test_it_joins_with_what_the_host_offers(host: Host) -> None:
     assert (join.name, join.host, join.workers) == ("rack7", os.uname().nodename, [])
     assert (join.facts["workers_max"], join.facts["workers_wanted"]) == (3, 2)
     assert [d["device_id"] for d in join.facts["devices"]] == ["cpu"]
+
+
+def test_systemd_hears_when_it_has_a_broker_and_that_it_lives_and_that_it_stops(host: Host) -> None:
+    ear = Ear(host.run_dir / "notify")
+    host.environment = ear.environment(watchdog_s=1.0)
+    host.stop_broker()
+    host.spawn("-c", AGENT.format(standin=STANDIN), "--places=2")
+    assert "READY" not in ear.wait_for("EXTEND_TIMEOUT_USEC"), "nobody has welcomed it"
+    host.start_broker()
+    host.wait_for(lambda: host.joins)
+    said = ear.wait_for("READY=1")
+    assert "joined, 0 of 2 workers" in said
+    ear.wait_for("WATCHDOG=1", count=3)
+    host.start("w1")
+    ear.wait_for("joined, 1 of 2 workers")
+    assert host.end_agent() == 0
+    ear.wait_for("STOPPING=1")
+    ear.close()
 
 
 def test_it_starts_and_stops_workers(host: Host) -> None:

@@ -9,6 +9,7 @@ socket is asked again, until there is nothing (see `link`).
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -31,7 +32,8 @@ from headway_worker.agent.session import Action, Drain, Event, Leaving, Send, Se
 
 DRAIN_MAX = 1000
 NAPS_S = 3600.0
-STATUS_S = 5.0
+STATUS_S = 1.0
+EXTEND_S = 30.0  # one that waits for its broker is starting for as long as that takes
 Dial = Callable[[zmq.Context[zmq.Socket[bytes]]], zmq.Socket[bytes]]
 
 _log = logs.get("headway.agent")
@@ -47,7 +49,9 @@ class Loop:
         self._notifier = notifier or Notifier()
         self._signals: deque[Drain] = deque()
         self._exit: Leaving | None = None
-        self._status_at = 0.0
+        self._is_ready = False
+        self._status_at = 0.0 if self._notifier.is_heard else math.inf
+        self._wait_s = self._notifier.wait_s or NAPS_S
 
     def run(self) -> Exit:
         """Serve until told to leave; returns the exit code.
@@ -58,12 +62,10 @@ class Loop:
         try:
             for news in self._crew.open():
                 self._handle(news, time.monotonic())
-            self._notifier.ready(self._session.status())
             while self._exit is None:
                 self._poll.poll(self._wait_ms())
                 now = time.monotonic()
                 self._turn(now)
-                self._notifier.watchdog(now)  # it comes by at least every half second
                 self._tell(now)
             self._notifier.stopping()
         finally:
@@ -72,9 +74,18 @@ class Loop:
         return self._exit.code
 
     def _tell(self, now: float) -> None:
-        if self._notifier.is_heard and now >= self._status_at:
-            self._status_at = now + STATUS_S
+        """What there is to say to systemd: ready is an agent that a broker has welcomed."""
+        self._notifier.watchdog(now)
+        if now < self._status_at:
+            return
+        self._status_at = now + STATUS_S
+        if self._is_ready:
             self._notifier.status(self._session.status())
+        elif self._session.joined:
+            self._is_ready = True
+            self._notifier.ready(self._session.status())
+        else:
+            self._notifier.extend(EXTEND_S)
 
     def _open(self) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -133,4 +144,4 @@ class Loop:
 
     def _wait_ms(self) -> int | None:
         now = time.monotonic()
-        return link.wait_ms(min(self._session.next_wake(), self._crew.next_wake(), now + NAPS_S), now)
+        return link.wait_ms(min(self._session.next_wake(), self._crew.next_wake(), now + self._wait_s), now)
