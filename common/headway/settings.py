@@ -8,6 +8,8 @@ A setting `batch_ms` of the section `broker` is `[broker] batch_ms` in the file,
 `HEADWAY_BROKER_BATCH_MS` in the environment and `--batch-ms` on the command line of `headway-broker`.
 Settings of `Shared` belong to every process: top-level keys in the file, `HEADWAY_RUN_DIR`, `--run-dir`.
 Anything unknown, or of a wrong type, is refused with the name of the offending key.
+
+Over 300 lines: half of it is the list of all settings.
 """
 
 from __future__ import annotations
