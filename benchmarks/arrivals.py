@@ -13,17 +13,22 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
 
 NS = 1_000_000_000
 
 
 def poisson(rate: float, seconds: float, seed: int) -> list[int]:
     """Offsets from the start, in nanoseconds, of `rate` arrivals a second on average."""
-    chance, offsets, at = random.Random(seed), [], 0.0
-    while (at := at + chance.expovariate(rate)) < seconds:
-        offsets.append(int(at * NS))
-    return offsets
+    return [int(at * NS) for at in takewhile(lambda at: at < seconds, endless(rate, seed))]
+
+
+def endless(rate: float, seed: int) -> Iterator[float]:
+    """The same, in seconds and without an end."""
+    chance, at = random.Random(seed), 0.0
+    while True:
+        yield (at := at + chance.expovariate(rate))
 
 
 class Arrivals:

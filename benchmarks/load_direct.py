@@ -90,11 +90,12 @@ def closed_async(address: str, example: Example, callers: int, seconds: float) -
 async def _async(address: str, example: Example, callers: int, seconds: float) -> dict[str, Any]:
     async with AsyncClient(address) as client:
         tally = Closed(time.monotonic_ns(), seconds)
-        await asyncio.gather(*(_caller(client, example, tally) for _ in range(callers)))
+        await asyncio.gather(*(caller(client, example, tally) for _ in range(callers)))
         return tally.facts()
 
 
-async def _caller(client: AsyncClient, example: Example, tally: Tally) -> None:
+async def caller(client: AsyncClient, example: Example, tally: Tally) -> None:
+    """One that asks again when it has its answer, until the tally says that the time is over."""
     inputs, going = {"x": example.x}, True
     while going:
         asked = time.monotonic_ns()
@@ -110,12 +111,12 @@ def open_direct(address: str, example: Example, seconds: float, plan: tuple[floa
     rate, seed = plan
     with Client(address, timeout_s=seconds + DRAIN_S) as client:
         begin = time.monotonic_ns()
-        sender = _Sender(client, example, Open(begin, seconds))
+        sender = Sender(client, example, Open(begin, seconds))
         sender.run(Arrivals(begin + offset for offset in poisson(rate, seconds, seed)))
         return sender.finish(time.monotonic() + DRAIN_S)
 
 
-class _Sender:
+class Sender:
     """Submits from this thread; answers are counted in the client's."""
 
     def __init__(self, client: Client, example: Example, tally: Open) -> None:
@@ -129,9 +130,10 @@ class _Sender:
             if pause > 0:
                 time.sleep(pause / 1e9)
             while (since := arrivals.take(time.monotonic_ns())) is not None:
-                self._ask(since)
+                self.ask(since)
 
-    def _ask(self, since: int) -> None:
+    def ask(self, since: int) -> None:
+        """Now; it was due at `since`."""
         future = self.client.submit(self.example.model, {"x": self.example.x})
         with self.lock:
             self.waiting[future] = since

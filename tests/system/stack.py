@@ -19,11 +19,11 @@ HEADWAY = [sys.executable, "-m", "headway"]
 READY_TIMEOUT_S = 60.0  # two processes import torch
 
 
-def add_model(store: Path, name: str, toml: str, code: str) -> None:
-    folder = store / name / "1"
+def add_model(store: Path, name: str, toml: str, code: str, version: str = "1") -> None:
+    folder = store / name / version
     folder.mkdir(parents=True)
     (folder / "model.py").write_text(code)
-    (folder / "model.toml").write_text(toml)
+    (folder / "model.toml").write_text(toml)  # last: now it is complete
 
 
 def free_addresses(count: int) -> list[str]:
@@ -34,13 +34,14 @@ def free_addresses(count: int) -> list[str]:
 
 
 class Up:
-    """One `headway up`. `said` is what it printed so far, its processes' logs included."""
+    """One `headway up` with `more` options. `said`: what it printed so far, its processes' logs included."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str, workers: int = 2) -> None:
+        self.folder = folder
         self.run_dir = folder / "run"
         self.direct = f"ipc://{self.run_dir}/broker.sock"
         self.http, self.management, self.metrics = free_addresses(3)
-        options = ["--model-store", folder / "models", "--workers", "2", "--device", "cpu"]
+        options = ["--model-store", folder / "models", "--workers", workers, "--device", "cpu", *more]
         options += ["--http", self.http, "--management", self.management, "--metrics", self.metrics]
         options += ["--run-dir", self.run_dir]
         self.process = subprocess.Popen(
@@ -71,9 +72,13 @@ class Up:
         return heard()
 
     def pids(self, word: str = "") -> list[int]:
-        """The living processes of this `up`, itself among them, with `word` in their command line."""
+        """The living processes of this `up`, itself among them, with `word` in their command line. Those that
+        an agent started have sessions of their own, and the run directory in their command line."""
         found = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
-        return [pid for pid in found if session_of(pid) == self.process.pid and word in command_of(pid)]
+        return [pid for pid in found if self._has(pid) and word in command_of(pid)]
+
+    def _has(self, pid: int) -> bool:
+        return session_of(pid) == self.process.pid or f"--run-dir={self.run_dir} " in command_of(pid)
 
     def ready_copies(self, model: str) -> int:
         with Client(self.direct, timeout_s=5.0) as client:
