@@ -48,7 +48,9 @@ class Arguments:
         if not isinstance(value, dict):
             raise self._wrong(name, "a map from version to weight", value)
         for version, weight in value.items():
-            if not isinstance(version, str) or not _is_weight(weight):
+            if not isinstance(version, str) or not version:
+                raise self._wrong(name, "a map from version to weight", value)
+            if not _is_weight(weight):
                 raise self._wrong(f"{name}[{version!r}]", "a number from 0 on", weight)
         return {version: float(weight) for version, weight in value.items()}
 

@@ -49,6 +49,7 @@ class Catalog:
         self._found = {spec.key: spec for spec in specs}  # in the store, registered or not
         self._found_broken = dict(broken or {})
         self._defaults: dict[str, str] = {}  # the latest good version, of a model with none the latest
+        self._versions: dict[str, list[str]] = {}  # the good ones of each model, in their order
         self._routes: dict[str, Route] = {}
         self.moving: set[str] = set()  # models whose traffic is not where it was ordered to
         self._select()
@@ -83,17 +84,17 @@ class Catalog:
         """Its good versions. Raises: UnknownModel where it has none, not even a broken one."""
         if model not in self._defaults:
             raise UnknownModel(f"there is no model {model!r}")
-        return [key[1] for key in self.specs if key[0] == model]
+        return list(self._versions.get(model, ()))
 
     def wanted(self, model: str) -> dict[str, float]:
         """The mix that was ordered, as far as its versions are there; empty where none is good."""
         orders = self.desired.models.get(model)
-        good = {key[1] for key in self.specs if key[0] == model}
-        if orders and (weights := {v: w for v, w in orders.weights.items() if v in good and w > 0}):
+        good = self._versions.get(model, ())
+        if orders and (weights := {v: w for v in good if (w := orders.weights.get(v, 0.0)) > 0}):
             return weights
         if orders and orders.default in good:
             return {orders.default: 1.0}
-        return {self._defaults[model]: 1.0} if self._defaults.get(model) in good else {}
+        return {good[-1]: 1.0} if good else {}
 
     def serving(self, model: str) -> dict[str, float]:
         """The part of the traffic that each version has, 0 to 1."""
@@ -104,7 +105,9 @@ class Catalog:
         """The least and the most copies."""
         orders = self.desired.models.get(key[0])
         ordered = orders.copies.get(key[1]) if orders else None
-        return ordered or self.specs[key].copies_between
+        if ordered:
+            return ordered[0], max(ordered)  # a file that somebody edited may have them the wrong way round
+        return self.specs[key].copies_between
 
     def is_wanted(self, key: Key) -> bool:
         """Whether it has traffic, or shall have it."""
@@ -175,7 +178,7 @@ class Catalog:
         self.versions(model)
         if weights and not any(weights.values()):
             raise InvalidInput("weights: one must be above 0")
-        self.desired.of(model).weights = dict(sorted(weights.items(), key=lambda w: version_order(w[0])))
+        self.desired.of(model).weights = dict(weights)
         self._select()
 
     def set_limits(self, key: Key, least: int, most: int) -> None:
@@ -209,9 +212,11 @@ class Catalog:
         self._defaults = {}
         for keys in (sorted(self.broken, key=_order), sorted(self.specs, key=_order)):
             self._defaults.update(keys)
-        models = {key[0] for key in self.specs}
-        self._routes = {model: route for model, route in self._routes.items() if model in models}
-        for model in models:
+        self._versions = {}
+        for model, version in sorted(self.specs, key=_order):
+            self._versions.setdefault(model, []).append(version)
+        self._routes = {model: route for model, route in self._routes.items() if model in self._versions}
+        for model in self._versions:
             self._reroute(model)
         self.moving = {m for m, route in self._routes.items() if Route(self.wanted(m)).shares != route.shares}
 
@@ -221,7 +226,8 @@ class Catalog:
         before = orders.serving if orders else {}
         if model in self._routes:
             before = self._routes[model].shares
-        left = {version: weight for version, weight in before.items() if (model, version) in self.specs}
+        # In the order of versions, whatever order they were kept in: a sticky key's stretch depends on it.
+        left = {v: weight for v in self._versions[model] if (weight := before.get(v, 0.0)) > 0}
         if model not in self._routes or left != before:
             self._routes[model] = Route(left or self.wanted(model))
 

@@ -79,7 +79,7 @@ def _read(orders: dict[str, Any]) -> ModelOrders:
         str(orders["default"]),
         _weights(orders["weights"]),
         {str(v): (_count(least), _count(most)) for v, (least, most) in orders["copies"].items()},
-        {str(version) for version in orders["unregistered"]},
+        {str(version) for version in _list(orders["unregistered"])},
         _weights(orders["serving"]),
     )
 
@@ -89,6 +89,12 @@ def _weights(weights: dict[str, Any]) -> dict[str, float]:
     if not all(0 <= weight < 1e9 for weight in read.values()) or (read and not any(read.values())):
         raise ValueError(f"weights {read}")
     return read
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list")
+    return value
 
 
 def _count(value: Any) -> int:

@@ -103,6 +103,28 @@ def test_orders_go_to_the_runner_as_they_come() -> None:
     assert bench.wake() == [CopyState(M_GONE)]
 
 
+def test_a_copy_that_shall_go_is_not_offered_to_a_broker_that_does_not_know_of_that() -> None:
+    bench = Bench()
+    bench.handle(M_READY)
+    bench.handle(Unload("m", "1"))
+    bench.handle(Heartbeat(b"two"))
+    assert [join.copies for join in bench.wake()] == [[]]
+    bench.handle(WELCOME._replace(broker=b"two"))
+    assert bench.handle(Load("m", "1", "/models/m/1"))
+    bench.handle(M_GONE)
+    assert bench.wake() == [], "it would be taken for the end of the copy that comes"
+    assert bench.session.copies == {("m", "1"): M_LOADING}
+    bench.handle(M_READY)
+    assert bench.wake() == [CopyState(M_READY)]
+
+
+def test_a_copy_that_shall_come_again_is_offered_before_the_old_one_is_gone() -> None:
+    bench = Bench()
+    for event in (M_READY, Unload("m", "1"), Load("m", "1", "/models/m/1"), Dismiss("who are you?", 0)):
+        bench.handle(event)
+    assert [join.copies for join in bench.wake()] == [[M_LOADING]]
+
+
 def test_results_are_collected_and_leave_in_one_message() -> None:
     bench = Bench()
     bench.holds(1, 2)

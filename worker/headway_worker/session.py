@@ -15,7 +15,7 @@ A batch that it held when it left the roster is run to its end all the same. Its
 that the worker touches the batch's shared memory no more: so it is sent, empty, to the broker that gave it.
 
 Invariants: every batch is answered once, in the order in which they came (`open` holds those that are
-not); a copy is in `copies` from its order to load until it is gone.
+not); a copy is in `copies` from its order to load until it is gone. One that shall go is not said in a `Join`.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from headway.messages import (
 from headway.parts import parts
 from headway_worker.leases import Leases
 from headway_worker.orders import Order, Run
+from headway_worker.unloads import Unloads
 
 REPLY_BYTES_MAX = MESSAGE_BYTES_MAX - 65536
 RETRY_S = 0.02
@@ -98,6 +99,7 @@ class Session:
         self.copies: dict[tuple[str, str], Copy] = {}
         self.open: dict[int, None] = {}  # batches not answered, in order
         self.leases = Leases()
+        self._unloads = Unloads()
         self._about = about
         self._join_s = join_s
         self._drain_s = drain_s
@@ -181,7 +183,7 @@ class Session:
 
     def _join(self) -> Join:
         about = self._about
-        copies = list(self.copies.values())
+        copies = [copy for key, copy in self.copies.items() if key not in self._unloads]
         return Join(about.name, about.host, about.pid, about.device, copies, about.facts)
 
     def _note_result(self, result: Result) -> None:
@@ -193,19 +195,25 @@ class Session:
 
     def _note_copy(self, copy: Copy) -> None:
         key = (copy.model, copy.version)
-        if copy.state == "gone":
+        is_current, is_told = self._unloads.note(key, copy.state)
+        if is_current and copy.state == "gone":
             self.copies.pop(key, None)
-        else:
+        elif is_current:
             self.copies[key] = copy
+        if not is_told:
+            return
         if self._joined:
             self._outbox.append(CopyState(copy))
         else:
             self._unsaid[key] = copy
 
     def _order(self, order: Load | Unload) -> Order:
+        key = (order.model, order.version)
         if isinstance(order, Load):
-            key = (order.model, order.version)
+            self._unloads.load(key)
             self.copies[key] = Copy(*key, "loading", "", {})
+        else:
+            self._unloads.unload(key)
         return order
 
     def _meet(self, message: Welcome | Heartbeat, now: float) -> list[Action]:
@@ -235,6 +243,7 @@ class Session:
         self._given_up.update(self.open)
         self.open.clear()
         self._unsaid.clear()
+        self._unloads.off_the_roster()
         self._finished += [_empty(result) for result in self._results if result.done]
         self._results.clear()
         self._outbox.clear()
