@@ -98,10 +98,10 @@ class Operator:
         self.load.phase("kill the agent", "1")
         self.kill_agent()
         for name in self.names():
-            self.load.phase(f"kill a worker: {name}", "1")
+            self.load.phase("kill each worker in turn", "1")
             self.kill_worker(name, copies, workers)
         for name in self.names():
-            self.load.phase(f"drain a worker: {name}", "1")
+            self.load.phase("drain each worker in turn", "1")
             self.headway("drain", name, "--wait")
             self.wait_for(lambda: self.is_whole(copies, workers))
         self.load.phase("rolling restart", "1")

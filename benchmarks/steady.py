@@ -28,6 +28,7 @@ import numpy as np
 
 from benchmarks.arrivals import NS, endless
 from benchmarks.histogram import Histogram
+from benchmarks.tally import MS
 from headway import Client
 from headway.errors import HeadwayError
 
@@ -235,20 +236,26 @@ def _post(connection: HTTPConnection, path: str, body: object, q: Question) -> d
 
 
 def table(phases: list[Phase], ended: float) -> str:
-    """For people: what was asked, what failed, who answered, how long it took."""
+    """For people: what was asked, what failed, who answered, how long it took. Phases of one name are one."""
     lines = [
-        f"{'phase':34} {'s':>6} {'requests':>8} {'failed':>6} {'v1':>6} {'v2':>6} {'p50 ms':>8} {'max ms':>8}"
+        f"{'':32} {'s':>6} {'requests':>8} {'failed':>6} {'v1':>7} {'v2':>6} {'p50 ms':>7} {'max ms':>7}"
     ]
+    seconds: defaultdict[str, float] = defaultdict(float)
+    by_name: defaultdict[str, list[Phase]] = defaultdict(list)
     for phase, until in zip(phases, [*(p.began for p in phases[1:]), ended], strict=True):
-        lines.append(_line(phase, until - phase.began))
-    lines.append(_line(total(phases), ended - phases[0].began))
-    doors = total(phases).asked
-    return "\n".join([*lines, ", ".join(f"{door}: {doors[door]:,} requests" for door in sorted(doors))])
+        seconds[phase.name] += until - phase.began
+        by_name[phase.name].append(phase)
+    lines += [_line(total(each, name), seconds[name]) for name, each in by_name.items()]
+    every = total(phases, "all")
+    lines.append(_line(every, ended - phases[0].began))
+    return "\n".join(
+        [*lines, ", ".join(f"{door}: {every.asked[door]:,} requests" for door in sorted(every.asked))]
+    )
 
 
-def total(phases: list[Phase]) -> Phase:
+def total(phases: list[Phase], name: str) -> Phase:
     """All of them as one."""
-    found = Phase("all", frozenset(), 0.0)
+    found = Phase(name, frozenset(), 0.0)
     for phase in phases:
         found.asked += phase.asked
         found.answered += phase.answered
@@ -259,8 +266,7 @@ def total(phases: list[Phase]) -> Phase:
 
 def _line(phase: Phase, seconds: float) -> str:
     took = phase.latencies
-    p50, most = (took.percentile(50) / 1e6, took.largest / 1e6) if took.total else (0.0, 0.0)
-    counts = (
-        f"{phase.asked.total():8,} {len(phase.failures):6} {phase.answered['1']:6,} {phase.answered['2']:6,}"
-    )
-    return f"{phase.name:34} {seconds:6.1f} {counts} {p50:8.1f} {most:8.0f}"
+    p50, most = (took.percentile(50) / MS, took.largest / MS) if took.total else (0.0, 0.0)
+    counts = f"{phase.asked.total():8,} {len(phase.failures):6}"
+    versions = f"{phase.answered['1']:7,} {phase.answered['2']:6,}"
+    return f"{phase.name:32} {seconds:6.1f} {counts} {versions} {p50:7.1f} {most:7.0f}"

@@ -116,9 +116,9 @@ WAYS = ("closed", "even", "uneven")
 def load(way: str, address: str, seconds: float, rate: float) -> dict[str, Any]:
     """All models' figures as one; `slowest_p99_ms` is that of the model with the worst."""
     if way == "closed":
-        return merged(uvloop.run(_closed(address, seconds)), seconds)
+        return merged(uvloop.run(_closed(address, seconds)))
     weights = [1.0 if way == "even" else 1 / (k + 1) for k in range(COUNT)]
-    return merged(_open(address, seconds, [rate * weight / sum(weights) for weight in weights]), seconds)
+    return merged(_open(address, seconds, [rate * weight / sum(weights) for weight in weights]))
 
 
 async def _closed(address: str, seconds: float) -> list[Tally]:
@@ -146,7 +146,7 @@ def _open(address: str, seconds: float, rates: list[float]) -> list[Tally]:
         return [sender.tally for sender in senders]
 
 
-def merged(tallies: list[Tally], seconds: float) -> dict[str, Any]:
+def merged(tallies: list[Tally]) -> dict[str, Any]:
     every = Histogram()
     for tally in tallies:
         every.merge(Histogram.of(tally.latencies))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks.operated import Operator, management_of, started
-from benchmarks.steady import CODE, KEYS, MODEL, TOML, Load, Phase, Question, table, version_of
+from benchmarks.steady import CODE, KEYS, MODEL, TOML, Load, Phase, table
 from headway import Client
 from tests.system.stack import Up, add_model, until
 
@@ -87,12 +87,3 @@ def check_orders_after_a_restart(up: Up) -> None:
     assert [agent["wanted"] for agent in state["agents"]] == [WORKERS]
     with Client(up.direct, timeout_s=20) as client:
         assert client.infer(MODEL, {"x": np.float32([3])})["y"].tolist() == [7.0]
-
-
-def test_an_answer_tells_its_version_or_is_wrong() -> None:
-    question = Question(x=21, size=1, version="", sticky="")
-    assert version_of(question, [43.0]) == "1"
-    assert version_of(question, [44.0]) == "2"
-    for wrong in ([41.0], [45.0], [43.0, 43.0], []):
-        with pytest.raises(ValueError, match="wrong answer"):
-            version_of(question, wrong)

@@ -18,11 +18,15 @@ class Shop:
     def __init__(self) -> None:
         self.orders: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.done: list[str] = []
+        self.began: list[str] = []
         self.threads: set[str] = set()
         self.prepared = threading.Event()
         self.gate = threading.Event()
         self.gate.set()
-        self.decoder: Decoder[str] = Decoder(self.orders, self.take, self.prepare)
+        self.decoder: Decoder[str] = Decoder(self.orders, self.take, self.prepare, self.begin)
+
+    def begin(self) -> None:
+        self.began.append(threading.current_thread().name)
 
     def take(self, order: str) -> None:
         self.done.append(f"took {order}")
@@ -48,6 +52,7 @@ def test_an_order_that_comes_during_a_loan_is_taken_and_prepared(shop):
     shop.decoder.take_back()
     assert shop.done == ["took a", "prepared"]
     assert shop.threads == {"headway-decoder"}
+    assert shop.began == ["headway-decoder"]
 
 
 def test_with_a_batch_waiting_none_is_taken_from_the_queue(shop):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -149,3 +151,32 @@ def test_out_of_memory_ends_nobody_whatever_it_came_of() -> None:
     error.__cause__ = torch.cuda.OutOfMemoryError("CUDA out of memory")
     error.__cause__.__context__ = RuntimeError("CUDA error: unspecified launch failure")
     assert fault_of(error) is None
+
+
+CONVOLUTION = """
+import os, threading, torch
+from headway_worker.device import enter, set_threads
+
+def convolve():
+    enter(torch.device("cpu"))
+    before = len(os.listdir("/proc/self/task"))
+    torch.nn.functional.conv2d(torch.empty(8, 3, 64, 64), torch.empty(64, 3, 3, 3))  # the first operator
+    print(len(os.listdir("/proc/self/task")) - before)
+
+set_threads(1)
+thread = threading.Thread(target=convolve)
+thread.start()
+thread.join()
+"""
+
+
+def test_the_number_of_threads_holds_in_the_runners_thread_too() -> None:
+    """In a process of its own: the threads of a convolution, once there, stay."""
+    said = subprocess.run(
+        [sys.executable, "-c", CONVOLUTION],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"OMP_NUM_THREADS": "2"},  # what it takes otherwise, on a single core as well
+    )
+    assert (said.stdout, said.stderr) == ("0\n", "")

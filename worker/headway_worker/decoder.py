@@ -23,17 +23,20 @@ T = TypeVar("T")
 
 class Decoder(Generic[T]):
     """`take(order)` gets the order that came, and `prepare()` then prepares what there is to prepare, if
-    anything. None in the queue of orders only wakes whoever waits for one."""
+    anything; its thread begins with `begin()`. None in the queue of orders only wakes whoever waits for one.
+    """
 
     def __init__(
         self,
         orders: queue.SimpleQueue[T | None],
         take: Callable[[T], None],
         prepare: Callable[[], None],
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
         self._orders = orders
         self._take = take
         self._prepare = prepare
+        self._begin = begin
         self._loans: queue.SimpleQueue[bool | None] = queue.SimpleQueue()
         self._returned: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -60,6 +63,7 @@ class Decoder(Generic[T]):
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        self._begin()
         while (is_open := self._loans.get()) is not None:
             order = self._orders.get() if is_open else None
             if order is not None:

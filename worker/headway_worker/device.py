@@ -122,8 +122,15 @@ def set_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
+def take_threads() -> None:
+    """Make the number of threads hold in the calling thread too. OpenMP counts for each thread by itself, and
+    torch sees to that only in its own operators: a convolution by oneDNN would take all cores."""
+    torch.set_num_threads(torch.get_num_threads())
+
+
 def enter(device: torch.device) -> None:
-    """Make `device` the calling thread's own, so that a model's bare `.cuda()` means it."""
+    """Make `device` the calling thread's own, so that a model's bare `.cuda()` means it; and its threads."""
+    take_threads()
     if device.type == "cuda":
         torch.cuda.set_device(device)
 

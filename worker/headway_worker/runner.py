@@ -93,7 +93,9 @@ class Runner:
         self._stopped = False
         self._loaded: dict[tuple[str, str], Loaded] = {}
         self._pipeline: Pipeline[_Held, Load | Unload] = Pipeline(self._depth)
-        self._decoder: Decoder[Order] = Decoder(self._orders, self._take, self._prepare_ahead)
+        self._decoder: Decoder[Order] = Decoder(
+            self._orders, self._take, self._prepare_ahead, devices.take_threads
+        )
 
     def put(self, order: Order) -> None:
         """Add an order to those that wait; from any thread."""
