@@ -3,7 +3,9 @@
 Pure. Knows: that each version has a queue, counters and costs. Must not know: what any of them decides.
 
 A version that is unregistered is *retiring* until what it had accepted has its outcome: no request is
-accepted for it any more, and its copies stay for as long as somebody waits for them.
+accepted for it any more, and its copies stay for as long as somebody waits for them. If it comes back
+meanwhile, it is taken back as it was, or, if its `model.toml` has changed, *renewed*: its copies are of the
+old one.
 
 Invariant: `queues`, `stats` and `costs` have the same keys: the catalog's, and those that retire.
 """
@@ -24,6 +26,7 @@ from headway_broker.roster import Roster
 from headway_broker.stats import ModelStats
 
 NOTES_MAX = 100
+LIVE = ("loading", "ready")
 
 
 class Board:
@@ -41,25 +44,34 @@ class Board:
         self.retiring: set[Key] = set()
         self.copies: dict[Key, int] = {}  # how many each version shall have now
         self.scaling: dict[Key, str] = {}  # why so many
+        self.held: dict[Key, str] = {}  # versions that are not loaded for now, and why
         self.notes: deque[tuple[float, Note]] = deque(maxlen=NOTES_MAX)
         self.sync()
 
-    def sync(self) -> None:
-        """The catalog changed: versions that are new get their parts, those that are gone retire."""
+    def sync(self) -> list[Key]:
+        """The catalog changed: versions that are new get their parts, those that are gone retire. Returns
+        those that were renewed."""
+        renewed = []
         for spec in self.catalog:
             self.retiring.discard(spec.key)
             if spec.key not in self.queues:
                 self._add(spec)
+            elif self.queues[spec.key].spec != spec:
+                self.queues[spec.key].spec = spec
+                self.costs[spec.key] = Costs()
+                renewed.append(spec.key)
         self.retiring.update(key for key in self.queues if key not in self.catalog.specs)
+        return renewed
 
     def purge(self) -> list[Key]:
         """Take away what has retired: nothing waits for it, and no worker has it. Returns what that was."""
-        busy = {flight.key for worker in self.roster for flight in worker.batches.values()}
-        done = [k for k in self.retiring if not len(self.queues[k]) and k not in busy]
-        done = [key for key in done if not self.roster.hosts(key)]
+        done = [k for k in self.retiring if not len(self.queues[k]) and not self.roster.hosts(k)]
+        if done:
+            busy = self._in_batches()
+            done = [key for key in done if key not in busy]
         for key in done:
             self.retiring.discard(key)
-            for parts in (self.queues, self.stats, self.costs, self.copies, self.scaling):
+            for parts in (self.queues, self.stats, self.costs, self.copies, self.scaling, self.held):
                 parts.pop(key, None)
         return done
 
@@ -71,14 +83,21 @@ class Board:
         """How many copies are on their way."""
         return sum(copy.state == "loading" for _, copy in self.roster.hosts(key))
 
-    def is_awaited(self, key: Key) -> bool:
-        """Whether a retiring version still owes somebody an answer that it can give."""
-        if not self.ready(key) and not self.loading(key):
-            return False
-        queue = self.queues[key]
-        return bool(len(queue)) or any(
-            flight.key == key for worker in self.roster for flight in worker.batches.values()
-        )
+    def staying(self, key: Key, states: tuple[str, ...] = LIVE) -> int:
+        """How many copies are ready or on their way, in workers that stay."""
+        hosts = self.roster.hosts(key)
+        return sum(c.state in states and not (w.leaving or w.draining) for w, c in hosts)
+
+    def awaited(self) -> dict[Key, int]:
+        """The retiring versions that still owe somebody an answer, and how many copies that takes."""
+        if not self.retiring:
+            return {}
+        busy = self._in_batches()
+        owing = [key for key in self.retiring if len(self.queues[key]) or key in busy]
+        return {key: max(self.staying(key), int(len(self.queues[key]) > 0)) for key in owing}
+
+    def _in_batches(self) -> set[Key]:
+        return {flight.key for worker in self.roster for flight in worker.batches.values()}
 
     def _add(self, spec: ModelSpec) -> None:
         self.queues[spec.key] = Queue(spec)

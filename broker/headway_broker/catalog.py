@@ -50,7 +50,7 @@ class Catalog:
         self._found_broken = dict(broken or {})
         self._defaults: dict[str, str] = {}  # the latest good version, of a model with none the latest
         self._versions: dict[str, list[str]] = {}  # the good ones of each model, in their order
-        self._routes: dict[str, Route] = {}
+        self.routes: dict[str, Route] = {}  # of models with a good version
         self.moving: set[str] = set()  # models whose traffic is not where it was ordered to
         self._select()
 
@@ -61,7 +61,7 @@ class Catalog:
 
     def default(self, model: str) -> str | None:
         """The version that callers get (most of them) who name none; None for a model that is not there."""
-        route = self._routes.get(model)
+        route = self.routes.get(model)
         return route.heaviest if route else self._defaults.get(model)
 
     def resolve(self, model: str, version: str, sticky: str = "") -> Key:
@@ -69,7 +69,7 @@ class Catalog:
 
         Raises: UnknownModel; NotReady for a version whose `model.toml` is wrong.
         """
-        if not version and (route := self._routes.get(model)):
+        if not version and (route := self.routes.get(model)):
             return (model, route.choose(sticky))
         if model not in self._defaults:
             raise UnknownModel(f"there is no model {model!r}")
@@ -98,7 +98,7 @@ class Catalog:
 
     def serving(self, model: str) -> dict[str, float]:
         """The part of the traffic that each version has, 0 to 1."""
-        route = self._routes.get(model)
+        route = self.routes.get(model)
         return dict(route.shares) if route else {}
 
     def limits(self, key: Key) -> tuple[int, int]:
@@ -188,7 +188,7 @@ class Catalog:
     def move(self, model: str) -> None:
         """Its versions are ready: the traffic goes where it was ordered to."""
         weights = self.wanted(model)
-        self._routes[model] = Route(weights)
+        self.routes[model] = Route(weights)
         self.desired.of(model).serving = weights
         self.moving.discard(model)
 
@@ -215,21 +215,21 @@ class Catalog:
         self._versions = {}
         for model, version in sorted(self.specs, key=_order):
             self._versions.setdefault(model, []).append(version)
-        self._routes = {model: route for model, route in self._routes.items() if model in self._versions}
+        self.routes = {model: route for model, route in self.routes.items() if model in self._versions}
         for model in self._versions:
             self._reroute(model)
-        self.moving = {m for m, route in self._routes.items() if Route(self.wanted(m)).shares != route.shares}
+        self.moving = {m for m, route in self.routes.items() if Route(self.wanted(m)).shares != route.shares}
 
     def _reroute(self, model: str) -> None:
         """Traffic stays where it is as far as those versions are there; else it goes where it is wanted."""
         orders = self.desired.models.get(model)
         before = orders.serving if orders else {}
-        if model in self._routes:
-            before = self._routes[model].shares
+        if model in self.routes:
+            before = self.routes[model].shares
         # In the order of versions, whatever order they were kept in: a sticky key's stretch depends on it.
         left = {v: weight for v in self._versions[model] if (weight := before.get(v, 0.0)) > 0}
-        if model not in self._routes or left != before:
-            self._routes[model] = Route(left or self.wanted(model))
+        if model not in self.routes or left != before:
+            self.routes[model] = Route(left or self.wanted(model))
 
     def _is_registered(self, key: Key) -> bool:
         orders = self.desired.models.get(key[0])

@@ -54,6 +54,7 @@ class _Order(NamedTuple):
     id: int
     given: Arguments
     now: float
+    until: float
 
 
 class _OnRead(NamedTuple):
@@ -105,9 +106,9 @@ class Commands:
             if verb is None:
                 raise InvalidInput(f"{command.verb!r} is not a command; there are {', '.join(self._verbs)}")
             given = Arguments(command.verb, command.arguments)
-            timeout_ms = given.count("timeout_ms", WAIT_MS, 1 << 31) or 0
-            if look := verb(_Order(caller, command.id, given, now)):
-                self._settle(_Waiting(caller, command.id, now + timeout_ms / 1000, look), now)
+            until = now + (given.count("timeout_ms", WAIT_MS, 1 << 31) or 0) / 1000
+            if look := verb(_Order(caller, command.id, given, now, until)):
+                self._settle(_Waiting(caller, command.id, until, look), now)
         except HeadwayError as error:
             self._refuse(caller, command.id, error)
 
@@ -120,18 +121,20 @@ class Commands:
 
     def store_read(self, read: StoreRead, now: float) -> None:
         """The model store was read: take what is new, and go on with those that waited for it."""
-        self._now, self._is_reading = now, False
-        on_read, self._on_read = self._on_read, []
+        self._now = now
         changes = Changes([], [], [])
         if not read.error:
             changes = self._take(read, now)
+        if not read.asked:  # it may have begun before they asked
+            return
+        self._is_reading = False
+        on_read, self._on_read = self._on_read, []
         for each in on_read:
             try:
                 if read.error:
                     raise NotReady(read.error)
                 look = each.go_on(changes, read.broken)
-                waiting = _Waiting(each.order.caller, each.order.id, now + WAIT_MS / 1000, look)
-                self._settle(waiting, now)
+                self._settle(_Waiting(each.order.caller, each.order.id, each.order.until, look), now)
             except HeadwayError as error:
                 self._refuse(each.order.caller, each.order.id, error)
 
@@ -267,7 +270,10 @@ class Commands:
         self._steering.forget_failures(model, self._now)
         answer = {"model": model, "versions": versions}
         mine = [(model, v) for v in ([version] if version else versions)]
-        return lambda: answer if not wait or all(self._is_up(key, 1) for key in mine) else None
+        copies = self._board.copies
+        return lambda: (
+            answer if not wait or all(self._is_up(k, min(copies.get(k, 1), 1)) for k in mine) else None
+        )
 
     def _scaled(self, key: Key, answer: dict[str, Any], least: int, since: float) -> dict[str, Any] | None:
         ready = self._board.ready(key)
@@ -280,6 +286,8 @@ class Commands:
 
     def _moved(self, model: str, answer: dict[str, Any], wait: bool) -> dict[str, Any] | None:
         catalog = self._board.catalog
+        if model not in catalog.routes:
+            raise NotReady(f"model {model!r} has no version that could serve any more")
         serving = model not in catalog.moving
         if wait and not serving:
             for version in catalog.wanted(model):

@@ -51,6 +51,16 @@ class Demand:
             del self._marks[key]
             self._scaler.forget(key)
 
+    def bounds(self) -> Iterator[tuple[Key, int, str]]:
+        """Every version that has fewer or more copies than was ordered. What is learned by looking now and
+        then is left alone: orders come at any time."""
+        for key in self._board.catalog.specs:
+            (least, most), copies = self._board.catalog.limits(key), self._board.copies[key]
+            bound = min(max(copies, least), most)
+            if bound != copies:
+                reason = f"at least {least} are ordered" if copies < least else f"at most {most} are ordered"
+                yield key, bound, "as ordered" if least == most else reason
+
     def busy(self, worker: Worker) -> float:
         """The part of the time before the last look in which it had something to do."""
         return self._parts.get(worker.identity, 0.0)

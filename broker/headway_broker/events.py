@@ -42,12 +42,13 @@ class WorkerGone(NamedTuple):
 
 
 class StoreRead(NamedTuple):
-    """The model store was read, as `ReadStore` asked or of the router's own accord. `error`: why it could not
-    be."""
+    """The model store was read: since `ReadStore` asked for it (`asked`), or of the router's own accord.
+    `error`: why it could not be."""
 
     specs: list[ModelSpec]
     broken: dict[tuple[str, str], str]
     error: str = ""
+    asked: bool = True
 
 
 class Refused(NamedTuple):

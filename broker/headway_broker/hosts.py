@@ -9,7 +9,7 @@ The end of a worker's process is told here by its agent, which knows at once and
 from __future__ import annotations
 
 from headway.errors import InvalidInput
-from headway.messages import AgentJoin, AgentReport, Dismiss, StopWorker, Welcome
+from headway.messages import AgentJoin, AgentReport, Dismiss, Heartbeat, StopWorker, Welcome
 from headway_broker import offers
 from headway_broker.agents import Agent
 from headway_broker.board import Board
@@ -23,29 +23,43 @@ LOOK_S = 0.5
 
 
 class Hosts:
-    """One broker's. `outbox` is what it wants done."""
+    """One broker's. `outbox` is what it wants done; `patience_s`, how long a second agent may ask."""
 
-    def __init__(self, board: Board, steering: Steering) -> None:
+    def __init__(self, board: Board, steering: Steering, patience_s: float = 4.0) -> None:
         self.outbox: list[Action] = []
         self._board = board
         self._steering = steering
+        self._patience_s = patience_s
+        self._seconds: dict[bytes, float] = {}  # agents whose host has another, and since when they ask
         self._fleet = Fleet()
         self._look_at = 0.0
 
     def join(self, identity: bytes, about: AgentJoin, welcome: Welcome, now: float) -> None:
-        """An agent is there. One for a host: whoever comes second is sent away while the first is heard.
-        Raises: RemoteProtocolError for facts that are none."""
+        """An agent is there. One for a host: whoever comes second asks until the first is found gone (a
+        restarted agent is there before its dead one is missed, and would stop all workers if it were sent
+        away), or is sent away when that lives. Raises: RemoteProtocolError for facts that are none."""
         offers.offer_of(about.host, about.facts, {}, now)
         other = self._board.agents.of(about.host)
         if other and other.identity != identity:
-            reason = f"host {about.host} has an agent: {other.about.name}"
-            self.outbox.append(ToWorker(identity, Dismiss(reason, 1)))
+            self._ask(identity, other, welcome, now)
             return
+        self._seconds.pop(identity, None)
         if other is None:
             self.note("agent joined", agent=about.name, host=about.host, workers=len(about.workers))
         self._board.agents.join(identity, about, now)
         self._look_at = now
         self.outbox.append(ToWorker(identity, welcome))
+
+    def _ask(self, identity: bytes, other: Agent, welcome: Welcome, now: float) -> None:
+        """A second agent for a host: find out whether the first lives."""
+        since = self._seconds.setdefault(identity, now)
+        if since == now:
+            self.outbox.append(ToWorker(other.identity, Heartbeat(welcome.broker)))
+        elif now >= since + self._patience_s:
+            del self._seconds[identity]
+            reason = f"host {other.host} has an agent: {other.about.name}"
+            self.note("agent refused", host=other.host, reason=reason)
+            self.outbox.append(ToWorker(identity, Dismiss(reason, 1)))
 
     def report(self, agent: Agent, report: AgentReport, now: float) -> Worker | None:
         """One of its workers changed. Returns the worker on the roster whose process has ended."""
@@ -132,7 +146,9 @@ def _offer(agent: Agent) -> Offer:
 
 
 def _is_same(worker: Worker, agent: Agent, name: str, pid: int) -> bool:
-    return worker.name == name and worker.about.host == agent.host and pid in (0, worker.about.pid)
+    """Not without a pid: an agent says so of a worker that it could not start, since one with the name is
+    there already."""
+    return worker.name == name and worker.about.host == agent.host and worker.about.pid == pid
 
 
 def _words(message: object) -> dict[str, object]:

@@ -6,6 +6,7 @@ what is to be sent.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from headway.errors import (
@@ -26,6 +27,7 @@ from headway_broker.queues import OpenRequest
 from headway_broker.report import Report
 
 RETRY_AFTER_S = (0.1, 60.0)
+LOOK_S = 1.0
 
 
 class Intake:
@@ -39,6 +41,7 @@ class Intake:
         self._ledger = board.ledger
         self._report = report
         self._admission = Admission(board.queues, board.costs, board.roster)
+        self._look_at = -math.inf
 
     def accept(self, caller: bytes, request: Request, now: float) -> Key | None:
         """Queue a request, and return whose queue it is in; or refuse it, and return None. One that is open
@@ -78,6 +81,16 @@ class Intake:
         """Answer what was taken out of its queue because it would be late."""
         for request in hopeless:
             self._ledger.fail(request, self._bounded(self._admission.refusal(request, now)), now)
+
+    def look(self, now: float) -> None:
+        """Now and then: answer what waits for a version that nobody can serve any more, whatever became of
+        those who could."""
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_S
+        for key, queue in self._queues.items():
+            if len(queue) and not self._roster.crews(key):
+                self.give_up(key, now)
 
     def give_up(self, key: Key, now: float) -> None:
         """Answer what waits for a model that failed to load everywhere."""

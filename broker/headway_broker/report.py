@@ -43,8 +43,8 @@ class Report:
         hosts = self._roster.hosts(key)
         if not hosts and key in self._catalog.specs and not self._catalog.limits(key)[1]:
             return f"model {spec.name!r} wants no copies (copies = 0)"
-        if not hosts and key in self._board.retiring:
-            return f"version {spec.version} of model {spec.name!r} was unregistered"
+        if key in self._board.held and all(copy.state == "failed" for _, copy in hosts):
+            return f"model {spec.name!r}: {self._board.held[key]}"
         if any(copy.state != "failed" for _, copy in hosts) or not hosts:
             return ""
         if any(key not in w.copies and fits(spec, w.about.device) for w in self._roster):
@@ -68,7 +68,7 @@ class Report:
             "state": self._state(spec, ready),
             "wanted": self._board.copies[spec.key],
             "ready": ready,
-            "error": errors[-1] if errors else self.short.get(spec.key, ""),
+            "error": self._board.held.get(spec.key) or (errors or [self.short.get(spec.key, "")])[-1],
             "backend": spec.backend,
             "batch_size_max": spec.batch_size_max,
             "inputs": _tensors(spec.inputs) or facts.get("inputs", []),

@@ -75,14 +75,15 @@ class Roster:
         worker.note(Copy(*key, "loading", "", {}), now)
         self._changed(worker, key)
 
-    def set_copies(self, worker: Worker, reports: Iterable[Copy], now: float) -> None:
-        """The worker reported how its copies are; "gone" removes one."""
-        for report in reports:
-            if not worker.is_old(report):
-                worker.note(report, now)
-                self._note_host(worker, (report.model, report.version))
+    def set_copies(self, worker: Worker, reports: Iterable[Copy], now: float) -> list[Copy]:
+        """The worker reported how its copies are; "gone" removes one. Returns what was news."""
+        news = [report for report in reports if not worker.is_old(report)]
+        for report in news:
+            worker.note(report, now)
+            self._note_host(worker, (report.model, report.version))
         self._choose_crew(worker)
         self.watch(worker, -math.inf)
+        return news
 
     def let_go(self, worker: Worker, key: Key, now: float) -> None:
         """The worker was told to unload a copy."""

@@ -131,15 +131,15 @@ class Scheduler:
         self.queues, self.stats, self.costs = board.queues, board.stats, board.costs
         self.holds = board.holds
         self.report = Report(board)
-        self._steering = Steering(board)
-        self._hosts = Hosts(board, self._steering)
-        self._state = State(board, self.report, self._steering, self._hosts, about or About())
-        self._commands = Commands(board, self._steering, self._hosts, self._state, (about or About()).token)
+        about, self._times = about or About(), times or BrokerTimes()
+        self._steering = Steering(board, about.started)
+        self._hosts = Hosts(board, self._steering, self._times.silence_s + 1.0)
+        self._state = State(board, self.report, self._steering, self._hosts, about)
+        self._commands = Commands(board, self._steering, self._hosts, self._state, about.token)
         self._intake = Intake(board, self.report)
         self._dispatch = Dispatch(
             self.queues, self.stats, self.costs, self.roster, policy or FillOrDelay(), nonce
         )
-        self._times = times or BrokerTimes()
         self._nonce = nonce
         self._tick_at = -math.inf
         self._beat_at = -math.inf
@@ -339,6 +339,7 @@ class Scheduler:
         if worker is None:
             worker = Worker(identity, join, now)
             self.roster.add(worker)
+            self._steering.joined(worker)
             self._note("worker joined", worker, host=join.host, pid=join.pid, device=join.device)
         self._set_copies(worker, join.copies, now)
         self._outbox.append(ToWorker(identity, self._welcome))
@@ -349,8 +350,7 @@ class Scheduler:
 
     def _set_copies(self, worker: Worker, copies: list[Copy], now: float) -> None:
         """A worker said how its copies are."""
-        self.roster.set_copies(worker, copies, now)
-        for copy in copies:
+        for copy in self.roster.set_copies(worker, copies, now):
             key = (copy.model, copy.version)
             if key in self.costs and copy.state == "ready":
                 self.costs[key].learn(copy.facts.get("batch_us"))
@@ -397,12 +397,14 @@ class Scheduler:
             self._dispatch.free(worker)
         elif not worker.batches:
             self.roster.remove(worker)
+            self._steering.plan_is_old = True  # its memory is free
             self._outbox.append(
                 ToWorker(worker.identity, Dismiss("drained" if worker.draining else "you asked to leave", 1))
             )
 
     def _lose(self, worker: Worker, reason: str, now: float, final: bool = False, dead: bool = False) -> None:
         """Take the worker off the roster; its requests go back, each at most once more."""
+        held = self._steering.lost(worker, reason, dead, now)
         self.roster.remove(worker)
         self.holds.lose(worker.identity, worker.batches.values())
         if dead:
@@ -415,7 +417,8 @@ class Scheduler:
                     self._try_again(request, reason, now)
             self._dispatch.look_at(flight.key)
         worker.batches.clear()
-        self._steering.plan_is_old = True
+        for key in held:
+            self._intake.give_up(key, now)
 
     def _try_again(self, request: OpenRequest, reason: str, now: float) -> None:
         queue = self.queues[request.key]
@@ -449,6 +452,7 @@ class Scheduler:
             self.roster.leave(worker)
             self._release(worker)
         self._hosts.look(now)
+        self._intake.look(now)
         self._commands.look(now)
         self._beat(now)
         if now >= self._probe_at:  # a caller that died finds no route, and what it had queued is dropped

@@ -5,6 +5,7 @@ Pure. Knows: how to read the board. Must not know: how any of it changes, HTTP, 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ class About:
     state_dir: str = ""
     token: str = ""
     restored: str = ""
-    started: float = 0.0
+    started: float = -math.inf
     epoch_s: float = 0.0
 
 
@@ -70,7 +71,7 @@ class State:
             "host": about.host,
             "pid": about.pid,
             "version": about.version,
-            "uptime_s": round(now - about.started, 3),
+            "uptime_s": round(now - max(about.started, 0.0), 3),
             "model_store": about.model_store,
             "state_dir": about.state_dir,
             "callers": len(self._board.ledger.callers),

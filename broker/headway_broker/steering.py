@@ -6,9 +6,12 @@ Two rhythms. `replan` runs when something changed that copies depend on, once fo
 runs every LOOK_S: it scales, moves traffic to versions that have become ready, lets draining workers go whose
 copies are elsewhere, tries failed copies again, and forgets versions that have retired.
 
+A broker that was started anew knows no worker for a moment: for SETTLE_S it orders nothing, or the first that
+joins would be told to load what the others are about to bring.
+
 A copy that failed is not tried again in the same worker before RETRY_S, twice as long after each failure:
 what was wrong may be mended (a file, memory that another has left), and an operator who mends it need not
-come back.
+come back. A version whose load takes workers with it is held back (see `casualties`).
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from collections import Counter
 from headway.messages import Load, Unload
 from headway.models import ModelSpec
 from headway_broker.board import Board
+from headway_broker.casualties import RETRY_MOST_S, RETRY_S, Casualties
 from headway_broker.catalog import Key
 from headway_broker.demand import Demand
 from headway_broker.events import Action, Note, Save, ToWorker
@@ -26,16 +30,17 @@ from headway_broker.placement import Plan, Seat, Want, plan
 from headway_broker.workers import Worker
 
 LOOK_S = 1.0
-RETRY_S = 60.0
-RETRY_MOST_S = 600.0
+SETTLE_S = 1.0
+FAULT_S = 10.0  # a process that ends so soon after a copy failed in it ended of that
 DRAIN_S = 120.0  # a worker that is to go waits no longer for its copies to be ready elsewhere
 COLD_S = 60.0  # how long it is known when a version was loaded because somebody asked for it
 
 
 class Steering:
-    """One broker's. `outbox` is what it wants done; `needs`, what a copy takes, is in bytes."""
+    """One broker's. `outbox` is what it wants done; `needs`, what a copy takes, is in bytes. `started`: when
+    the broker was, -inf for long ago."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, started: float = -math.inf) -> None:
         self.board = board
         self.plan = Plan([], {})
         self.plan_is_old = False
@@ -45,8 +50,11 @@ class Steering:
         self.cold: dict[Key, float] = {}  # when a version that was asleep became ready; inf: not yet
         self.demand = Demand(board)
         self._failures: Counter[Key] = Counter()
+        self._casualties = Casualties()
         self._drains: dict[bytes, float] = {}  # until when each worker that is to go is waited for
         self._look_at = -math.inf
+        self._settle_at = started + SETTLE_S
+        self._is_settled = started == -math.inf
 
     # ---- at once ----
 
@@ -54,9 +62,13 @@ class Steering:
         """Order what is missing, and what is too much."""
         if not self.plan_is_old:
             return
+        self._hold(now)
         self.plan_is_old = False
-        self.plan = plan(self._wants(), [_seat(worker) for worker in self.board.roster], self.needs)
-        for order in self.plan.orders:
+        made = plan(self._wants(), [_seat(worker) for worker in self.board.roster], self.needs)
+        held = self.board.held
+        lacking = {key: count for key, count in made.lacking.items() if key not in held}
+        self.plan = Plan(made.orders, {**made.short, **held}, lacking)
+        for order in made.orders if self._is_settled else ():
             worker = self.board.roster.workers[order.worker]
             if order.spec is None:
                 self._unload(worker, order.key, now)
@@ -71,6 +83,7 @@ class Steering:
             self._failures[key] += 1
         elif state == "ready":
             del self._failures[key]
+            self._casualties.forget(key)
             if self.cold.get(key) == math.inf:
                 self.cold[key] = now
             need = facts.get("memory_bytes")
@@ -84,10 +97,29 @@ class Steering:
         self.cold[key] = math.inf
         self._wish(key, 1, "a request waits for it")
 
+    def joined(self, worker: Worker) -> None:
+        """A worker is on the roster. One that was lost, and lives, is still to go if it was."""
+        worker.draining = worker.identity in self._drains
+
+    def lost(self, worker: Worker, reason: str, dead: bool, now: float) -> list[Key]:
+        """A worker was lost. Returns the versions that are held back because of it."""
+        self.plan_is_old = True
+        blamed = [] if worker.batches else [key for key, c in worker.copies.items() if c.state == "loading"]
+        if not blamed and dead:
+            failed = [(copy.since, key) for key, copy in worker.copies.items() if copy.state == "failed"]
+            blamed = [key for since, key in sorted(failed)[-1:] if now < since + FAULT_S]
+        held = [key for key in blamed[:1] if self._casualties.lost(key, worker.name, reason, now)]
+        for key in held:
+            self.note("version held back", model=key[0], version=key[1], worker=worker.name, reason=reason)
+        self._hold(now)
+        return held
+
     def changed(self, now: float) -> None:
         """The catalog or its orders changed: copies, traffic and the state file follow."""
-        self.board.sync()
-        self._scale(now)
+        for key in self.board.sync():
+            self._renew(key, now)
+        for key, copies, reason in self.demand.bounds():
+            self._wish(key, copies, reason)
         self._move()
         self.plan_is_old = True
         self.save()
@@ -108,6 +140,10 @@ class Steering:
         for worker, key in self._failed():
             if key[0] == model:
                 self._unload(worker, key, now)
+        for key in self.board.queues:
+            if key[0] == model:
+                self._casualties.forget(key)
+        self._hold(now)
         self.plan_is_old = True
 
     def note(self, event: str, **facts: object) -> None:
@@ -117,14 +153,17 @@ class Steering:
 
     def look(self, now: float) -> list[Worker]:
         """Returns the workers that may leave now."""
+        if not self._is_settled and now >= self._settle_at:
+            self._is_settled = self.plan_is_old = True
         if now < self._look_at:
             return []
         self._look_at = now + LOOK_S
         self._scale(now)
         self._move()
         self._retry(now)
+        self._hold(now)
         self._forget(now)
-        return [worker for worker in self._draining() if self._may_go(worker, now)]
+        return [worker for worker in self._draining(now) if self._may_go(worker, now)]
 
     def _scale(self, now: float) -> None:
         for key, copies, reason in self.demand.wishes(now):
@@ -133,13 +172,13 @@ class Steering:
     def _wish(self, key: Key, copies: int, reason: str) -> None:
         before = self.board.copies.get(key)
         self.board.scaling[key] = reason
+        if copies or not self.board.catalog.limits(key)[1]:
+            self.asleep.discard(key)
+        else:
+            self.asleep.add(key)
         if copies == before:
             return
         self.board.copies[key] = copies
-        if copies:
-            self.asleep.discard(key)
-        elif self.board.catalog.limits(key)[1]:
-            self.asleep.add(key)
         self.plan_is_old = True
         self.note("scaled", model=key[0], version=key[1], copies=copies, before=before, reason=reason)
 
@@ -155,7 +194,22 @@ class Steering:
                 self.save()
 
     def _is_warm(self, key: Key) -> bool:
-        return self.board.ready(key) > 0 and not self.board.loading(key)
+        hosts = [(copy.state, host.leaving) for host, copy in self.board.roster.hosts(key)]
+        return ("ready", False) in hosts and not any(state == "loading" for state, _ in hosts)
+
+    def _renew(self, key: Key, now: float) -> None:
+        """What is loaded of it is of a `model.toml` that is not there any more."""
+        for worker, _ in self.board.roster.hosts(key):
+            self._unload(worker, key, now)
+        self.needs.pop(key, None)
+        self._casualties.forget(key)
+        self.note("version is loaded anew", model=key[0], version=key[1], reason="its model.toml has changed")
+
+    def _hold(self, now: float) -> None:
+        """Whom to hold back."""
+        held = self._casualties.held(now)
+        self.plan_is_old = self.plan_is_old or held.keys() != self.board.held.keys()
+        self.board.held = held
 
     def _retry(self, now: float) -> None:
         for worker, key in self._failed():
@@ -166,13 +220,14 @@ class Steering:
                 self.note("copy is tried again", worker=worker.name, model=key[0], version=key[1])
 
     def _forget(self, now: float) -> None:
-        for key in self.board.retiring:  # nobody waits for it any more: its copies may go
-            self.plan_is_old = self.plan_is_old or not self.board.is_awaited(key)
+        if self.board.retiring:  # nobody may wait any more: copies may go
+            self.plan_is_old = True
         for key in self.board.purge():
             self.note("version is gone", model=key[0], version=key[1])
             self._failures.pop(key, None)
             self.needs.pop(key, None)
             self.asleep.discard(key)
+            self._casualties.forget(key)
         self.cold = {
             key: since for key, since in self.cold.items() if since == math.inf or now < since + COLD_S
         }
@@ -185,7 +240,8 @@ class Steering:
         return not self.plan_is_old and all(self._is_covered(key, worker) for key in ready)
 
     def _is_covered(self, key: Key, worker: Worker) -> bool:
-        others = [copy.state for host, copy in self.board.roster.hosts(key) if not host.draining]
+        hosts = self.board.roster.hosts(key)
+        others = [copy.state for host, copy in hosts if not (host.draining or host.leaving)]
         if "loading" in others:
             return False
         return others.count("ready") >= self.board.copies.get(key, 0) or key in self.plan.short
@@ -195,27 +251,34 @@ class Steering:
     def _wants(self) -> list[Want]:
         catalog, board = self.board.catalog, self.board
         wants = [Want(spec, self._copies(spec.key), self.need(spec)) for spec in catalog]
-        for key in board.retiring:
-            if board.is_awaited(key):
-                spec = board.queues[key].spec
-                wants.append(Want(spec, board.ready(key) + board.loading(key), self.need(spec)))
+        for key, copies in board.awaited().items():
+            spec = board.queues[key].spec
+            wants.append(Want(spec, self._safe(key, copies), self.need(spec)))
         return wants
 
     def _copies(self, key: Key) -> int:
         """A version that is to get traffic needs a copy to show that it is ready, whatever its load."""
         copies, catalog = self.board.copies[key], self.board.catalog
         if not copies and key[0] in catalog.moving and key[1] in catalog.wanted(key[0]):
-            return min(1, catalog.limits(key)[1])
+            copies = min(1, catalog.limits(key)[1])
+        return self._safe(key, copies)
+
+    def _safe(self, key: Key, copies: int) -> int:
+        """As many of the copies as may be tried now."""
+        if key in self.board.held:
+            return min(copies, self.board.staying(key))
+        if self._casualties.is_suspect(key):
+            return min(copies, self.board.staying(key, ("ready",)) + 1)
         return copies
 
     def need(self, spec: ModelSpec) -> int:
         """The memory a copy takes: as declared, else as measured, else 0."""
         return spec.memory_mb << 20 or self.needs.get(spec.key, 0)
 
-    def _draining(self) -> list[Worker]:
-        roster = self.board.roster
-        self._drains = {who: until for who, until in self._drains.items() if who in roster.workers}
-        return [roster.workers[who] for who in self._drains if not roster.workers[who].leaving]
+    def _draining(self, now: float) -> list[Worker]:
+        self._drains = {who: t for who, t in self._drains.items() if now < t or self.board.roster.get(who)}
+        there = [worker for who in self._drains if (worker := self.board.roster.get(who))]
+        return [worker for worker in there if not worker.leaving]
 
     def _failed(self) -> list[tuple[Worker, Key]]:
         if not self._failures:

@@ -65,7 +65,7 @@ class StoreReader:
             before, seen = seen, signature(self._store) if self._watch_s else None
             if asked or (seen == before and seen != taken):
                 taken = seen
-                self._tell(self._look())
+                self._tell(self._look()._replace(asked=asked))
 
     def _look(self) -> StoreRead:
         try:

@@ -15,7 +15,7 @@ A batch that it held when it left the roster is run to its end all the same. Its
 that the worker touches the batch's shared memory no more: so it is sent, empty, to the broker that gave it.
 
 Invariants: every batch is answered once, in the order in which they came (`open` holds those that are
-not); a copy is in `copies` from its order to load until it is gone. One that shall go is not said in a `Join`.
+not); a copy is in `copies` from its order to load until it is gone; one that shall go is in no `Join`.
 """
 
 from __future__ import annotations

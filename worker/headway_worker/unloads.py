@@ -3,10 +3,10 @@
 Pure. Knows: what was ordered, and that reports come in the order of the orders. Must not know: the broker,
 what a copy is.
 
-A broker counts a copy as gone from its order on, and drops what is still reported of it until "gone". A broker
-that was started meanwhile, or that lost this worker and has it back, knows of no such order: to it the copy
-must not be offered, and what it still reports must not be said, or it would be taken for the copy that is
-loaded next.
+A broker counts a copy as gone from its order on, and drops what is still reported of it until "gone". A
+broker that was started meanwhile, or that lost this worker and has it back, knows of no such order: to it
+the copy must not be offered, and what it still reports must not be said, or it would be taken for the copy
+that is loaded next.
 """
 
 from __future__ import annotations
