@@ -274,6 +274,8 @@ def show(found: Found) -> str:
     ]
     ratio_head = ["ten workers / two", *head[1:]]
     ratio_rows = [[way, *_ratios(found, way, LOAD_KEYS)] for way in WAYS]
+    for row in ratio_rows[1:]:
+        row[1] = ""
     server_head = [
         "",
         "processes",
@@ -302,7 +304,8 @@ def _of(found: Found, way: str, title: str, key: str) -> list[float]:
 def _row(found: Found, way: str, title: str) -> list[str]:
     bad = sum(run[way]["errors"] for run in found[title])
     row = [spread(_of(found, way, title, key)) for key in LOAD_KEYS]
-    return [row[0] + f" ({bad} failed)" * bool(bad), *row[1:]]
+    rate = row[0] if way == "closed" else ""  # what was asked, in an open loop
+    return [(rate + f" ({bad} failed)" * bool(bad)).strip(), *row[1:]]
 
 
 def _ratios(found: Found, way: str, keys: tuple[str, ...]) -> list[str]:
