@@ -93,7 +93,7 @@ class Board:
         if not self.retiring:
             return {}
         busy = self._in_batches()
-        owing = [key for key in self.retiring if len(self.queues[key]) or key in busy]
+        owing = [key for key in sorted(self.retiring) if len(self.queues[key]) or key in busy]
         return {key: max(self.staying(key), int(len(self.queues[key]) > 0)) for key in owing}
 
     def _in_batches(self) -> set[Key]:

@@ -77,7 +77,7 @@ class Roster:
 
     def set_copies(self, worker: Worker, reports: Iterable[Copy], now: float) -> list[Copy]:
         """The worker reported how its copies are; "gone" removes one. Returns what was news."""
-        news = [report for report in reports if not worker.is_old(report)]
+        news = [report for report in reports if not worker.is_old(report, now)]
         for report in news:
             worker.note(report, now)
             self._note_host(worker, (report.model, report.version))
