@@ -314,7 +314,7 @@ class Scheduler:
     def _is_twin(self, identity: bytes, join: Join, now: float) -> bool:
         """Whether another worker has the name. A restarted one asks until the dead one before it is found
         gone; one whose twin lives is sent away."""
-        other = next((w for w in self.roster if w.name == join.name and w.identity != identity), None)
+        other = next((w for w in self.roster.named(join.name) if w.identity != identity), None)
         if other is None:
             self._twins.pop(identity, None)
             return False

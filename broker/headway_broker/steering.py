@@ -310,7 +310,8 @@ def _seat(worker: Worker) -> Seat:
         about.host,
         about.device,
         str(facts.get("device_id") or about.device),
-        dict.fromkeys(worker.unloading, "unloading") | {key: c.state for key, c in worker.copies.items()},
+        dict.fromkeys(worker.unloading, "unloading")
+        | {key: c.report.state for key, c in worker.copies.items()},
         _bytes(facts.get("memory_bytes")),
         _bytes(facts.get("device_memory_bytes")),
         worker.draining or worker.leaving,

@@ -18,7 +18,7 @@ from headway_broker.scheduler import BrokerTimes
 from tests.sim.operators import AgentNode, OperatorNode, drain_someone
 from tests.sim.world import Nature, WorkerNode, World
 
-SEEDS = range(100)
+SEEDS = range(50)
 LOAD_S = 4.0
 CALM_S = 30.0  # in which all becomes as it should be; a lost worker is missed after silence_s
 QUIET_S = 8.0  # in which nothing is ordered any more
@@ -98,7 +98,8 @@ class Operated:
             if key not in board.held and key not in self.world.broken:
                 wanted = broker._steering._copies(key)
                 assert board.ready(key) == min(wanted, len(living)), f"{key}: {board.ready(key)} of {wanted}"
-        hopeless = {key[0] for key in {*board.held, *self.world.broken}}
+        none = {key for key in broker.catalog.specs if not broker.catalog.limits(key)[1] or not living}
+        hopeless = {key[0] for key in {*board.held, *self.world.broken, *none}}
         assert broker.catalog.moving <= hopeless, f"traffic stays: {broker.catalog.moving}"
         for worker in self.world.workers:
             if worker.alive and not worker.hung:
@@ -196,7 +197,8 @@ def make_faults(made: Operated) -> None:
             fault(rng.choice(world.workers))
 
     for _ in range(rng.choice((0, 0, 2, 6))):
-        world.plan(rng.uniform(0, LOAD_S), lambda fault=rng.choice(faults): somebody(fault))
+        fault = rng.choice(faults)
+        world.plan(rng.uniform(0, LOAD_S), lambda fault=fault: somebody(fault))
     for _ in range(rng.choice((0, 0, 1, 2))):
         world.plan(rng.uniform(0, LOAD_S), lambda: world.crash(world.broker))
     for agent in made.agents:
@@ -212,3 +214,137 @@ def test_whatever_is_ordered_and_dies_requests_have_one_outcome_and_all_becomes_
     make_faults(made)
     made.world.start()
     made.settle(LOAD_S + max(TIMEOUTS_S) + 6.0)
+
+
+def calm(workers: int = 3, copies: int = 2, **keys: Any) -> Operated:
+    made = Operated(1, [spec("m", copies=copies, **keys)])
+    made.world.add_workers(workers)
+    made.world.add_callers(2)
+    return made
+
+
+def ask_steadily(made: Operated, rate: float, until: float, version: str = "") -> None:
+    """From second 3 on, when everything is loaded."""
+    for id in range(1, int((until - 3.0) * rate)):
+        caller = made.world.callers[id % 2]
+        ask = (id, "m", 10.0, b"request %d" % id, 0, version)
+        made.world.plan(3.0 + id / rate, lambda caller=caller, ask=ask: caller.ask(*ask))
+
+
+def no_request_failed(made: Operated, count: int) -> None:
+    made.settle(made.world.planned + 15.0)
+    assert len(made.world.judge.outcomes) == count
+    assert not made.world.judge.errors
+
+
+def versions_served(made: Operated) -> set[str]:
+    """Those that have answered a request without an error."""
+    return {key[1] for key, stats in made.broker.stats.items() if stats.outcomes["ok"]}
+
+
+def test_a_rolling_deploy_with_split_rollback_scaling_and_restarts_fails_no_request() -> None:
+    made = calm(batch_size_max=8)
+    operator, world = made.operator, made.world
+    ask_steadily(made, 100, until=23.0)
+    world.plan(4.0, lambda: made.deploy("m", "2"))
+    operator.later(3.5, "default", model="m", version="1")
+    operator.later(4.1, "rescan")
+    operator.later(6.0, "split", model="m", weights={"1": 9, "2": 1}, wait=1)
+    operator.later(8.0, "default", model="m", version="2", wait=1)
+    operator.later(10.0, "default", model="m", version="1", wait=1)
+    operator.later(11.0, "scale", model="m", version="1", min=3, wait=1)
+    operator.later(13.0, "scale", model="m", version="1", min=1, wait=1)
+    world.plan(15.0, lambda: world.crash(world.broker))
+    operator.later(18.0, "default", model="m", version="2", wait=1)
+    operator.later(20.0, "unregister", model="m", version="1")
+    world.start()
+    no_request_failed(made, 1999)
+    assert all("error" not in given.answer for given in operator.given.values() if given.answer)
+    assert versions_served(made) == {"2"}
+
+
+def test_draining_every_worker_in_turn_fails_no_request() -> None:
+    made = calm(batch_size_max=8)
+    ask_steadily(made, 100, until=15.0)
+    for number in range(3):
+        made.operator.later(4.0 + 3 * number, "drain", worker=f"w{number}", wait=1)
+    made.world.start()
+    no_request_failed(made, 1199)
+    assert {worker.life for worker in made.world.workers} == {2}
+
+
+def test_an_agent_that_is_killed_and_comes_back_at_once_keeps_its_workers() -> None:
+    made = Operated(1, [spec("m", copies=2, batch_size_max=8)], Nature(restart_s=(0.02, 0.05)))
+    agent = made.add_agent("a", 3, 3)
+    made.world.add_callers(2)
+    ask_steadily(made, 100, until=12.0)
+    for at in (4.0, 5.0, 6.0):
+        made.world.plan(at, lambda: made.world.crash(agent))
+    made.world.start()
+    no_request_failed(made, 899)
+    assert agent.life == 4
+    assert {worker.life for worker in made.world.workers} == {1}, "no worker was stopped for it"
+
+
+def test_workers_that_end_are_started_again_by_their_agent_and_the_broker_knows_at_once() -> None:
+    made = Operated(1, [spec("m", copies=2, batch_size_max=8)])
+    made.add_agent("a", 3, 3)
+    made.world.add_callers(2)
+    ask_steadily(made, 100, until=12.0)
+    for number in (1, 2, 3):
+        name = f"a-w{number}"
+        killed = lambda name=name: made.world.crash(next(w for w in made.world.workers if w.name == name))  # noqa: E731
+        made.world.plan(3.0 + 2 * number, killed)
+    made.world.start()
+    no_request_failed(made, 899)
+    lost = [note.facts for _, note in made.broker.board.notes if note.event == "worker lost"]
+    assert all("was killed by SIGKILL" in facts["reason"] for facts in lost) or len(lost) == 0
+
+
+def test_after_a_restart_of_the_broker_nothing_is_loaded_that_a_worker_brings() -> None:
+    specs = [spec(f"m{i}", copies=1) for i in range(6)]
+    made = Operated(1, specs)
+    made.world.add_workers(6)
+    made.world.start()
+    made.world.clock.run(10.0)
+    made.world.crash(made.world.broker)
+    made.world.clock.run(20.0)
+    made.check_calm()
+    assert made.world.broker.life == 2 and not made.world.broker.orders
+
+
+def test_a_version_whose_load_kills_workers_takes_two_of_them_and_then_one_a_minute_at_most() -> None:
+    made = calm(workers=6, copies=1)
+    world = made.world
+    world.deadly.add(("m", "2"))
+    ask_steadily(made, 20, until=100.0)
+    made.operator.later(3.5, "default", model="m", version="1")
+    world.plan(4.0, lambda: made.deploy("m", "2"))
+    made.operator.later(4.1, "rescan")
+    made.operator.later(5.0, "default", model="m", version="2", wait=1)
+    world.plan(20.0, lambda: world.callers[0].ask(99_999, "m", 5.0, b"request 99999", 0, "2"))
+    world.start()
+    world.clock.run(RETRY_S)
+    assert sum(worker.life - 1 for worker in world.workers) == LOST_MAX
+    [second] = [m for m in made.broker._state.models() if m["version"] == "2"]
+    assert second["state"] == "failed" and "2 workers were lost while they loaded it" in second["error"]
+    [waited] = [given.answer for given in made.operator.given.values() if given.arguments.get("wait")]
+    assert waited and "2 workers were lost" in waited["error"]
+    assert world.judge.errors == {"NotReady": 1}
+    world.settle_down(120.0)
+    assert sum(worker.life - 1 for worker in world.workers) == LOST_MAX + 1, "it was tried again, once"
+    world.deadly.clear()
+    made.operator.order("register", path="m/2", wait=1)
+    made.world.clock.run(world.now + 5.0)
+    assert made.broker.board.ready(("m", "2")) == 1
+    assert made.broker.catalog.serving("m") == {"2": 1.0}
+
+
+def test_scaled_to_none_the_first_request_waits_for_the_load() -> None:
+    made = calm(copies=1)
+    made.operator.later(3.0, "scale", model="m", min=0, max=2)
+    made.world.plan(310.0, lambda: made.world.callers[0].ask(1, "m", 5.0, b"request 1"))
+    made.world.start()
+    made.world.clock.run(309.0)
+    assert made.broker.board.copies[("m", "1")] == 0 and not made.broker.board.ready(("m", "1"))
+    no_request_failed(made, 1)

@@ -35,7 +35,6 @@ from headway_broker.events import (
     CallerGone,
     FromCaller,
     FromWorker,
-    Note,
     ReadStore,
     Save,
     StoreRead,
