@@ -38,7 +38,7 @@ def pure_files() -> set[Path]:
     files = {ROOT / "tests" / FOLDERS[package] / f"test_{name}.py" for package, name in named}
     return files | {
         ROOT / "tests" / "sim" / f"test_{name}.py"
-        for name in ("fleet_sim", "placement_sim", "simulation", "yard")
+        for name in ("fleet_sim", "operations", "placement_sim", "simulation", "yard")
     }
 
 

@@ -77,11 +77,11 @@ class Board:
 
     def ready(self, key: Key) -> int:
         """How many copies can serve."""
-        return sum(copy.state == "ready" for _, copy in self.roster.hosts(key))
+        return self.roster.count(key, "ready")
 
     def loading(self, key: Key) -> int:
         """How many copies are on their way."""
-        return sum(copy.state == "loading" for _, copy in self.roster.hosts(key))
+        return self.roster.count(key, "loading")
 
     def staying(self, key: Key, states: tuple[str, ...] = LIVE) -> int:
         """How many copies are ready or on their way, in workers that stay."""
@@ -93,7 +93,7 @@ class Board:
         if not self.retiring:
             return {}
         busy = self._in_batches()
-        owing = [key for key in self.retiring if len(self.queues[key]) or key in busy]
+        owing = [key for key in sorted(self.retiring) if len(self.queues[key]) or key in busy]
         return {key: max(self.staying(key), int(len(self.queues[key]) > 0)) for key in owing}
 
     def _in_batches(self) -> set[Key]:

@@ -67,7 +67,7 @@ class Demand:
 
     def _load(self, key: Key, busy: dict[bytes, float], now: float) -> Load:
         queue, board = self._board.queues[key], self._board
-        hosts = [worker.identity for worker, copy in board.roster.hosts(key) if copy.state == "ready"]
+        hosts = board.roster.serving(key)
         mark, seen = self._marks.get(key), self._mark(key, now)
         self._marks[key] = seen
         passed_s = now - mark.at if mark else 0.0

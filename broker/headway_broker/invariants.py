@@ -22,6 +22,7 @@ def check(ledger: Ledger, queues: Mapping[Key, Queue], roster: Roster) -> None:
         _check_queue(queue)
     for worker in roster:
         _check_worker(worker, roster)
+    _check_copies(roster)
     _check_places(ledger, queues, roster)
 
 
@@ -56,6 +57,18 @@ def _check_worker(worker: Worker, roster: Roster) -> None:
     loading = sum(copy.state == "loading" for copy in worker.copies.values())
     assert worker.copies_loading == loading, "copies that load are miscounted"
     _check_crew(worker, state, roster)
+
+
+def _check_copies(roster: Roster) -> None:
+    counts = Counter((key, copy.state) for worker in roster for key, copy in worker.copies.items())
+    for key in {key for key, _ in counts}:
+        for state in ("loading", "ready", "failed"):
+            assert roster.count(key, state) == counts[key, state], f"copies of {key} are miscounted"
+        hosts = {worker.identity for worker in roster if key in worker.copies}
+        assert {worker.identity for worker, _ in roster.hosts(key)} == hosts, f"hosts of {key} are wrong"
+    for worker in roster:
+        assert worker in roster.named(worker.name), "a worker is not found by its name"
+        assert all(count > 0 for count in worker.unloading.values()), "an end is awaited that came"
 
 
 def _check_crew(worker: Worker, state: str, roster: Roster) -> None:

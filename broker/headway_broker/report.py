@@ -118,7 +118,7 @@ class Report:
 
     def model_stats(self, key: Key) -> dict[str, Any]:
         queue = self._queues[key]
-        ready = sum(copy.state == "ready" for _, copy in self._roster.hosts(key))
+        ready = self._roster.count(key, "ready")
         waits = {"queue": len(queue), "queue_bytes": queue.bytes, "ready": ready}
         learned = {"batch_us": self._board.costs[key].facts()}
         return {"name": key[0], "version": key[1], **waits, **learned, **self._ledger.stats[key].facts()}

@@ -15,6 +15,7 @@ its ready copies; a crew has a worker; every worker is watched.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from headway.messages import Copy
@@ -30,6 +31,8 @@ class Roster:
     def __init__(self) -> None:
         self.workers: dict[bytes, Worker] = {}
         self._hosts: dict[Key, dict[bytes, Worker]] = {}
+        self._counts: Counter[tuple[Key, str]] = Counter()  # of copies, by their state
+        self._names: dict[str, dict[bytes, Worker]] = {}
         self._crews: dict[frozenset[Key], Crew] = {}
         self._crews_for: dict[Key, dict[Crew, None]] = {}
         self._crew_of: dict[bytes, Crew] = {}
@@ -60,26 +63,44 @@ class Roster:
         """Every worker with a copy of `key`, in whatever state."""
         return [(worker, worker.copies[key]) for worker in self._hosts.get(key, {}).values()]
 
+    def count(self, key: Key, state: str) -> int:
+        """How many workers have a copy of `key` in that state."""
+        return self._counts[key, state]
+
+    def serving(self, key: Key) -> list[bytes]:
+        """The workers with a ready copy of `key`. PERF: asked for every version once a second."""
+        hosts = self._hosts.get(key)
+        return [who for who, w in hosts.items() if w.copies[key].report.state == "ready"] if hosts else []
+
+    def named(self, name: str) -> Iterable[Worker]:
+        """The workers that say they are called so."""
+        return self._names.get(name, {}).values()
+
     def add(self, worker: Worker) -> None:
         self.workers[worker.identity] = worker
+        self._names.setdefault(worker.name, {})[worker.identity] = worker
         self.watch(worker, -math.inf)
 
     def remove(self, worker: Worker) -> None:
         if self.workers.pop(worker.identity, None):
             self._leave_crew(worker)
-            for key in worker.copies:
+            for key, copy in worker.copies.items():
+                self._counts[key, copy.state] -= 1
                 self._forget_host(worker, key)
+            del self._names[worker.name][worker.identity]
+            if not self._names[worker.name]:
+                del self._names[worker.name]
 
     def load(self, worker: Worker, key: Key, now: float) -> None:
         """The worker was told to load a copy."""
-        worker.note(Copy(*key, "loading", "", {}), now)
+        self._note(worker, Copy(*key, "loading", "", {}), now)
         self._changed(worker, key)
 
     def set_copies(self, worker: Worker, reports: Iterable[Copy], now: float) -> list[Copy]:
         """The worker reported how its copies are; "gone" removes one. Returns what was news."""
-        news = [report for report in reports if not worker.is_old(report)]
+        news = [report for report in reports if not worker.is_old(report, now)]
         for report in news:
-            worker.note(report, now)
+            self._note(worker, report, now)
             self._note_host(worker, (report.model, report.version))
         self._choose_crew(worker)
         self.watch(worker, -math.inf)
@@ -87,6 +108,7 @@ class Roster:
 
     def let_go(self, worker: Worker, key: Key, now: float) -> None:
         """The worker was told to unload a copy."""
+        self._count(worker, key, -1)
         worker.let_go(key, now)
         self._changed(worker, key)
 
@@ -128,6 +150,16 @@ class Roster:
         self._choose_crew(worker)
         self.watch(worker, -math.inf)
 
+    def _note(self, worker: Worker, report: Copy, now: float) -> None:
+        key = (report.model, report.version)
+        self._count(worker, key, -1)
+        worker.note(report, now)
+        self._count(worker, key, 1)
+
+    def _count(self, worker: Worker, key: Key, sign: int) -> None:
+        if copy := worker.copies.get(key):
+            self._counts[key, copy.report.state] += sign
+
     def _note_host(self, worker: Worker, key: Key) -> None:
         if key in worker.copies:
             self._hosts.setdefault(key, {})[worker.identity] = worker
@@ -139,6 +171,8 @@ class Roster:
             hosts.pop(worker.identity, None)
             if not hosts:
                 del self._hosts[key]
+                for state in ("loading", "ready", "failed"):
+                    self._counts.pop((key, state), None)
 
     def _place(self, worker: Worker) -> None:
         self.watch(worker, worker.batches_due)

@@ -314,7 +314,7 @@ class Scheduler:
     def _is_twin(self, identity: bytes, join: Join, now: float) -> bool:
         """Whether another worker has the name. A restarted one asks until the dead one before it is found
         gone; one whose twin lives is sent away."""
-        other = next((w for w in self.roster if w.name == join.name and w.identity != identity), None)
+        other = next((w for w in self.roster.named(join.name) if w.identity != identity), None)
         if other is None:
             self._twins.pop(identity, None)
             return False
@@ -438,6 +438,10 @@ class Scheduler:
         if self._steering.plan_is_old:
             self._steering.replan(now)
             self.report.short = self._steering.plan.short
+        if self._steering.changed_workers:
+            changed, self._steering.changed_workers = self._steering.changed_workers, {}
+            for worker in filter(None, map(self.roster.get, changed)):
+                self._dispatch.look_for(worker)
 
     # ---- time ----
 
@@ -492,10 +496,10 @@ class Scheduler:
         """Until when the worker is waited for, why no longer, and whether it must end then."""
         if first := worker.first:
             return first.lease_until, f"batch not done in {first.lease_s:g} s", True
-        if worker.loading:
-            since = max(copy.since for copy in worker.copies.values())  # it loads one after the other
-            timeout_s = self._times.load_timeout_s
-            return since + timeout_s, f"model not loaded in {timeout_s:g} s", True
+        if worker.loading or worker.unloading:  # it does one after the other
+            since = max([worker.unloading_since, *(copy.since for copy in worker.copies.values())])
+            timeout_s, what = self._times.load_timeout_s, "loaded" if worker.loading else "unloaded"
+            return since + timeout_s, f"model not {what} in {timeout_s:g} s", True
         return worker.heard + self._times.silence_s, f"silent for {self._times.silence_s:g} s", False
 
     def _expire(self, flight: Flight, now: float) -> None:

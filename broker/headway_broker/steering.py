@@ -45,11 +45,15 @@ class Steering:
         self.plan = Plan([], {})
         self.plan_is_old = False
         self.outbox: list[Action] = []
+        self.changed_workers: dict[
+            bytes, None
+        ] = {}  # they belong to another crew, where nothing has a turn yet
         self.needs: dict[Key, int] = {}
         self.asleep: set[Key] = set()  # no copy is wanted, but one may be
         self.cold: dict[Key, float] = {}  # when a version that was asleep became ready; inf: not yet
         self.demand = Demand(board)
         self._failures: Counter[Key] = Counter()
+        self._awaited: dict[Key, int] = {}  # see `Board.awaited`
         self._casualties = Casualties()
         self._drains: dict[bytes, float] = {}  # until when each worker that is to go is waited for
         self._look_at = -math.inf
@@ -64,6 +68,7 @@ class Steering:
             return
         self._hold(now)
         self.plan_is_old = False
+        self._awaited = self.board.awaited()
         made = plan(self._wants(), [_seat(worker) for worker in self.board.roster], self.needs)
         held = self.board.held
         lacking = {key: count for key, count in made.lacking.items() if key not in held}
@@ -220,7 +225,7 @@ class Steering:
                 self.note("copy is tried again", worker=worker.name, model=key[0], version=key[1])
 
     def _forget(self, now: float) -> None:
-        if self.board.retiring:  # nobody may wait any more: copies may go
+        if self.board.awaited() != self._awaited:  # nobody waits any more: copies may go
             self.plan_is_old = True
         for key in self.board.purge():
             self.note("version is gone", model=key[0], version=key[1])
@@ -244,6 +249,8 @@ class Steering:
         others = [copy.state for host, copy in hosts if not (host.draining or host.leaving)]
         if "loading" in others:
             return False
+        if key in self.board.retiring:
+            return others.count("ready") >= self._awaited.get(key, 0)
         return others.count("ready") >= self.board.copies.get(key, 0) or key in self.plan.short
 
     # ---- inside ----
@@ -251,7 +258,7 @@ class Steering:
     def _wants(self) -> list[Want]:
         catalog, board = self.board.catalog, self.board
         wants = [Want(spec, self._copies(spec.key), self.need(spec)) for spec in catalog]
-        for key, copies in board.awaited().items():
+        for key, copies in self._awaited.items():
             spec = board.queues[key].spec
             wants.append(Want(spec, self._safe(key, copies), self.need(spec)))
         return wants
@@ -288,6 +295,7 @@ class Steering:
 
     def _unload(self, worker: Worker, key: Key, now: float) -> None:
         self.board.roster.let_go(worker, key, now)
+        self.changed_workers[worker.identity] = None
         self._tell(worker, Unload(*key))
 
     def _tell(self, worker: Worker, message: Load | Unload) -> None:
@@ -302,7 +310,8 @@ def _seat(worker: Worker) -> Seat:
         about.host,
         about.device,
         str(facts.get("device_id") or about.device),
-        dict.fromkeys(worker.unloading, "unloading") | {key: c.state for key, c in worker.copies.items()},
+        dict.fromkeys(worker.unloading, "unloading")
+        | {key: c.report.state for key, c in worker.copies.items()},
         _bytes(facts.get("memory_bytes")),
         _bytes(facts.get("device_memory_bytes")),
         worker.draining or worker.leaving,

@@ -53,7 +53,7 @@ class HostedCopy:
 class Worker:
     """A worker that joined. `free_at`: when it is expected to be through with all it holds. `draining`: it
     leaves as soon as its copies are elsewhere, `leaving`: it takes nothing new. `unloading` counts orders to
-    unload whose "gone" is to come."""
+    unload whose "gone" is to come; `unloading_since` is when one was given or obeyed last."""
 
     identity: bytes
     about: Join
@@ -67,6 +67,7 @@ class Worker:
     busy_s: float = 0.0
     busy_since: float = math.inf
     unloading: dict[Key, int] = field(default_factory=dict)
+    unloading_since: float = -math.inf
 
     @property
     def name(self) -> str:
@@ -114,8 +115,9 @@ class Worker:
         """It was told to unload a copy, and counts as without it from here on."""
         self.note(Copy(*key, "gone", "", {}), now)
         self.unloading[key] = self.unloading.get(key, 0) + 1
+        self.unloading_since = now
 
-    def is_old(self, report: Copy) -> bool:
+    def is_old(self, report: Copy, now: float) -> bool:
         """Whether this is of a copy that it was told to unload, and not of the one it has, or shall have,
         now: what it reports is in the order of what it was told."""
         key = (report.model, report.version)
@@ -123,6 +125,7 @@ class Worker:
             return False
         if report.state == "gone":
             self.unloading[key] -= 1
+            self.unloading_since = now
             if not self.unloading[key]:
                 del self.unloading[key]
         return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import json
 import math
 import random
 from collections import Counter, defaultdict
@@ -27,13 +28,27 @@ from headway.models import ModelSpec
 from headway.refs import REPLY_SLOT, SLOT
 from headway.slots import Slot
 from headway.wire import decode, encode
-from headway_broker.catalog import Catalog
-from headway_broker.events import CallerGone, FromCaller, FromWorker, Note, ToCaller, ToWorker, WorkerGone
+from headway_broker.catalog import Catalog, Key
+from headway_broker.desired import read_desired
+from headway_broker.events import (
+    Action,
+    CallerGone,
+    FromCaller,
+    FromWorker,
+    ReadStore,
+    Save,
+    StoreRead,
+    ToCaller,
+    ToWorker,
+    WorkerGone,
+)
 from headway_broker.scheduler import BrokerTimes, Scheduler
+from headway_broker.state import About as BrokerAbout
 from headway_worker.orders import Run
 from headway_worker.session import About, Drain, Leaving, Send, Session, Unsent
 from tests.sim.arena import Arena, slots_of
 
+TOKEN = "t" * 20
 GRACE_S = 1.0  # the contract: an outcome within the deadline and a second
 
 
@@ -136,8 +151,12 @@ class BrokerNode(Node):
     """The real scheduler; its store and its times are the world's."""
 
     def start(self) -> None:
-        nonce = b"broker-%d" % (self.life + 1)
-        self.scheduler = Scheduler(Catalog(self.world.specs), nonce, self.world.times)
+        nonce, world = b"broker-%d" % (self.life + 1), self.world
+        desired = read_desired(json.loads(world.saved)) if world.saved else None
+        about = BrokerAbout(token=TOKEN, started=world.now)
+        catalog = Catalog(world.specs, None, desired)
+        self.scheduler = Scheduler(catalog, nonce, world.times, about=about)
+        self.orders: list[tuple[float, str, Load | Unload]] = []  # copies to load and unload
         super().start()
 
     def turn(self) -> None:
@@ -149,9 +168,18 @@ class BrokerNode(Node):
         self.scheduler.check()
         self.wake_at(self.scheduler.next_wake())
 
-    def do(self, action: ToCaller | ToWorker | Note) -> None:
-        if isinstance(action, Note):
-            return
+    def do(self, action: Action) -> None:
+        match action:
+            case Save(document=document):
+                self.world.saved = json.dumps(document, sort_keys=True)
+            case ReadStore():
+                self.world.read_store()
+            case ToCaller() | ToWorker():
+                self.send(action)
+
+    def send(self, action: ToCaller | ToWorker) -> None:
+        if isinstance(action.message, Load | Unload):
+            self.orders.append((self.world.now, action.worker.decode(), action.message))  # type: ignore[union-attr]
         peer = action.caller if isinstance(action, ToCaller) else action.worker
         node = self.world.reachable(peer)
         if node is None:
@@ -164,8 +192,14 @@ class BrokerNode(Node):
 class WorkerNode(Node):
     """The real session and a false runner that takes its time, or dies of what it is given."""
 
+    host = "host"
+    owner: Any = None  # the agent that started it
+    pid = 1
+
     def start(self) -> None:
-        self.session = Session(About(self.name, "host", 1, "cpu"), drain_s=5.0)
+        self.pid = next(self.world.pids)
+        self.session = Session(About(self.name, self.host, self.pid, "cpu"), drain_s=5.0)
+        self.loaded: set[Key] = set()
         self.busy = False
         self.orders: list[Any] = []
         self.hung = False
@@ -203,7 +237,7 @@ class WorkerNode(Node):
                 if not self.world.to_broker(self, self.identity, message, FromWorker):
                     self.session.handle(Unsent(message), self.world.now)
             case Leaving():
-                self.world.restart_later(self)
+                self.world.restart_later(self, "ended with exit code 0 (OK)")
 
     def next_order(self) -> None:
         if self.busy or self.hung or not self.orders:
@@ -213,6 +247,11 @@ class WorkerNode(Node):
         if isinstance(order, Run):
             for request in order.batch.requests:
                 self.world.judge.runs[self.read(request)] += 1
+            loaded = (order.batch.model, order.batch.version) in self.loaded
+            assert loaded, f"{self.name} got a batch for {order.batch.model} {order.batch.version}"
+        elif isinstance(order, Load):
+            assert (order.model, order.version) not in self.loaded, f"{self.name} is to load what it has"
+            self.deliver(Copy(order.model, order.version, "loading", "", {}))
         took = self.world.duration(order)
         self.world.clock.at(self.world.now + took, lambda: self.finished(order, took, life))
 
@@ -230,11 +269,18 @@ class WorkerNode(Node):
             replies = [self.reply(request) for request in order.batch.requests]
             del self.touches[order.batch.id]
             self.deliver(Result(order.batch.id, int(took * 1e6), replies))
+        elif isinstance(order, Unload):
+            self.loaded.discard((order.model, order.version))
+            self.deliver(Copy(order.model, order.version, "gone", "", {}))
+        elif (order.model, order.version) in self.world.deadly:
+            self.world.crash(self)
+        elif (order.model, order.version) in self.world.broken:
+            self.deliver(Copy(order.model, order.version, "failed", "no weights", {}))
         else:
-            state = "ready" if isinstance(order, Load) else "gone"
+            self.loaded.add((order.model, order.version))
             low, high = self.world.nature.batch_s
             facts = {"batch_us": {"1": int(low * 1e6), "16": int(high * 1e6)}}
-            self.deliver(Copy(order.model, order.version, state, "", facts))
+            self.deliver(Copy(order.model, order.version, "ready", "", facts))
         self.next_order()
 
     def reply(self, request: Any) -> BatchReply:
@@ -272,14 +318,16 @@ class CallerNode(Node):
     def identity(self) -> bytes:
         return f"{self.name}.{self.life}".encode()
 
-    def ask(self, id: int, model: str, timeout_s: float, tensors: bytes, rows: int = 0) -> None:
+    def ask(
+        self, id: int, model: str, timeout_s: float, tensors: bytes, rows: int = 0, version: str = ""
+    ) -> None:
         if not self.alive:
             return
         self.open[id] = tensors
         chance = self.world.random.random()
         options = self.arena.ask(id, tensors, reply=chance < 0.4) if chance < self.world.sharing else {}
         deadline, inline = self.world.now + timeout_s, b"" if options else tensors
-        call = Call(id, deadline, model, "", rows, options, inline, slots=bool(options))
+        call = Call(id, deadline, model, version, rows, options, inline, slots=bool(options))
         self.world.judge.asked((self.identity, id), call.deadline)
         self.deliver(call)
 
@@ -370,6 +418,11 @@ class World:
         self.broker = BrokerNode(self, "broker")
         self.workers: list[WorkerNode] = []
         self.callers: list[CallerNode] = []
+        self.others: list[Any] = []  # agents and operators
+        self.saved = ""  # what the broker keeps of its orders
+        self.deadly: set[Key] = set()  # versions whose load kills the worker
+        self.broken: set[Key] = set()  # versions whose load fails
+        self.pids = itertools.count(1)
         self.arenas: dict[str, Arena] = {}  # as workers have them mapped, also those of callers that died
         self.planned = 0.0  # when the last of what the test plans happens
         self._arrives: dict[tuple[str, str], float] = defaultdict(float)
@@ -390,7 +443,7 @@ class World:
         self.callers += [CallerNode(self, f"c{len(self.callers) + i}") for i in range(count)]
 
     def start(self) -> None:
-        for node in (self.broker, *self.workers, *self.callers):
+        for node in (self.broker, *self.workers, *self.callers, *self.others):
             node.start()
 
     def between(self, span: tuple[float, float]) -> float:
@@ -400,7 +453,9 @@ class World:
         return self.between(self.nature.batch_s if isinstance(order, Run) else self.nature.load_s)
 
     def reachable(self, identity: bytes) -> Node | None:
-        nodes = (n for n in (*self.workers, *self.callers) if n.alive and n.identity == identity)
+        nodes = (
+            n for n in (*self.workers, *self.callers, *self.others) if n.alive and n.identity == identity
+        )
         return next(nodes, None)
 
     def to_broker(self, node: Node, identity: bytes, message: Message, event: Any) -> bool:
@@ -426,9 +481,18 @@ class World:
         if node.alive:
             self.restart_later(node)
 
-    def restart_later(self, node: Node) -> None:
+    def restart_later(self, node: Node, how: str = "was killed by SIGKILL") -> None:
         node.kill()
+        if isinstance(node, WorkerNode) and node.owner:
+            node.owner.lost(node, how)
+            return
         self.clock.at(self.now + self.between(self.nature.restart_s), lambda: node.alive or node.start())
+
+    def read_store(self, asked: bool = True) -> None:
+        """The broker's thread reads what is there now, and says so a while later."""
+        read, life = StoreRead(list(self.specs), {}, asked=asked), self.broker.life
+        took = self.between((0.001, 0.1))
+        self.clock.at(self.now + took, lambda: self.broker.life == life and self.broker.deliver(read))
 
     def drain(self, worker: WorkerNode) -> None:
         if worker.alive:
