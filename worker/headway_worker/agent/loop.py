@@ -28,7 +28,8 @@ from headway.messages import AgentReport
 from headway.notify import Notifier
 from headway.wire import encode
 from headway_worker.agent.orders import Crew, Kill, Start, Stop
-from headway_worker.agent.session import Action, Drain, Event, Leaving, Send, Session, Unsent
+from headway_worker.agent.session import Action, Drain, Event, Leaving, Session
+from headway_worker.session import Send, Unsent
 
 DRAIN_MAX = 1000
 NAPS_S = 3600.0

@@ -46,6 +46,7 @@ from headway.messages import (
 )
 from headway_worker.agent.offer import Offer
 from headway_worker.agent.orders import Adopted, Ended, Kill, News, Order, Start, Started, Stop
+from headway_worker.session import Send, Unsent
 
 RETRY_S = 0.02
 GRACE_S = 5.0  # after the drain time: the worker's own tidying up
@@ -59,18 +60,6 @@ class Drain(NamedTuple):
     """Stop all workers, and end. For the second time: at once."""
 
     reason: str
-
-
-class Unsent(NamedTuple):
-    """The socket would not take this message now."""
-
-    message: Message
-
-
-class Send(NamedTuple):
-    """Send this to the broker; hand it back as `Unsent` if that would block."""
-
-    message: Message
 
 
 class Leaving(NamedTuple):
