@@ -75,7 +75,7 @@ from headway.messages import (
 from headway.parts import parts
 from headway_broker.agents import Agent
 from headway_broker.batching import BatchPolicy, FillOrDelay
-from headway_broker.board import Board
+from headway_broker.board import LIVE, Board
 from headway_broker.catalog import Catalog
 from headway_broker.commands import Commands
 from headway_broker.dispatch import Dispatch
@@ -340,6 +340,7 @@ class Scheduler:
             worker = Worker(identity, join, now)
             self.roster.add(worker)
             self._steering.joined(worker)
+            self._steering.plan_is_old = True
             self._note("worker joined", worker, host=join.host, pid=join.pid, device=join.device)
         self._set_copies(worker, join.copies, now)
         self._outbox.append(ToWorker(identity, self._welcome))
@@ -350,12 +351,15 @@ class Scheduler:
 
     def _set_copies(self, worker: Worker, copies: list[Copy], now: float) -> None:
         """A worker said how its copies are."""
-        for copy in self.roster.set_copies(worker, copies, now):
+        live = {key for key, copy in worker.copies.items() if copy.state in LIVE}
+        news = self.roster.set_copies(worker, copies, now)
+        for copy in news:
             key = (copy.model, copy.version)
             if key in self.costs and copy.state == "ready":
                 self.costs[key].learn(copy.facts.get("batch_us"))
             self._steering.copy_changed(key, copy.state, copy.facts, now)
-        self._steering.plan_is_old = True
+        if len(news) < len(copies) or live != {k for k, copy in worker.copies.items() if copy.state in LIVE}:
+            self._steering.plan_is_old = True  # one that was let go is gone, or one came or went unasked
         self._dispatch.look_for(worker)
 
     def _done(self, worker: Worker, result: Result, now: float) -> None:
