@@ -227,10 +227,11 @@ class Scheduler:
     def _from_caller(self, caller: bytes, message: Message, now: float) -> None:
         match message:
             case Requests(requests=requests):
+                asleep = self._steering.asleep
                 for request in requests:
                     if key := self._intake.accept(caller, request, now):
                         self._dispatch.look_at(key)
-                        if self._steering.asleep and key in self._steering.asleep:
+                        if asleep and key in asleep:
                             self._steering.awake(key)
             case Cancels(ids=ids):
                 self._intake.cancel([r for id in ids if (r := self.ledger.find(caller, id))])
@@ -459,6 +460,8 @@ class Scheduler:
         for worker in self._steering.look(now):
             self.roster.leave(worker)
             self._release(worker)
+        patience_s = 2 * self._times.silence_s + 2.0  # one that asks is sent away sooner
+        self._twins = {who: since for who, since in self._twins.items() if now < since + patience_s}
         self._hosts.look(now)
         self._intake.look(now)
         self._commands.look(now)
