@@ -215,12 +215,15 @@ class Scheduler:
 
     def _collect(self, now: float) -> None:
         """What the rooms want done and said."""
-        said = self._steering.outbox + self._hosts.outbox
-        self._steering.outbox, self._hosts.outbox = [], []
-        answers, self._commands.answers = self._commands.answers, []
-        # Orders are kept before they are acknowledged.
-        self._outbox += said + [ToCaller(caller, answer) for caller, answer in answers]
-        self.board.notes.extend((now, action) for action in self._outbox if isinstance(action, Note))
+        for room in (self._steering, self._hosts):
+            if room.outbox:
+                self._outbox += room.outbox
+                room.outbox = []
+        if self._commands.answers:  # orders are kept before they are acknowledged
+            answers, self._commands.answers = self._commands.answers, []
+            self._outbox += [ToCaller(caller, answer) for caller, answer in answers]
+        if self._outbox:
+            self.board.notes.extend((now, action) for action in self._outbox if isinstance(action, Note))
 
     # ---- callers ----
 
