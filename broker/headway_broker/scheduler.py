@@ -526,6 +526,7 @@ class Scheduler:
         """Raise AssertionError if an invariant of the header does not hold. For tests: it is slow."""
         check(self.ledger, self.queues, self.roster)
         self.board.check()
+        self._steering.check()
         check_holds(self.holds, self.ledger, self.roster)
         self._dispatch.check()
 

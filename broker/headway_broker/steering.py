@@ -284,6 +284,15 @@ class Steering:
         """The memory a copy takes: as declared, else as measured, else 0."""
         return spec.memory_mb << 20 or self.needs.get(spec.key, 0)
 
+    def check(self) -> None:
+        """Raise AssertionError if a version or a worker is not as it is kept here. For tests."""
+        board = self.board
+        for key in self.asleep & set(board.catalog.specs):
+            assert not board.copies[key] and board.catalog.limits(key)[1], f"{key} sleeps, and shall not"
+        for worker in board.roster:
+            assert not worker.draining or worker.identity in self._drains, f"{worker.name} drains for ever"
+        assert board.held.keys() <= board.queues.keys(), "a version that is gone is held back"
+
     def _draining(self, now: float) -> list[Worker]:
         self._drains = {who: t for who, t in self._drains.items() if now < t or self.board.roster.get(who)}
         there = [worker for who in self._drains if (worker := self.board.roster.get(who))]
