@@ -9,6 +9,8 @@ copies are elsewhere, tries failed copies again, and forgets versions that have 
 A broker that was started anew knows no worker for a moment: for SETTLE_S it orders nothing, or the first that
 joins would be told to load what the others are about to bring.
 
+Longer than 300 lines because whatever changes copies or traffic, for whatever reason, is to be seen here.
+
 A copy that failed is not tried again in the same worker before RETRY_S, twice as long after each failure:
 what was wrong may be mended (a file, memory that another has left), and an operator who mends it need not
 come back. A version whose load takes workers with it is held back (see `casualties`).
