@@ -43,9 +43,9 @@ class Casualties:
         losses.until = now + min(RETRY_S * 2 ** min(losses.count - LOST_MAX, 10), RETRY_MOST_S)
         return True
 
-    def forget(self, key: Key) -> None:
-        """It was loaded after all, was mended, or is gone."""
-        self._losses.pop(key, None)
+    def forget(self, key: Key) -> bool:
+        """It was loaded after all, was mended, or is gone. Returns whether anything was known against it."""
+        return self._losses.pop(key, None) is not None
 
     def is_suspect(self, key: Key) -> bool:
         """Whether it may be loaded in one worker at a time only."""

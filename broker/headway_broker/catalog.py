@@ -70,7 +70,7 @@ class Catalog:
         Raises: UnknownModel; NotReady for a version whose `model.toml` is wrong.
         """
         if not version and (route := self.routes.get(model)):
-            return (model, route.choose(sticky))
+            return (model, route.only or route.choose(sticky))
         if model not in self._defaults:
             raise UnknownModel(f"there is no model {model!r}")
         key = (model, version or self._defaults[model])

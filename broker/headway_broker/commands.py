@@ -6,6 +6,8 @@ Pure. Knows: the verbs of PROTOCOL.md, section 9. Must not know: how copies are 
 A verb changes what is ordered, and returns a *look*: a function that gives the answer, None while the
 command still waits, or raises what is to be answered. A command that does not wait is looked at once. One
 that reads the store first goes on when the store was read.
+
+Longer than 300 lines because it has all the verbs, each a few lines long.
 """
 
 from __future__ import annotations

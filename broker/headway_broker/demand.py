@@ -52,14 +52,16 @@ class Demand:
             self._scaler.forget(key)
 
     def bounds(self) -> Iterator[tuple[Key, int, str]]:
-        """Every version that has fewer or more copies than was ordered. What is learned by looking now and
-        then is left alone: orders come at any time."""
+        """Every version that has no copies, or fewer or more than was ordered. What is learned by looking now
+        and then is left alone: orders come at any time."""
         for key in self._board.catalog.specs:
             (least, most), copies = self._board.catalog.limits(key), self._board.copies[key]
             bound = min(max(copies, least), most)
             if bound != copies:
                 reason = f"at least {least} are ordered" if copies < least else f"at most {most} are ordered"
                 yield key, bound, "as ordered" if least == most else reason
+            elif not copies:
+                yield key, 0, self._board.scaling.get(key, "as ordered")
 
     def busy(self, worker: Worker) -> float:
         """The part of the time before the last look in which it had something to do."""

@@ -155,8 +155,8 @@ class Dispatch:
                 self._serve[crew] = None
 
     def _is_ripe(self, key: Key, now: float) -> bool:
-        queue = self._queues[key]
-        if not len(queue):
+        queue = self._queues.get(key)
+        if queue is None or not len(queue):  # None: an alarm of a version that has gone since
             return False
         if queue.returns:
             return True

@@ -131,11 +131,12 @@ class Hosts:
         return [Need(specs[key], n, self._steering.need(specs[key]), plan.short[key]) for key, n in found]
 
     def _drains(self, message: object, now: float) -> bool:
-        """A worker with copies is not stopped by its agent: it drains, and ends by itself when they are ready
-        elsewhere."""
+        """A worker on the roster is not stopped by its agent: it drains, and ends by itself when its copies
+        are ready elsewhere. (Nothing is loaded into it meanwhile, even if it has none.) One that does not end
+        then is not on the roster any more when the order is repeated."""
         if not isinstance(message, StopWorker):
             return False
-        worker = next((w for w in self._board.roster if w.name == message.name and w.copies), None)
+        worker = next(iter(self._board.roster.named(message.name)), None)
         if worker:
             self._steering.drain(worker, now)
         return worker is not None

@@ -50,7 +50,8 @@ class Intake:
             return None
         key = (request.model, request.version)
         try:
-            key = self._catalog.resolve(*key, _sticky(request.options))
+            sticky = _sticky(request.options) if request.options else ""
+            key = self._catalog.resolve(request.model, request.version, sticky)
             self._check(request, key)
             self._ledger.open(self._queued(caller, key, request, now))
         except HeadwayError as error:
@@ -151,7 +152,5 @@ class Intake:
 
 def _sticky(options: dict[str, Any]) -> str:
     """The key by which a caller stays with one version of a split."""
-    if not options:
-        return ""
     sticky = options.get("sticky", "")
     return sticky if isinstance(sticky, str) else ""

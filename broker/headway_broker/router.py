@@ -56,6 +56,7 @@ DRAIN_MAX = 1000
 BACKLOG_MAX = 1000
 RETRY_S = 0.01
 SWEEP_S = 30.0
+SAVE_AGAIN_S = 2.0
 STATUS_S = 5.0
 
 _log = logs.get("headway.broker")
@@ -84,6 +85,8 @@ class Router:
         self._status_at = 0.0 if self._notifier.is_heard else math.inf
         self._stopping = False
         self._sweep_at = 0.0
+        self._unsaved: dict[str, Any] | None = None  # orders that could not be kept
+        self._save_at = math.inf
         self._sockets = Sockets(settings, BACKLOG_MAX, self._gone)
         self._inliner = Inliner(settings.run_dir / shm.FOLDER)
 
@@ -151,6 +154,8 @@ class Router:
                 self._scheduler.handle(read, now)
         for action in self._scheduler.wake(now):
             self._do(action, now)
+        if self._unsaved and now >= self._save_at:
+            self._save(self._unsaved, now)
         if now >= self._sweep_at:
             self._sweep(now)
         self._notifier.watchdog(now)
@@ -160,7 +165,7 @@ class Router:
 
     def _wait_ms(self, now: float) -> int | None:
         wake = self._scheduler.next_wake()
-        bound = now + (RETRY_S if self._sockets.has_backlog else self._wait_s_max)
+        bound = min(now + (RETRY_S if self._sockets.has_backlog else self._wait_s_max), self._save_at)
         return link.wait_ms(bound if wake is None else min(wake, bound), now)
 
     def _status(self) -> str:
@@ -204,12 +209,14 @@ class Router:
             case ReadStore():
                 self._store.ask()
             case Save(document):
-                self._save(document)
+                self._save(document, now)
 
-    def _save(self, document: dict[str, Any]) -> None:
+    def _save(self, document: dict[str, Any], now: float) -> None:
+        self._unsaved, self._save_at = None, math.inf
         try:
             self._state.write(document)
-        except OSError as error:
+        except OSError as error:  # a full disk may have room again
+            self._unsaved, self._save_at = document, now + SAVE_AGAIN_S
             _log.error(
                 "orders not kept: a restart would forget them", path=self._state.path, reason=str(error)
             )

@@ -15,13 +15,14 @@ from hashlib import blake2b
 
 
 class Route:
-    """One model's. `shares` add up to 1, in the order of `weights`, whose sum must be above 0."""
+    """One model's. `shares` add up to 1, in the order of `weights`, whose sum must be above 0. `only`: the
+    version that gets everything, "" if there are several."""
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         total = sum(weights.values())
         self.shares = {version: weight / total for version, weight in weights.items() if weight > 0}
         self._debts = dict.fromkeys(self.shares, 0.0)
-        self._only = next(iter(self.shares)) if len(self.shares) == 1 else ""
+        self.only = next(iter(self.shares)) if len(self.shares) == 1 else ""
 
     @property
     def heaviest(self) -> str:
@@ -30,8 +31,8 @@ class Route:
 
     def choose(self, sticky: str = "") -> str:
         """The version for the next request."""
-        if self._only:
-            return self._only
+        if self.only:
+            return self.only
         return self._at(point_of(sticky)) if sticky else self._next()
 
     def _next(self) -> str:

@@ -75,7 +75,7 @@ from headway.messages import (
 from headway.parts import parts
 from headway_broker.agents import Agent
 from headway_broker.batching import BatchPolicy, FillOrDelay
-from headway_broker.board import Board
+from headway_broker.board import LIVE, Board
 from headway_broker.catalog import Catalog
 from headway_broker.commands import Commands
 from headway_broker.dispatch import Dispatch
@@ -215,22 +215,26 @@ class Scheduler:
 
     def _collect(self, now: float) -> None:
         """What the rooms want done and said."""
-        said = self._steering.outbox + self._hosts.outbox
-        self._steering.outbox, self._hosts.outbox = [], []
-        answers, self._commands.answers = self._commands.answers, []
-        # Orders are kept before they are acknowledged.
-        self._outbox += said + [ToCaller(caller, answer) for caller, answer in answers]
-        self.board.notes.extend((now, action) for action in self._outbox if isinstance(action, Note))
+        for room in (self._steering, self._hosts):
+            if room.outbox:
+                self._outbox += room.outbox
+                room.outbox = []
+        if self._commands.answers:  # orders are kept before they are acknowledged
+            answers, self._commands.answers = self._commands.answers, []
+            self._outbox += [ToCaller(caller, answer) for caller, answer in answers]
+        if self._outbox:
+            self.board.notes.extend((now, action) for action in self._outbox if isinstance(action, Note))
 
     # ---- callers ----
 
     def _from_caller(self, caller: bytes, message: Message, now: float) -> None:
         match message:
             case Requests(requests=requests):
+                asleep = self._steering.asleep
                 for request in requests:
                     if key := self._intake.accept(caller, request, now):
                         self._dispatch.look_at(key)
-                        if self._steering.asleep and key in self._steering.asleep:
+                        if asleep and key in asleep:
                             self._steering.awake(key)
             case Cancels(ids=ids):
                 self._intake.cancel([r for id in ids if (r := self.ledger.find(caller, id))])
@@ -340,6 +344,7 @@ class Scheduler:
             worker = Worker(identity, join, now)
             self.roster.add(worker)
             self._steering.joined(worker)
+            self._steering.plan_is_old = True
             self._note("worker joined", worker, host=join.host, pid=join.pid, device=join.device)
         self._set_copies(worker, join.copies, now)
         self._outbox.append(ToWorker(identity, self._welcome))
@@ -350,12 +355,15 @@ class Scheduler:
 
     def _set_copies(self, worker: Worker, copies: list[Copy], now: float) -> None:
         """A worker said how its copies are."""
-        for copy in self.roster.set_copies(worker, copies, now):
+        live = {key for key, copy in worker.copies.items() if copy.state in LIVE}
+        news = self.roster.set_copies(worker, copies, now)
+        for copy in news:
             key = (copy.model, copy.version)
             if key in self.costs and copy.state == "ready":
                 self.costs[key].learn(copy.facts.get("batch_us"))
             self._steering.copy_changed(key, copy.state, copy.facts, now)
-        self._steering.plan_is_old = True
+        if len(news) < len(copies) or live != {k for k, copy in worker.copies.items() if copy.state in LIVE}:
+            self._steering.plan_is_old = True  # one that was let go is gone, or one came or went unasked
         self._dispatch.look_for(worker)
 
     def _done(self, worker: Worker, result: Result, now: float) -> None:
@@ -455,6 +463,8 @@ class Scheduler:
         for worker in self._steering.look(now):
             self.roster.leave(worker)
             self._release(worker)
+        patience_s = 2 * self._times.silence_s + 2.0  # one that asks is sent away sooner
+        self._twins = {who: since for who, since in self._twins.items() if now < since + patience_s}
         self._hosts.look(now)
         self._intake.look(now)
         self._commands.look(now)
@@ -516,6 +526,7 @@ class Scheduler:
         """Raise AssertionError if an invariant of the header does not hold. For tests: it is slow."""
         check(self.ledger, self.queues, self.roster)
         self.board.check()
+        self._steering.check()
         check_holds(self.holds, self.ledger, self.roster)
         self._dispatch.check()
 

@@ -81,14 +81,26 @@ def token_in(folder: Path) -> str:
     """The management token; made at the first start. Raises: SettingsError for one that cannot be."""
     path = folder / TOKEN
     try:
-        with open(path, "x", opener=_private) as file:
-            file.write(secrets.token_urlsafe(32) + "\n")
-    except FileExistsError:
-        pass
-    token = path.read_text().strip()
+        if not path.exists():
+            _make_token(path)
+        token = path.read_text().strip()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: cannot be read or made: {error}") from None
     if not 16 <= len(token) <= 128:
         raise SettingsError(f"{path}: a token has 16 to 128 characters; remove the file for a new one")
     return token
+
+
+def _make_token(path: Path) -> None:
+    """It appears as a whole: half a token would keep the broker from starting for good."""
+    new = path.with_suffix(".new")
+    with open(new, "w", opener=_private) as file:
+        file.write(secrets.token_urlsafe(32) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    with suppress(FileExistsError):  # another broker of this folder was faster
+        os.link(new, path)
+    new.unlink()
 
 
 def _private(path: str, flags: int) -> int:

@@ -5,6 +5,7 @@ After every `wake` the invariants are checked. `Sent` is what that wake sent, so
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,10 +139,13 @@ class Bench:
         policy: Any = None,
         token: str = "",
         desired: Desired | None = None,
+        started: float = -math.inf,
         **times: float,
     ) -> None:
         catalog = Catalog(specs or (spec(),), broken, desired)
-        self.scheduler = Scheduler(catalog, b"nonce", BrokerTimes(**times), policy, About(token=token))
+        self.scheduler = Scheduler(
+            catalog, b"nonce", BrokerTimes(**times), policy, About(token=token, started=started)
+        )
         self.now = START
 
     # callers

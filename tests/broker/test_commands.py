@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headway.errors import (
     DeadlineExceeded,
@@ -21,6 +23,28 @@ from headway_broker.events import ReadStore, Save, StoreRead
 from tests.broker.bench import Bench, Sent, copy, spec
 
 TOKEN = "t" * 20
+VERBS = (
+    "describe",
+    "register",
+    "unregister",
+    "rescan",
+    "scale",
+    "default",
+    "split",
+    "drain",
+    "workers",
+    "state",
+)
+NAMES = ("model", "version", "min", "max", "wait", "weights", "worker", "host", "count", "path", "timeout_ms")
+texts = st.sampled_from(["m", "1", "2", "", "m/1", "m/", "/", "w", "host", "x" * 200, "\0", "٣", "1.x"])
+values = st.one_of(
+    texts,
+    st.integers(-1, 1 << 17),
+    st.floats(),
+    st.booleans(),
+    st.none(),
+    st.dictionaries(texts, st.one_of(st.integers(-1, 9), st.floats(), st.text(max_size=3)), max_size=3),
+)
 
 
 def order(bench: Bench, verb: str, token: str = TOKEN, **arguments: Any) -> None:
@@ -383,3 +407,112 @@ def test_orders_survive_a_restart() -> None:
     again = Bench(spec(version="1"), spec(version="2"), token=TOKEN, desired=read_desired(document))
     assert again.scheduler.catalog.serving("m") == {"1": 0.1, "2": 0.9}
     assert again.scheduler.catalog.document() == document
+
+
+def test_a_version_may_go_while_a_batch_of_it_was_to_be_looked_at_later() -> None:
+    bench = Bench(spec(batch_delay_ms=4000, batch_size_max=8), token=TOKEN)
+    bench.host("w")
+    bench.ask(1)
+    bench.wake()
+    bench.cancel(1)
+    ordered(bench, "unregister", model="m")
+    bench.reports("w", copy(state="gone"))
+    bench.live(5.0, ["w"])
+    assert not bench.scheduler.queues
+
+
+def test_a_request_that_waits_for_a_version_that_is_unregistered_before_its_load_is_served() -> None:
+    bench = Bench(token=TOKEN)
+    bench.ask(1)
+    bench.wake()
+    ordered(bench, "unregister", model="m")
+    bench.join("w")
+    assert bench.wake().orders == [("w", "load", "m")]
+    bench.reports("w", copy())
+    [(_, batch)] = bench.wake().batches
+    bench.answers("w", batch)
+    assert bench.wake().codes() == {1: 0}
+    assert ("w", "unload", "m") in bench.live(2.0, ["w"]).orders
+
+
+def test_a_request_that_waits_is_answered_when_no_copies_are_wanted_any_more() -> None:
+    bench = Bench(token=TOKEN)
+    bench.ask(1)
+    bench.wake()
+    order(bench, "scale", model="m", min=0)
+    replies = bench.live(1.5).replies()
+    assert replies[1].code == NotReady.code and "wants no copies" in str(replies[1].content)
+
+
+def test_a_version_that_comes_back_changed_is_loaded_anew() -> None:
+    bench = two_versions()
+    ordered(bench, "default", model="m", version="2")
+    bench.ask(1, version="1")
+    [(_, batch)] = bench.wake().batches
+    ordered(bench, "unregister", model="m", version="1")
+    order(bench, "register", path="m/1")
+    changed = spec(version="1", batch_size_max=9)
+    sent = with_store(bench, bench.wake(), changed, spec(version="2"))
+    assert sent.orders == [("w", "unload", "m")]
+    bench.answers("w", batch)
+    assert bench.wake().codes() == {1: 0}
+    bench.reports("w", copy(version="1", state="gone"))
+    assert bench.wake().orders == [("w", "load", "m")]
+    assert bench.scheduler.queues[("m", "1")].spec == changed
+
+
+def test_a_store_that_was_read_before_it_was_asked_for_answers_nobody() -> None:
+    bench = two_versions()
+    order(bench, "rescan")
+    bench.wake()
+    bench.handle(StoreRead([spec(version="1"), spec(version="2")], {}, asked=False))
+    assert answer_in(bench.wake()) is None
+    bench.handle(StoreRead([spec(version=v) for v in "123"], {}))
+    answer = answer_in(bench.wake())
+    assert answer and answer["added"] == ["m/3"]
+
+
+def test_registering_waits_no_longer_than_its_time() -> None:
+    bench = Bench(token=TOKEN)
+    order(bench, "register", path="m", wait=1, timeout_ms=1000)
+    with_store(bench, bench.wake(), spec())
+    answer = answer_in(bench.live(1.5))
+    assert answer and answer["code"] == DeadlineExceeded.code
+
+
+def test_a_retiring_version_is_loaded_nowhere_else_but_for_the_worker_that_drains() -> None:
+    bench = two_versions()
+    for name in "abc":
+        bench.join(name)
+    bench.wake()
+    bench.ask(1, version="1")
+    [(_, batch)] = bench.wake().batches
+    ordered(bench, "unregister", model="m", version="1")
+    ordered(bench, "drain", worker="w")
+    loads = bench.live(3.0, "wabc").orders
+    assert ("m", "1") not in {key for w in bench.scheduler.roster if w.name != "w" for key in w.copies}, loads
+    bench.answers("w", batch)
+    bench.wake()
+
+
+def test_a_worker_that_was_lost_while_it_drained_drains_when_it_is_back() -> None:
+    bench = Bench(token=TOKEN)
+    bench.host("a")
+    bench.join("b")
+    bench.wake()
+    ordered(bench, "drain", worker="a")
+    bench.live(4.0, ["b"])
+    bench.join("a", copy())
+    bench.wake()
+    assert bench.scheduler.roster.workers[b"a"].draining
+    bench.reports("b", copy())
+    assert ("a", "drained", 1) in bench.live(2.0, ["a", "b"]).dismissed
+
+
+@given(st.sampled_from([*VERBS, "fly"]), st.dictionaries(st.sampled_from(NAMES), values, max_size=4))
+def test_no_command_whatever_ends_the_broker(verb: str, arguments: dict[str, Any]) -> None:
+    bench = two_versions()
+    order(bench, verb, **arguments)
+    bench.wake()
+    bench.handle(StoreRead([spec(version="1")], {("m", "2"): "a typo"}))
+    bench.live(0.3, ["w"])

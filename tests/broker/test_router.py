@@ -26,6 +26,7 @@ from headway.messages import (
     Answer,
     Batches,
     BatchReply,
+    Command,
     Copy,
     Heartbeat,
     Join,
@@ -39,6 +40,7 @@ from headway.messages import (
     Welcome,
 )
 from headway.wire import decode, encode
+from headway_broker.statefile import StateFile
 from tests.ear import Ear
 
 WAIT_S = 10.0
@@ -316,3 +318,20 @@ def test_at_its_end_it_removes_the_segments_of_callers_that_died(broker: Broker)
     process.terminate()
     assert process.wait(WAIT_S) == Exit.OK
     assert not left.exists()
+
+
+def test_orders_that_did_not_fit_on_the_disk_are_kept_when_there_is_room_again(broker: Broker) -> None:
+    folder = broker.run_dir.parent / "state"
+    folder.mkdir()
+    kept = StateFile(folder, broker.store)
+    full = kept.path.with_suffix(".new")
+    full.symlink_to("/dev/full")
+    broker.start(options=["--state-dir", str(folder)])
+    with broker.peer() as operator:
+        order = {"model": "m", "min": 2}
+        operator.send(Command(1, (folder / "token").read_text().strip(), "scale", order))
+        assert operator.hear(Answer).body["min"] == 2
+    assert not kept.path.exists()
+    full.unlink()
+    until(kept.path.exists)
+    assert kept.read()[0].models["m"].copies == {"1": (2, 2)}

@@ -29,6 +29,7 @@ from headway.messages import (
     Bye,
     Dismiss,
     Heartbeat,
+    Join,
     Ping,
     Reclaims,
     Replies,
@@ -968,3 +969,44 @@ def test_a_load_that_takes_too_long_is_noticed_before_silence_would_be() -> None
     bench.join("w")
     assert bench.wake().orders == [("w", "load", "m")]
     assert "not loaded in 0.5 s" in str(bench.live(0.8).dismissed)
+
+
+def asks_to_join(bench: Bench, identity: str, name: str = "w", pid: int = 8) -> None:
+    bench.hears(identity, Join(name, "host", pid, "cpu", []))
+
+
+def test_of_two_workers_with_one_name_the_first_stays_and_the_second_is_sent_away() -> None:
+    bench = Bench()
+    bench.host("w")
+    dismissed = []
+    for _ in range(12):
+        bench.alive("w")
+        asks_to_join(bench, "w.2")
+        dismissed += bench.wake(0.4).dismissed
+    assert dismissed[0] == ("w.2", "a worker named w is there: host, pid 7", 1)
+    assert list(bench.scheduler.roster.workers) == [b"w"]
+    bench.ask(1)
+    assert [who for who, _ in bench.wake().batches] == ["w"]
+
+
+def test_a_worker_that_was_restarted_gets_in_as_soon_as_the_dead_one_is_missed() -> None:
+    bench = Bench()
+    bench.host("w")
+    asks_to_join(bench, "w.2")
+    sent = bench.wake()
+    assert len(sent.to("w", Heartbeat)) == 1, "which finds no route"
+    bench.handle(WorkerGone(b"w", "no route"))
+    asks_to_join(bench, "w.2")
+    assert len(bench.wake().to("w.2", Welcome)) == 1
+    assert list(bench.scheduler.roster.workers) == [b"w.2"]
+
+
+def test_whoever_asked_for_a_name_long_ago_and_went_is_not_remembered() -> None:
+    bench = Bench()
+    bench.host("w")
+    asks_to_join(bench, "w.2")
+    bench.live(60.0, ["w"])
+    asks_to_join(bench, "w.2")
+    assert bench.wake().dismissed == [], "it asks anew"
+    bench.live(60.0, ["w"])
+    assert not bench.scheduler._twins

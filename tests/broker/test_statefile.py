@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,92 @@ def test_a_state_dir_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         make_state_dir(tmp_path / "file" / "state")
     make_state_dir(tmp_path / "new" / "state")
     assert os.access(tmp_path / "new" / "state", os.W_OK)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from headway_broker.statefile import StateFile, token_in
+folder, left, what = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+state = StateFile(folder, Path("models"))
+document = {"format": 1, "hosts": {}, "models": {"m": {"default": "2", "weights": {}, "copies": {},
+            "unregistered": [], "serving": {}}}}
+
+def step(event, arguments):
+    global left
+    if event in ("open", "os.rename", "os.link", "os.remove") and str(folder) in str(arguments[0]):
+        left -= 1
+        if left < 0:
+            os._exit(9)
+
+sys.addaudithook(step)
+state.write(document) if what == "orders" else token_in(folder)
+"""
+
+
+def killed_at(folder: Path, step: int, what: str) -> bool:
+    """Another process does it and is killed before that step. False: there are no more steps."""
+    command = [sys.executable, "-c", KILLED, str(folder), str(step), what]
+    return subprocess.run(command, cwd=Path.cwd(), check=False, timeout=60).returncode == 9
+
+
+def test_a_process_that_is_killed_at_any_step_leaves_the_old_orders_or_the_new_ones(tmp_path: Path) -> None:
+    seen = []
+    for step in range(20):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        StateFile(folder, STORE).write(orders("1").document())
+        going_on = killed_at(folder, step, "orders")
+        found, problem = StateFile(folder, STORE).read()
+        assert problem == ""
+        seen.append(found.models["m"].default)
+        StateFile(folder, STORE).write(orders("3").document())
+        assert StateFile(folder, STORE).read() == (orders("3"), "")
+        if not going_on:
+            break
+    assert len(seen) >= 4 and seen[0] == "1" and seen[-1] == "2" and seen == sorted(seen)
+
+
+def test_a_process_that_is_killed_while_it_makes_the_token_leaves_a_whole_one_or_none(tmp_path: Path) -> None:
+    for step in range(20):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        going_on = killed_at(folder, step, "token")
+        assert len(token_in(folder)) > 30
+        if not going_on:
+            break
+    assert step >= 3
+
+
+def test_a_full_disk_is_an_error_and_leaves_the_last_orders(state: StateFile) -> None:
+    state.write(orders("1").document())
+    new = state.path.with_suffix(".new")
+    new.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        state.write(orders("2").document())
+    assert state.read() == (orders("1"), "")
+    new.unlink()
+    state.write(orders("2").document())
+    assert state.read() == (orders("2"), "")
+
+
+def test_a_state_dir_that_went_away_is_an_error(tmp_path: Path) -> None:
+    state = StateFile(tmp_path / "gone", STORE)
+    with pytest.raises(OSError):
+        state.write(orders("1").document())
+    with pytest.raises(SettingsError, match="cannot be read or made"):
+        token_in(tmp_path / "gone")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_state_dir_that_may_only_be_read_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(SettingsError, match="cannot write"):
+        make_state_dir(tmp_path)
+    tmp_path.chmod(0o700)
+
+
+def test_a_token_of_bytes_that_are_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(bytes([255]) * 32)
+    with pytest.raises(SettingsError, match="token"):
+        token_in(tmp_path)

@@ -74,3 +74,37 @@ def test_a_version_without_its_model_toml_is_not_noticed(watching: StoreReader, 
     (tmp_path / "m" / "1").mkdir(parents=True)
     (tmp_path / "m" / "1" / "weights.bin").write_bytes(b"half")
     assert read_by(watching, 0.4) == []
+
+
+def test_what_it_notices_by_itself_is_told_from_what_it_was_asked_for(
+    watching: StoreReader, tmp_path: Path
+) -> None:
+    time.sleep(0.2)
+    add(tmp_path, "1")
+    [read] = read_by(watching)
+    assert not read.asked
+    watching.ask()
+    [read] = read_by(watching)
+    assert read.asked
+
+
+def test_a_store_that_went_away_and_came_back_is_read_again(watching: StoreReader, tmp_path: Path) -> None:
+    add(tmp_path, "1")
+    watching.ask()
+    assert read_by(watching)[0].specs
+    away = tmp_path.with_name(f"{tmp_path.name}-away")
+    tmp_path.rename(away)
+    [read] = read_by(watching)
+    assert read.error and not read.specs
+    away.rename(tmp_path)
+    while not (read := read_by(watching)[0]).specs:
+        assert read.error
+    assert [spec.key for spec in read.specs] == [("m", "1")]
+
+
+def test_a_store_with_thousands_of_versions_is_read(asked: StoreReader, tmp_path: Path) -> None:
+    for version in range(2000):
+        add(tmp_path, str(version))
+    asked.ask()
+    [read] = read_by(asked, 60.0)
+    assert len(read.specs) == 2000

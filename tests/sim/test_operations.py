@@ -18,7 +18,7 @@ from headway_broker.scheduler import BrokerTimes
 from tests.sim.operators import AgentNode, OperatorNode, drain_someone
 from tests.sim.world import Nature, WorkerNode, World
 
-SEEDS = range(50)
+SEEDS = range(30)
 LOAD_S = 4.0
 CALM_S = 30.0  # in which all becomes as it should be; a lost worker is missed after silence_s
 QUIET_S = 8.0  # in which nothing is ordered any more

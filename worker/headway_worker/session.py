@@ -16,6 +16,8 @@ that the worker touches the batch's shared memory no more: so it is sent, empty,
 
 Invariants: every batch is answered once, in the order in which they came (`open` holds those that are
 not); a copy is in `copies` from its order to load until it is gone; one that shall go is in no `Join`.
+
+Longer than 300 lines because the roster, the batches and the end need each other at every turn.
 """
 
 from __future__ import annotations
