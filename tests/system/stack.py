@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -44,12 +45,14 @@ class Up:
         options = ["--model-store", folder / "models", "--workers", workers, "--device", "cpu", *more]
         options += ["--http", self.http, "--management", self.management, "--metrics", self.metrics]
         options += ["--run-dir", self.run_dir]
+        self._mark = f"TESTED_UP={secrets.token_hex(8)}"  # `pids` finds its processes by it
         self.process = subprocess.Popen(
             [*HEADWAY, "up", *map(str, options)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,  # `pids` finds its processes by their session
+            start_new_session=True,
+            env={**os.environ, **dict([self._mark.split("=")])},
         )
         self.said: list[str] = []
         self._reader = threading.Thread(target=self._read)
@@ -72,13 +75,10 @@ class Up:
         return heard()
 
     def pids(self, word: str = "") -> list[int]:
-        """The living processes of this `up`, itself among them, with `word` in their command line. Those that
-        an agent started have sessions of their own, and the run directory in their command line."""
+        """The living processes of this `up`, itself among them, with `word` in their command line; also those
+        that an agent started, which have sessions of their own."""
         found = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
-        return [pid for pid in found if self._has(pid) and word in command_of(pid)]
-
-    def _has(self, pid: int) -> bool:
-        return session_of(pid) == self.process.pid or f"--run-dir={self.run_dir} " in command_of(pid)
+        return [pid for pid in found if self._mark in environment_of(pid) and word in command_of(pid)]
 
     def ready_copies(self, model: str) -> int:
         with Client(self.direct, timeout_s=5.0) as client:
@@ -110,12 +110,12 @@ def serving(folder: Path) -> Iterator[Up]:
         up.close()
 
 
-def session_of(pid: int) -> int:
+def environment_of(pid: int) -> list[str]:
+    """Of a living process: that of a dead one, and a kernel thread's, is empty."""
     try:
-        state, _, _, session = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:4]
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return 0 if state == "Z" else int(session)
+        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return []
 
 
 def command_of(pid: int) -> str:
