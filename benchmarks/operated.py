@@ -125,7 +125,7 @@ class Operator:
 
     def kill_agent(self) -> None:
         """Its workers must live on, and the next agent know them."""
-        before = {w["name"]: w["pid"] for w in self.state()["workers"]}
+        before = {w["name"]: w["pid"] for w in self.state()["workers"] if not w["draining"]}
         self.restart("headway_worker.agent", signal.SIGKILL)
         self.wait_for(lambda: self.running() == before)  # those that had left the roster take a while to end
 

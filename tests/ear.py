@@ -7,14 +7,23 @@ import socket
 import time
 from pathlib import Path
 
+from headway.notify import Notifier
+
 
 class Ear:
     """`address` is a path, or "@" and an abstract name."""
 
     def __init__(self, address: str | Path) -> None:
         self.address = os.fspath(address)
+        self._notifiers: list[Notifier] = []
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.socket.bind("\0" + self.address[1:] if self.address.startswith("@") else self.address)
+
+    def notifier(self, watchdog_s: float | None = None) -> Notifier:
+        """One that speaks to this ear, until this is closed."""
+        made = Notifier(self.address, watchdog_s)
+        self._notifiers.append(made)
+        return made
 
     def heard(self) -> list[str]:
         """All datagrams that came since."""
@@ -40,4 +49,6 @@ class Ear:
         return {"NOTIFY_SOCKET": self.address, "WATCHDOG_USEC": str(int(watchdog_s * 1e6))}
 
     def close(self) -> None:
+        for notifier in self._notifiers:
+            notifier.close()
         self.socket.close()

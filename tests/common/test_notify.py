@@ -24,12 +24,12 @@ def ear(tmp_path: Path) -> Iterator[Ear]:
 
 
 def test_ready_comes_with_its_status_in_one_message(ear):
-    Notifier(ear.address).ready("serving")
+    ear.notifier().ready("serving")
     assert ear.heard() == ["READY=1\nSTATUS=serving\n"]
 
 
 def test_each_word_is_said_as_systemd_reads_it(ear):
-    notifier = Notifier(ear.address)
+    notifier = ear.notifier()
     notifier.ready()
     notifier.status("3 models")
     notifier.extend(2.5)
@@ -39,13 +39,13 @@ def test_each_word_is_said_as_systemd_reads_it(ear):
 
 def test_an_abstract_socket_is_reached_by_its_name():
     abstract = Ear("@headway-" + secrets.token_hex(8))
-    Notifier(abstract.address).ready()
+    abstract.notifier().ready()
     assert abstract.heard() == ["READY=1\n"]
     abstract.close()
 
 
 def test_a_status_is_one_line_and_is_said_once(ear):
-    notifier = Notifier(ear.address)
+    notifier = ear.notifier()
     notifier.status("two\nlines\0MAINPID=1")
     notifier.status("two\nlines\0MAINPID=1")
     notifier.status("x" * 100_000)
@@ -55,21 +55,21 @@ def test_a_status_is_one_line_and_is_said_once(ear):
 
 
 def test_a_status_that_was_said_with_ready_is_not_said_again(ear):
-    notifier = Notifier(ear.address)
+    notifier = ear.notifier()
     notifier.ready("serving")
     notifier.status("serving")
     assert len(ear.heard()) == 1
 
 
 def test_the_watchdog_is_fed_once_in_half_of_its_interval_however_often_it_is_called(ear):
-    notifier = Notifier(ear.address, watchdog_s=2.0)
+    notifier = ear.notifier(watchdog_s=2.0)
     for tenth in range(31):  # from 10.0 to 13.0
         notifier.watchdog(10.0 + tenth / 10)
     assert ear.heard() == ["WATCHDOG=1\n"] * 4
 
 
 def test_a_loop_that_waits_as_long_as_it_may_is_never_silent_for_the_whole_interval(ear):
-    notifier = Notifier(ear.address, watchdog_s=8.0)
+    notifier = ear.notifier(watchdog_s=8.0)
     fed: list[float] = []
     for turn in range(200):
         now = turn * notifier.wait_s * 0.999
@@ -79,7 +79,7 @@ def test_a_loop_that_waits_as_long_as_it_may_is_never_silent_for_the_whole_inter
 
 
 def test_without_a_clock_of_its_caller_it_looks_itself(ear):
-    notifier = Notifier(ear.address, watchdog_s=60.0)
+    notifier = ear.notifier(watchdog_s=60.0)
     notifier.watchdog()
     notifier.watchdog()
     assert ear.heard() == ["WATCHDOG=1\n"]
@@ -103,11 +103,12 @@ def test_a_socket_that_is_gone_is_no_error_and_ready_is_said_when_it_is_back(tmp
     notifier.watchdog(1.0)
     notifier.watchdog(5.0)
     assert later.heard() == ["READY=1\nWATCHDOG=1\n", "WATCHDOG=1\n"]
+    notifier.close()
     later.close()
 
 
 def test_a_reader_that_does_not_read_never_blocks_and_gets_what_it_must_know_later(ear):
-    notifier = Notifier(ear.address, watchdog_s=1.0)
+    notifier = ear.notifier(watchdog_s=1.0)
     for second in range(10_000):  # far more than a socket's queue takes
         notifier.watchdog(float(second))
     notifier.ready("serving")
@@ -117,7 +118,7 @@ def test_a_reader_that_does_not_read_never_blocks_and_gets_what_it_must_know_lat
 
 
 def test_after_close_nothing_is_said(ear):
-    notifier = Notifier(ear.address, watchdog_s=1.0)
+    notifier = ear.notifier(watchdog_s=1.0)
     notifier.close()
     notifier.ready()
     notifier.watchdog(1.0)
@@ -134,6 +135,7 @@ def test_the_environment_is_read_once_and_taken_away_from_children(ear, monkeypa
     subprocess.run([sys.executable, "-c", tell], check=True, timeout=60)
     assert ear.heard() == []
     assert Notifier.from_environment().watchdog_s is None
+    notifier.close()
 
 
 @pytest.mark.parametrize(
@@ -145,3 +147,4 @@ def test_a_watchdog_of_another_process_or_of_no_length_is_none(ear, monkeypatch,
         monkeypatch.setenv(name, value)
     notifier = Notifier.from_environment()
     assert notifier.watchdog_s is None and notifier.is_heard
+    notifier.close()

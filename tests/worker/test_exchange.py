@@ -359,7 +359,7 @@ def test_the_watchdog_is_fed_while_the_worker_idles_and_not_once_its_runner_hang
 ):
     monkeypatch.setattr(tell, "LEASE_MARGIN_S", 0.2)
     ear = Ear(tmp_path / "notify")
-    worker = Worker(broker.address, Notifier(ear.address, watchdog_s=0.4))
+    worker = Worker(broker.address, ear.notifier(watchdog_s=0.4))
     go = threading.Event()
     worker.work = lambda order: (worker.exchange.leave(), go.wait(WAIT_S), worker.answer(order))
     broker.hear(Join)

@@ -23,7 +23,7 @@ class Worker:
     def __init__(self, path: Path, watchdog_s: float | None = 4.0) -> None:
         self._ear = Ear(path)
         self.session = Session(About("w", "host", 7, "cpu"))
-        self.tell = Tell(self.session, Notifier(self._ear.address, watchdog_s))
+        self.tell = Tell(self.session, self._ear.notifier(watchdog_s))
 
     def heard(self, now: float) -> str:
         """What it says at `now`."""
