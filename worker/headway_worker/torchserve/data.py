@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ def asked(requests: Sequence[ModelRequest], decodes: bool = True) -> Asked:
     for request in requests:
         data, headers = _data(request, decodes)
         for one in data:
-            made.ids[len(made.data)] = str(request.options.get(REQUEST_ID, ""))
+            made.ids[len(made.data)] = str(request.options.get(REQUEST_ID) or uuid4())
             made.data.append(one)
             made.processors.append(RequestProcessor({**_said(request.options), **headers}))
         made.widths.append(len(data))

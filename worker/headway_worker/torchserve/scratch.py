@@ -13,6 +13,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 
 PREFIX = "headway-archive-"
@@ -23,14 +24,13 @@ class Scratch:
 
     def __init__(self) -> None:
         sweep()
-        self.path, self._lock = _locked()
+        self.path, lock = _locked()
+        # Called at the latest when the process ends as it should.
+        self._remove = weakref.finalize(self, _removed, self.path, lock, os.getpid())
 
     def close(self) -> None:
         """Remove it with all that is in it; may be called twice."""
-        if self._lock >= 0:
-            shutil.rmtree(self.path, ignore_errors=True)
-            os.close(self._lock)
-            self._lock = -1
+        self._remove()
 
 
 def sweep() -> None:
@@ -42,6 +42,12 @@ def sweep() -> None:
             lock = _lock(path)
         except OSError:  # gone, in use, or no folder
             continue
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def _removed(path: Path, lock: int, owner: int) -> None:
+    if os.getpid() == owner:  # and not a child that a handler forked
         shutil.rmtree(path, ignore_errors=True)
         os.close(lock)
 
