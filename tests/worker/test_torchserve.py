@@ -20,7 +20,7 @@ from headway.body import Body
 from headway.messages import BatchReply
 from headway_worker.torchserve import scratch
 from tests.worker.archives import archived, asking, needs_archiver, part, place
-from tests.worker.bench import Bench, floats, request, tensors_of
+from tests.worker.bench import Bench, X, floats, request, tensors_of
 
 pytestmark = needs_archiver
 
@@ -44,7 +44,7 @@ def _nothing_is_left(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     yield
     for version in ("1", "2"):
         bench.unload(version)
-    assert list(here.iterdir()) == []
+    assert list(here.glob(f"{scratch.PREFIX}*")) == []
     assert (sys.path, sys.meta_path, Path.cwd()) == (paths, finders, folder)
     left = {name for name in sys.modules if name.partition(".")[0] in ("ts", "common", "handler", "model")}
     assert left == modules
@@ -674,3 +674,55 @@ def test_a_scripted_model_runs_under_the_base_handler(bench: Bench) -> None:
     assert json.loads(said(bench.ask(asking(part("[1, 2]", "application/json"))))) == [2, 4]
     outputs = tensors_of(bench.ask(request(data=floats(3, 4))))
     assert np.allclose(outputs["output_0"], [6, 8])
+
+
+def test_a_limit_on_pixels_is_lifted_for_the_archive_alone(bench: Bench) -> None:
+    image = pytest.importorskip("PIL.Image")
+    source = (
+        "import PIL.Image\ndef handle(data, context):\n    return data and [PIL.Image.MAX_IMAGE_PIXELS]\n"
+    )
+    limit = image.MAX_IMAGE_PIXELS
+    served(bench, source, "[options]\nlimit_image_pixels = false\n")
+    assert said(bench.ask(asking("x"))) == "null"
+    assert limit == image.MAX_IMAGE_PIXELS
+    served(bench, source)
+    assert said(bench.ask(asking("x"))) == str(limit)
+
+
+def test_inputs_that_are_declared_warm_the_handler(bench: Bench) -> None:
+    source = """
+        calls = []
+        def handle(data, context):
+            calls.append(data)
+            return data and [{"y": row["x"] * 2, "calls": len(calls)} for row in data]
+    """
+    facts = served(bench, source, "batch_size_max = 2\n" + X)
+    assert set(facts["warmup"]) == {"1", "2"}
+    assert tensors_of(bench.ask(request(x=floats(1, 2))))["calls"] > 3
+
+
+def test_tensors_of_different_shapes_share_a_call(bench: Bench) -> None:
+    source = (
+        "def handle(data, context):\n    return data and [[len(data), *row['x'].shape] for row in data]\n"
+    )
+    served(bench, source, "batch_size_max = 2\n")
+    one, two = bench.outputs(request(x=floats(1, 2)), request(x=floats(1, 2, 3)))
+    assert (one["output_0"].tolist(), two["output_0"].tolist()) == ([2, 2], [2, 3])
+
+
+def test_the_default_handlers_compile_as_the_config_says(bench: Bench) -> None:
+    net = """
+        import torch
+        class Net(torch.nn.Module):
+            def forward(self, x):
+                return x * (2 if torch.compiler.is_compiling() else 3)
+    """
+    files = {"net.py": net, "c.yaml": "pt2: {compile: {enable: true, backend: eager}}\n"}
+    ready(bench, archived(bench.store, "base_handler", {**files}, model_file="net.py", config_file="c.yaml"))
+    assert json.loads(said(bench.ask(asking(part("[1, 2]", "application/json"))))) == [2, 4]
+
+
+def test_an_exit_in_a_handler_fails_its_request_only(bench: Bench) -> None:
+    served(bench, "def handle(data, context):\n    return data and exit(3)\n")
+    reply = bench.ask(asking("x"))
+    assert (reply.code, reply.content) == (30, "SystemExit: 3")

@@ -23,6 +23,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import logging
 import os
 import sys
 import threading
@@ -31,6 +32,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+log = logging.getLogger("headway.worker")
 TS = "ts"
 _REAL = "headway_worker.torchserve.ts"
 _EVERYBODYS = sys.stdlib_module_names | {"torch", "numpy", "headway", "headway_worker"}
@@ -175,6 +177,8 @@ def _has_own_folder() -> bool:
     if not hasattr(_PRIVATE, "folder"):
         unshare = getattr(ctypes.CDLL(None), "unshare", None)
         _PRIVATE.folder = unshare is not None and unshare(_CLONE_FS) == 0
+        if not _PRIVATE.folder:  # a container's filter, perhaps
+            log.warning("archives are not served in their own folder: unshare is not allowed here")
     return bool(_PRIVATE.folder)
 
 

@@ -5,8 +5,10 @@ Knows: the order of things. Must not know: backends, `model.toml`, how any of it
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +71,7 @@ class Service:
         """Import and initialize the handler. Raises: SettingsError; whatever its code raises."""
         self.modules.refresh()
         envelope = self._wishes.envelope or self.archive.manifest.envelope
-        with self.modules.entered():
+        with self._entered():
             handle = entry_of(self.handler, self.archive.folder, self._context)
             self._handle = envelope_of(envelope, handle) if envelope else handle
 
@@ -83,7 +85,7 @@ class Service:
         asked = data.asked(requests, self._wishes.decodes)
         self._context.begin(asked.ids, asked.processors)
         started = time.perf_counter()
-        with self.modules.entered():
+        with self._entered():
             returned = self._handle(asked.data, self._context)
         self.metrics.add_time("PredictionTime", (time.perf_counter() - started) * 1000, unit="ms")
         results = data.results(returned, len(asked.data))
@@ -97,6 +99,20 @@ class Service:
         self._context.begin({}, [])
         self.modules.forget()
         self.archive.close()
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        """As in a process of its own; what others rely on is as it was afterwards."""
+        with self.modules.entered():
+            pillow = sys.modules.get("PIL.Image")
+            if self._wishes.limits_pixels or pillow is None:
+                yield
+                return
+            limit, pillow.MAX_IMAGE_PIXELS = pillow.MAX_IMAGE_PIXELS, None
+            try:
+                yield
+            finally:
+                pillow.MAX_IMAGE_PIXELS = limit
 
     def _share(self, request: ModelRequest, at: slice, results: list[Any]) -> Share:
         if request.content is None:

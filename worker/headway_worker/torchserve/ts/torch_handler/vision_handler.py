@@ -19,8 +19,7 @@ class VisionHandler(BaseHandler):
     def initialize(self, context: Any) -> None:
         super().initialize(context)
         self.ig: Any = None
-        if not context.system_properties.get("limit_max_image_pixels", True):
-            images.pillow().MAX_IMAGE_PIXELS = None
+        images.pillow()  # or the reason why the archive cannot be served
 
     def preprocess(self, data: list[dict[str, Any]]) -> Any:
         """Image bytes, base64 text, or nested lists and tensors that are prepared already."""
