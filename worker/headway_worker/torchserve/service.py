@@ -104,7 +104,7 @@ class Service:
     def _entered(self) -> Iterator[None]:
         """As in a process of its own; what others rely on is as it was afterwards."""
         with self.modules.entered():
-            pillow = sys.modules.get("PIL.Image")
+            pillow: Any = sys.modules.get("PIL.Image")
             if self._wishes.limits_pixels or pillow is None:
                 yield
                 return
