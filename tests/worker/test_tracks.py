@@ -12,7 +12,7 @@ from headway.errors import ModelError
 from headway.models import ModelSpec, TensorSpec
 from headway_worker.collate import Values
 from headway_worker.request import ModelRequest
-from headway_worker.tracks import HostTrack
+from headway_worker.tracks import HostTrack, WholeTrack
 from headway_worker.yard import enter, holds_nothing, track_for
 from tests.worker.bench import Bench, floats, request, tensor
 
@@ -78,3 +78,19 @@ def test_a_model_that_forgets_the_padding_is_told_how_many_rows_there_were(bench
         model="class Model:\n    def infer(self, x): return x[:1]\n",
     )
     assert "must have a leading 4 for a batch of 4 rows, got shape [1, 2]" in bench.load().detail
+
+
+def test_a_backend_may_take_requests_whole() -> None:
+    asked = rows(1, 2)
+    track = WholeTrack(lambda requests: [{"y": r.tensors["x"] * 2} for r in requests])
+    ticks = iter([5.0, 7.5])
+    flight = track.launch(track.collate(asked), lambda: next(ticks))
+    assert flight.is_done()
+    assert [share["y"].tolist() for share in flight.outputs()] == [[2, 2], [4, 4]]  # type: ignore[index]
+    assert flight.compute_s() == 2.5
+
+
+def test_a_backend_that_answers_too_few_requests_is_at_fault() -> None:
+    track = WholeTrack(lambda requests: [{}])
+    with pytest.raises(ModelError, match="the backend answered 1 requests of 2"):
+        track.launch(track.collate(rows(1, 2)), lambda: 0.0)

@@ -6,8 +6,8 @@ Must not know: threads, orders, sockets, torch.
 
 Invariants: a result has one reply per request, in order; no exception of a model's leaves this file, not
 even `SystemExit`, but for a fault of the device (`DeviceFault`), after which nobody is answered; when a batch
-of several raises, each is run again alone (unless the model is marked `idempotent = false`), so that only the
-guilty get the error.
+of several raises, each is run again alone (unless the model is marked `idempotent = false`, or its backend
+does not retry alone), so that only the guilty get the error.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from headway.messages import Batch, BatchReply, Result
 from headway.refs import has_slots, without_slots
 from headway.tensors import Tensors, unpack
 from headway_worker import device
-from headway_worker.collate import Values, as_tensors, grouped, to_host
+from headway_worker.collate import as_tensors, to_host
 from headway_worker.inputs import check_names, check_shapes, checked, from_body, takes
 from headway_worker.loaded import Loaded
 from headway_worker.orders import Run
-from headway_worker.replies import body_reply, error_reply, message_of, tensors_reply
+from headway_worker.replies import Answer, answer_reply, body_reply, error_reply, message_of, tensors_reply
 from headway_worker.request import ModelRequest
 from headway_worker.sharing import Sharing
-from headway_worker.tracks import Clock, Collated, Flight
+from headway_worker.tracks import Clock, Collated, Flight, Share
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class Passage:
         for place in range(len(self.batch.requests)):
             self._prepare(place)
         places = list(self.requests)
-        for group in grouped(list(self.requests.values()), self.loaded.spec.inputs):
+        for group in self.loaded.grouped(list(self.requests.values())):
             self.groups.append(self._group([places[i] for i in group]))
 
     def launch(self) -> None:
@@ -144,7 +144,8 @@ class Passage:
             return step()
         except BaseException as error:
             device.raise_fault(error)
-            group.again = len(group.places) > 1 and self.loaded.spec.idempotent
+            may_again = self.loaded.spec.idempotent and self.loaded.retries_alone
+            group.again = len(group.places) > 1 and may_again
             if not group.again:
                 self._fail(group.places, error)
             exhausted = device.is_out_of_memory(error)
@@ -168,17 +169,21 @@ class Passage:
             return ModelRequest(options, rows, None, checked(tensors, specs, rows))
         body = unpack_body(tensors, options)
         request = ModelRequest(options, 0, body)
+        if self.loaded.takes_requests:
+            return request
         if self.loaded.preprocess is None:
             request.tensors = checked(from_body(body, specs), specs, 0)
         else:
             request.tensors = _preprocessed(self.loaded, request)
         return request
 
-    def _answer(self, place: int, outputs: Values) -> None:
+    def _answer(self, place: int, outputs: Share) -> None:
         request = self.requests[place]
         put = partial(self.sharing.put, self.batch.requests[place].options)
         try:
-            if request.content is None:
+            if isinstance(outputs, Answer):
+                self.replies[place] = answer_reply(outputs, put)
+            elif request.content is None:
                 self.replies[place] = tensors_reply(as_tensors(outputs), put)
             else:
                 postprocess = self.loaded.postprocess
@@ -190,7 +195,7 @@ class Passage:
     def _fail(self, places: Sequence[int], error: BaseException) -> None:
         device.raise_fault(error)
         self.loaded.tell(error)
-        reply = error_reply(error)
+        reply = error_reply(error, self.loaded.meta_of(error))
         self.replies.update((place, reply) for place in places)
 
 

@@ -22,13 +22,18 @@ from headway_worker.collate import Values
 from headway_worker.replies import error_text
 from headway_worker.request import ModelRequest
 from headway_worker.sources import forget, import_file
-from headway_worker.tracks import Clock, Collated, Flight, Track, width_of
+from headway_worker.tracks import Clock, Collated, Flight, Share, Track, WholeTrack, width_of
 from headway_worker.yard import holds_nothing, track_for
 
 log = logging.getLogger("headway.worker")
 GROUP = "headway.backends"
 HOOKS = ("preprocess", "postprocess")
 _TOLD_MAX = 100
+
+
+def _no_meta(error: BaseException) -> dict[str, Any]:
+    """Most backends' errors say no more than their text."""
+    return {}
 
 
 @dataclass
@@ -42,8 +47,17 @@ class Loaded:
     buckets: tuple[int, ...] = ()
     preprocess: Callable[[ModelRequest], Any] | None = None
     postprocess: Callable[[Values, ModelRequest], Any] | None = None
+    takes_requests: bool = False  # the backend has `answer` in place of `infer`
+    retries_alone: bool = True
+    meta_of: Callable[[BaseException], dict[str, Any]] = _no_meta
     compute_s: float = 0.0  # what the last batch took
     _told: set[str] = field(default_factory=set)
+
+    def grouped(self, requests: Sequence[ModelRequest]) -> list[list[int]]:
+        """Places of the requests that can share a batch, in order."""
+        if self.takes_requests:
+            return [list(range(len(requests)))] if requests else []
+        return collate.grouped(requests, self.spec.inputs)
 
     def collate(self, requests: Sequence[ModelRequest]) -> Collated:
         """The requests of one group as one batch."""
@@ -53,14 +67,16 @@ class Loaded:
         """Start a batch. Raises: whatever the model raises; ModelError."""
         return self.track.launch(inputs, clock)
 
-    def land(self, flight: Flight, requests: Sequence[ModelRequest]) -> list[Values]:
+    def land(self, flight: Flight, requests: Sequence[ModelRequest]) -> list[Share]:
         """Wait for the batch of these requests; each one's own outputs. Raises: what the device says;
         ModelError."""
         outputs, rows = flight.outputs(), width_of(requests)
         self.compute_s = flight.compute_s()
+        if isinstance(outputs, list):
+            return outputs
         bucket = bucket_of(rows, self.buckets)
         collate.check_outputs(outputs, self.spec.outputs, bucket)
-        return collate.split(collate.cut(outputs, rows) if rows < bucket else outputs, requests)
+        return [*collate.split(collate.cut(outputs, rows) if rows < bucket else outputs, requests)]
 
     def tell(self, error: BaseException) -> None:
         """Log an exception of the model's with its traceback, each message once; a caller's fault only
@@ -95,12 +111,27 @@ def load(spec: ModelSpec, device: Any, holds: Callable[[int, int], bool] = holds
     try:
         backend.load(spec, device)
         hooks = _hooks(spec, backend)
+        if callable(getattr(backend, "answer", None)):
+            return _of_requests(spec, backend)
         buckets = buckets_of(spec, device.type == "cuda")
         track = track_for(spec, backend.infer, buckets, device, holds)
         return Loaded(spec, backend, track, buckets, preprocess=hooks[0], postprocess=hooks[1])
     except BaseException:
         _close_quietly(spec, backend)
         raise
+
+
+def _of_requests(spec: ModelSpec, backend: Any) -> Loaded:
+    """Of a backend that takes requests whole. Raises: SettingsError for what it then cannot have."""
+    if spec.processing:
+        raise SettingsError(f"processing: backend {spec.backend!r} takes requests as they came")
+    if spec.batch_buckets or spec.cuda_graphs:
+        key = "batch_buckets" if spec.batch_buckets else "cuda_graphs"
+        raise SettingsError(f"{key}: backend {spec.backend!r} takes requests as they came, without padding")
+    meta_of = getattr(backend, "error_meta", _no_meta)
+    alone = bool(getattr(backend, "retries_alone", True))
+    track = WholeTrack(backend.answer)
+    return Loaded(spec, backend, track, takes_requests=True, retries_alone=alone, meta_of=meta_of)
 
 
 def _close_quietly(spec: ModelSpec, backend: Backend) -> None:

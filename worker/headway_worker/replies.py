@@ -7,7 +7,8 @@ Must not know: torch, the model, when anything runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from headway.body import Body
@@ -20,6 +21,15 @@ ERROR_CHARS_MAX = 8000
 
 
 Put = Callable[[list[Buffer]], int | None]  # writes a reply where its request wants it; None: nowhere
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A body's answer as a backend that takes requests whole has made it. `meta`: `status`, `phrase` and
+    `headers` of PROTOCOL.md, where it says any."""
+
+    body: Body
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 def inline(pieces: list[Buffer]) -> None:
@@ -46,10 +56,10 @@ def printable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def error_reply(error: BaseException) -> BatchReply:
+def error_reply(error: BaseException, meta: Mapping[str, Any] | None = None) -> BatchReply:
     """A Headway error keeps its code; everything else is the model's fault."""
     code = error.code if isinstance(error, HeadwayError) else 0
-    return BatchReply(code or ModelError.code, error_text(error), {})
+    return BatchReply(code or ModelError.code, error_text(error), dict(meta or {}))
 
 
 def tensors_reply(outputs: Tensors, put: Put = inline) -> BatchReply:
@@ -74,6 +84,12 @@ def body_reply(answer: Any, put: Put = inline) -> BatchReply:
     elif not isinstance(answer, Body):
         answer = Body(json.dumps(answer, default=_listed).encode(), "application/json")
     return _reply([bytes(answer.data)], {"content_type": answer.content_type}, put)
+
+
+def answer_reply(answer: Answer, put: Put = inline) -> BatchReply:
+    """What a backend that takes requests whole returned for a body."""
+    meta = {"content_type": answer.body.content_type, **answer.meta}
+    return _reply([bytes(answer.body.data)], meta, put)
 
 
 def _reply(pieces: list[Buffer], meta: dict[str, Any], put: Put) -> BatchReply:

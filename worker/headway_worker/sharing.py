@@ -34,7 +34,8 @@ class Sharing:
     """The segments in `folder`; None where there are none that the worker shares with its callers."""
 
     def __init__(self, folder: Path | None = None, pages: Pages | None = None) -> None:
-        self._mapped = Mapped(folder, pages) if folder else None
+        # absolute: a model's code may have changed the folder that relative paths begin in
+        self._mapped = Mapped(folder.absolute(), pages) if folder else None
         self._pages = pages
         self._lock = threading.Lock()  # a tidy closes files that another thread may be looking at
 

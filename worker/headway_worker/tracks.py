@@ -11,16 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from headway.errors import ModelError
 from headway.models import ModelSpec
 from headway_worker.buckets import bucket_of
 from headway_worker.buffers import Buffers
 from headway_worker.casting import Casting
 from headway_worker.collate import Values, collate, to_host
+from headway_worker.replies import Answer
 from headway_worker.request import ModelRequest
 
 Clock = Callable[[], float]
 Infer = Callable[[Values], Values]
 Collated = dict[str, Any]  # as its own track has made it, and no other's
+Share = Values | Answer  # what one request gets
+Outputs = Values | list[Share]  # of a whole batch; a list where each request's share is known already
 
 
 class Flight(Protocol):
@@ -29,7 +33,7 @@ class Flight(Protocol):
     def is_done(self) -> bool:
         """Whether `outputs` would return at once."""
 
-    def outputs(self) -> Values:
+    def outputs(self) -> Outputs:
         """Wait, and have what came out, on the CPU. Raises: what the device says of the batch."""
 
     def compute_s(self) -> float:
@@ -62,14 +66,14 @@ def width_of(requests: Sequence[ModelRequest]) -> int:
 class Landed:
     """A batch that was done when it was launched."""
 
-    def __init__(self, outputs: Values, compute_s: float) -> None:
+    def __init__(self, outputs: Outputs, compute_s: float) -> None:
         self._outputs = outputs
         self._compute_s = compute_s
 
     def is_done(self) -> bool:
         return True
 
-    def outputs(self) -> Values:
+    def outputs(self) -> Outputs:
         return self._outputs
 
     def compute_s(self) -> float:
@@ -97,6 +101,33 @@ class HostTrack:
         made = self._casting.outputs(self._infer(self._casting.inputs(inputs)))
         outputs = {name: to_host(name, value) for name, value in made.items()}
         return Landed(outputs, clock() - start)
+
+    def settle(self, requests: Sequence[ModelRequest], clock: Clock) -> None:
+        """Nothing: the first run has warmed what there is."""
+
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+
+class WholeTrack:
+    """For backends that take requests whole: nothing is collated, and the launch is the computation, on
+    whatever device."""
+
+    depth = 1
+    _REQUESTS = "requests"
+
+    def __init__(self, answer: Callable[[Sequence[ModelRequest]], list[Share]]) -> None:
+        self._answer = answer
+
+    def collate(self, requests: Sequence[ModelRequest]) -> Collated:
+        return {self._REQUESTS: requests}
+
+    def launch(self, inputs: Collated, clock: Clock) -> Flight:
+        start, requests = clock(), inputs[self._REQUESTS]
+        shares = self._answer(requests)
+        if len(shares) != len(requests):
+            raise ModelError(f"the backend answered {len(shares)} requests of {len(requests)}")
+        return Landed(shares, clock() - start)
 
     def settle(self, requests: Sequence[ModelRequest], clock: Clock) -> None:
         """Nothing: the first run has warmed what there is."""

@@ -18,6 +18,7 @@ from headway_worker.buckets import sizes_to_try
 from headway_worker.collate import Values
 from headway_worker.inputs import example
 from headway_worker.loaded import Loaded
+from headway_worker.replies import Answer
 from headway_worker.request import ModelRequest
 from headway_worker.tracks import Clock
 
@@ -76,7 +77,9 @@ def _try(loaded: Loaded, rows: int, clock: Clock) -> tuple[Values, float, int]:
 
 
 def _run(loaded: Loaded, requests: Sequence[ModelRequest], clock: Clock) -> Values:
-    return loaded.land(loaded.launch(loaded.collate(requests), clock), requests)[0]
+    share = loaded.land(loaded.launch(loaded.collate(requests), clock), requests)[0]
+    assert not isinstance(share, Answer), "an example is a request with tensors"
+    return share
 
 
 def _example(spec: ModelSpec) -> ModelRequest:

@@ -14,6 +14,12 @@ It is made without arguments and lives on the runner's thread only; `infer` and 
 called under `torch.inference_mode()`. Besides the protocol's four methods it may have
 `preprocess(request) -> inputs`, `postprocess(outputs, request) -> answer` and `warmup() -> None`;
 attributes that are missing or None do not count.
+
+A backend for which requests are more than rows of tensors has, in place of `infer`,
+`answer(requests) -> [share, ...]`: the `ModelRequest`s of a batch as they came, whatever their shapes, and
+for each a `replies.Answer` (of a body) or named outputs (of tensors). It then has no batch padded and nothing
+copied to the device for it. It may also have `retries_alone` (false: a batch that raised is not run again
+request by request) and `error_meta(error) -> dict`, what goes beside the text of an error.
 """
 
 from __future__ import annotations

@@ -1,0 +1,69 @@
+"""Archives as people make them: with `torch-model-archiver`, from files written by the test."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from headway.body import Body, pack_body
+from headway.messages import BatchRequest
+from tests.worker.bench import Bench
+
+needs_archiver = pytest.mark.skipif(
+    importlib.util.find_spec("model_archiver") is None, reason="torch-model-archiver is not installed"
+)
+ENDINGS = {"default": ".mar", "zip-store": ".mar", "tgz": ".tar.gz", "no-archive": ""}
+
+
+def archived(
+    folder: Path,
+    handler: str,
+    files: dict[str, str | bytes] | None = None,
+    name: str = "m",
+    form: str = "default",
+    **options: str,
+) -> Path:
+    """An archive made by the real archiver in `folder`. `files` are written first, beside each other;
+    `options` are the archiver's, with `_` for `-`, and name these files."""
+    source, export = folder / f"source-{name}", folder / "export"
+    source.mkdir(parents=True, exist_ok=True)
+    export.mkdir(exist_ok=True)
+    for file, content in (files or {}).items():
+        data = content if isinstance(content, bytes) else textwrap.dedent(content).encode()
+        (source / file).write_bytes(data)
+    arguments = {"model-name": name, "handler": handler, "version": "1.0", "archive-format": form}
+    arguments.update({key.replace("_", "-"): value for key, value in options.items()})
+    command = [sys.executable, "-m", "model_archiver.model_packaging", "--force", f"--export-path={export}"]
+    command += [f"--{key}={value}" for key, value in arguments.items()]
+    # The archiver gathers files in TMPDIR/NAME: two tests at once would share that.
+    (folder / "tmp").mkdir(exist_ok=True)
+    environment = {"TMPDIR": str(folder / "tmp"), "PYTHONPATH": ":".join(sys.path)}
+    ran = subprocess.run(
+        command, cwd=source, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return export / f"{name}{ENDINGS[form]}"
+
+
+def place(bench: Bench, archive: Path, toml: str = "", version: str = "1") -> Path:
+    """The archive in a version's folder of the bench's store."""
+    folder = bench.write_version(version, f'file = "{archive.name}"\n{toml}', backend="torchserve")
+    target = folder / archive.name
+    if archive.exists():
+        archive.replace(target)
+    return folder
+
+
+def part(data: bytes | str, content_type: str = "") -> Body:
+    return Body(data.encode() if isinstance(data, str) else data, content_type)
+
+
+def asking(body: Body | bytes | str, **options: object) -> BatchRequest:
+    """A body request with more options, as a door would send it."""
+    packed, said = pack_body(body if isinstance(body, Body) else part(body))
+    return BatchRequest(1000, 0, {**said, **options}, packed)

@@ -1,0 +1,189 @@
+"""An archive's Python files, importable by their bare names while its own code runs, and by nobody else.
+
+Knows: Python's import system, the thread's working folder. Must not know: handlers, models.
+
+Handlers expect a process of their own: their folder first on `sys.path` and the working folder, `ts` at the
+top level. Here several archives share a process, each perhaps with a `common.py` of its own. So all that is
+true only while code of theirs runs: `entered` puts the folder, the archive's modules and `ts` in place, and
+takes them away again together with what was imported meanwhile from the folder. What others have under the
+same names is put aside and back. As long as it lasts, `importlib`, pickle and `sys.modules` work as the
+handler expects, in threads that it starts as well.
+
+What it cannot do: a thread of a handler's that goes on between calls, and imports a file of the archive for
+the first time then, does not find it.
+
+Two models never run at the same time in a worker, so one archive at most is in place. A name of Python's
+standard library, of torch's or numpy's is never put aside: all processes need these.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+log = logging.getLogger("headway.worker")
+TS = "ts"
+_REAL = "headway_worker.torchserve.ts"
+_EVERYBODYS = sys.stdlib_module_names | {"torch", "numpy", "headway", "headway_worker"}
+_CLONE_FS = 0x200  # linux/sched.h
+_PRIVATE = threading.local()
+_IN_PLACE = threading.RLock()
+
+
+class Modules:
+    """Those of one archive, in `folder` (absolute, without links)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+        self._inside = self._folder + os.sep
+        self._paths = [self._folder]
+        self._own: dict[str, ModuleType] = {}
+        self._names = self._found()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """For as long as code of the archive runs. Not to be entered twice at once."""
+        with _IN_PLACE, _working_folder(self._folder):
+            aside = self._put_aside()
+            sys.modules.update(self._own)
+            last = next(reversed(sys.modules))
+            sys.path[:0] = self._paths
+            sys.meta_path.insert(0, _FINDER)
+            try:
+                yield
+            finally:
+                sys.meta_path.remove(_FINDER)
+                self._take_away(last)
+                self._take_paths()
+                sys.modules.update(aside)
+
+    def refresh(self) -> None:
+        """See files that were written since the folder was looked at."""
+        self._names = self._found()
+        importlib.invalidate_caches()
+
+    def forget(self) -> None:
+        """Let go of the modules."""
+        self._own.clear()
+        for path in [p for p in sys.path_importer_cache if self._is_inside(p)]:
+            del sys.path_importer_cache[path]
+
+    def _found(self) -> frozenset[str]:
+        """Top-level names that the archive defines."""
+        names = {TS}
+        for folder in self._paths:
+            for entry in _entries(folder):
+                if entry.endswith(".py") or (Path(folder) / entry / "__init__.py").is_file():
+                    names.add(entry.removesuffix(".py"))
+                elif entry.endswith(".so"):
+                    names.add(entry.partition(".")[0])
+        return frozenset(names - _EVERYBODYS)
+
+    def _put_aside(self) -> dict[str, ModuleType]:
+        """Others' modules under the archive's names, taken out of Python's table."""
+        if not any(name in sys.modules for name in self._names):
+            return {}
+        names = [name for name in sys.modules if name.partition(".")[0] in self._names]
+        return {name: sys.modules.pop(name) for name in names}
+
+    def _take_away(self, last: str) -> None:
+        """The archive's modules out of Python's table: those that it had, and what came after `last`."""
+        found = list(self._own)
+        for name in list(reversed(sys.modules)):
+            if name == last:
+                break
+            found.append(name)
+        self._own = {}
+        for name in found:
+            if name in sys.modules and self._is_own(name, sys.modules[name]):
+                self._own[name] = sys.modules.pop(name)
+
+    def _is_own(self, name: str, module: ModuleType) -> bool:
+        if name.partition(".")[0] in self._names:
+            return True
+        file = getattr(module, "__file__", None)
+        where = [file] if file else [*getattr(module, "__path__", ())][:1]
+        return any(isinstance(path, str) and self._is_inside(path) for path in where)
+
+    def _take_paths(self) -> None:
+        """What the archive's code added to `sys.path` for folders of its own stays its own."""
+        inside = [path for path in sys.path if isinstance(path, str) and self._is_inside(path)]
+        others = [path for path in sys.path if path not in inside]
+        if inside != self._paths:
+            self._paths = [*dict.fromkeys([self._folder, *inside])]
+            self._names = self._found()
+        sys.path[:] = others
+
+    def _is_inside(self, path: str) -> bool:
+        return path == self._folder or path.startswith(self._inside)
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """`ts.x` is the very module that Headway has under its own name: it is not loaded twice."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != TS and not fullname.startswith(TS + "."):
+            return None
+        try:
+            real = importlib.util.find_spec(_REAL + fullname[len(TS) :])
+        except ModuleNotFoundError:
+            return None
+        if real is None:
+            return None
+        is_package = real.submodule_search_locations is not None
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=is_package)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        # Python takes what stands here after this for the module that was asked for.
+        sys.modules[module.__name__] = importlib.import_module(_REAL + module.__name__[len(TS) :])
+
+
+_FINDER = _Finder()
+
+
+@contextmanager
+def _working_folder(folder: str) -> Iterator[None]:
+    """The thread's working folder, and no other thread's: theirs may hold relative paths."""
+    if not _has_own_folder():
+        yield
+        return
+    before = os.getcwd()  # noqa: PTH109
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _has_own_folder() -> bool:
+    """Whether this thread's working folder is its own; made so at the first call (Linux needs no right for
+    that)."""
+    if not hasattr(_PRIVATE, "folder"):
+        unshare = getattr(ctypes.CDLL(None), "unshare", None)
+        _PRIVATE.folder = unshare is not None and unshare(_CLONE_FS) == 0
+        if not _PRIVATE.folder:  # a container's filter, perhaps
+            log.warning("archives are not served in their own folder: unshare is not allowed here")
+    return bool(_PRIVATE.folder)
+
+
+def _entries(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208
+    except OSError:
+        return []

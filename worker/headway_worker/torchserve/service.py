@@ -1,0 +1,143 @@
+"""One archive, loaded: its handler, and what requests go through on their way to it and back.
+
+Knows: the order of things. Must not know: backends, `model.toml`, how any of it is done.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from headway_worker.replies import error_text
+from headway_worker.request import ModelRequest
+from headway_worker.torchserve import data
+from headway_worker.torchserve.archive import Archive
+from headway_worker.torchserve.config import Config
+from headway_worker.torchserve.entry import entry_of
+from headway_worker.torchserve.modules import Modules
+from headway_worker.torchserve.ts.context import Context
+from headway_worker.torchserve.ts.metrics.metrics_store import MetricsStore
+from headway_worker.torchserve.ts.torch_handler.request_envelope import envelope_of
+from headway_worker.torchserve.ts.utils.util import PredictionException
+from headway_worker.tracks import Share
+
+FAILED, EXHAUSTED = "Prediction failed", "Out of resources"
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How the archive shall be served."""
+
+    handler: str = ""  # in place of the manifest's
+    envelope: str = ""
+    batch_size: int = 1
+    decodes: bool = True
+    limits_pixels: bool = True
+    may_unpickle: bool = False
+
+
+class Service:
+    """To be used by one thread at a time."""
+
+    def __init__(self, archive: Archive, config: Config, device: torch.device, wishes: Wishes) -> None:
+        self.archive = archive
+        self.modules = Modules(archive.folder)
+        self.metrics = MetricsStore(archive.manifest.model_name)
+        self._wishes = wishes
+        self._handle: Callable[[Any, Any], Any]
+        self._context = Context(
+            model_name=archive.manifest.model_name,
+            model_dir=str(archive.folder),
+            manifest=archive.manifest.content,
+            batch_size=wishes.batch_size,
+            gpu=device.index or 0 if device.type == "cuda" else None,
+            limit_max_image_pixels=wishes.limits_pixels,
+            metrics=self.metrics,
+        )
+        self._context.model_yaml_config = config.content
+        self._context.may_unpickle = wishes.may_unpickle
+
+    @property
+    def handler(self) -> str:
+        return self._wishes.handler or self.archive.manifest.handler
+
+    def open(self) -> None:
+        """Import and initialize the handler. Raises: SettingsError; whatever its code raises."""
+        self.modules.refresh()
+        envelope = self._wishes.envelope or self.archive.manifest.envelope
+        with self._entered():
+            handle = entry_of(self.handler, self.archive.folder, self._context)
+            self._handle = envelope_of(envelope, handle) if envelope else handle
+
+    def answer(self, requests: Sequence[ModelRequest]) -> list[Share]:
+        """What the handler makes of a batch. Raises: WrongAnswer; whatever the handler raises."""
+        # As in a process of its own: explanations need gradients, and tensors that can have them.
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._answer(requests)
+
+    def _answer(self, requests: Sequence[ModelRequest]) -> list[Share]:
+        asked = data.asked(requests, self._wishes.decodes)
+        self._context.begin(asked.ids, asked.processors)
+        started = time.perf_counter()
+        with self._entered():
+            returned = self._handle(asked.data, self._context)
+        self.metrics.add_time("PredictionTime", (time.perf_counter() - started) * 1000, unit="ms")
+        results = data.results(returned, len(asked.data))
+        return [
+            self._share(request, at, results) for request, at in zip(requests, _spans(asked), strict=True)
+        ]
+
+    def close(self) -> None:
+        """Let go of the handler, and remove what was unpacked."""
+        self._handle = _closed
+        self._context.begin({}, [])
+        self.modules.forget()
+        self.archive.close()
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        """As in a process of its own; what others rely on is as it was afterwards."""
+        with self.modules.entered():
+            pillow: Any = sys.modules.get("PIL.Image")
+            if self._wishes.limits_pixels or pillow is None:
+                yield
+                return
+            limit, pillow.MAX_IMAGE_PIXELS = pillow.MAX_IMAGE_PIXELS, None
+            try:
+                yield
+            finally:
+                pillow.MAX_IMAGE_PIXELS = limit
+
+    def _share(self, request: ModelRequest, at: slice, results: list[Any]) -> Share:
+        if request.content is None:
+            return data.outputs(results[at], bool(request.rows))
+        place = at.start
+        sent = [data.chunk(result) for result in self._context.sent(place)]
+        return data.answer(results[place], self._context.request_processor[place], b"".join(sent))
+
+
+def meta_of(error: BaseException) -> dict[str, Any]:
+    """What TorchServe's clients are told of a batch that failed."""
+    if isinstance(error, PredictionException):
+        return {"status": data.status_of(error.error_code), "message": str(error.message)[:8000]}
+    if isinstance(error, data.WrongAnswer):
+        return {"status": 503, "message": error.message}
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "CUDA" in error_text(error):
+        return {"status": 507, "message": EXHAUSTED}
+    return {"status": 503, "message": FAILED}
+
+
+def _spans(asked: data.Asked) -> list[slice]:
+    """Where each request's results are."""
+    ends = [sum(asked.widths[: i + 1]) for i in range(len(asked.widths))]
+    return [slice(end - width, end) for end, width in zip(ends, asked.widths, strict=True)]
+
+
+def _closed(data: Any, context: Any) -> Any:
+    raise RuntimeError("the archive is unloaded")

@@ -1,0 +1,141 @@
+"""What a handler is told about its model and each request, and what it says about each reply.
+
+Knows: the names that handlers use. Must not know: where requests come from.
+
+The reply's status, phrase and headers stand in a `RequestProcessor`, one for each of the data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from headway_worker.torchserve.ts import __version__
+
+
+class RequestProcessor:
+    """One request's headers, and what is to be said with its reply."""
+
+    def __init__(self, request_header: dict[str, Any]) -> None:
+        self._asked = request_header
+        self._headers: dict[str, Any] = {}
+        self._status: tuple[Any, Any] = (200, None)
+
+    def get_request_property(self, key: str) -> Any:
+        return self._asked.get(key)
+
+    def get_request_properties(self) -> dict[str, Any]:
+        return self._asked
+
+    def report_status(self, code: int, reason_phrase: str | None = None) -> None:
+        self._status = (code, reason_phrase)
+
+    def get_response_status_code(self) -> Any:
+        return self._status[0]
+
+    def get_response_status_phrase(self) -> Any:
+        return self._status[1]
+
+    def add_response_property(self, key: str, value: Any) -> None:
+        self._headers[key] = value
+
+    def get_response_headers(self) -> dict[str, Any]:
+        return self._headers
+
+    def get_response_header(self, key: str) -> Any:
+        return self._headers.get(key)
+
+
+class Context:
+    """The same object at every call; what belongs to a call is put into it before."""
+
+    def __init__(
+        self,
+        model_name: str,
+        model_dir: str,
+        manifest: dict[str, Any],
+        batch_size: int,
+        gpu: int | None,
+        mms_version: str = __version__,
+        limit_max_image_pixels: bool = True,
+        metrics: Any = None,
+    ) -> None:
+        self.model_name = model_name
+        self.manifest = manifest
+        self.system_properties: dict[str, Any] = {
+            "model_dir": model_dir,
+            "gpu_id": gpu,
+            "batch_size": batch_size,
+            "server_name": "MMS",
+            "server_version": mms_version,
+            "limit_max_image_pixels": limit_max_image_pixels,
+        }
+        self.model_yaml_config: dict[str, Any] = {}
+        self.request_ids: dict[int, str] | None = None
+        self.request_processor: Any = None
+        self.metrics = metrics
+        self.stopping_criteria: Any = None
+        self.cl_socket: Any = None  # there is none here; see handler_utils.utils
+        self.header_key_sequence_id = os.environ.get("TS_REQUEST_SEQUENCE_ID", "ts_request_sequence_id")
+        self.header_key_sequence_start = os.environ.get(
+            "TS_REQUEST_SEQUENCE_START", "ts_request_sequence_start"
+        )
+        self.header_key_sequence_end = os.environ.get("TS_REQUEST_SEQUENCE_END", "ts_request_sequence_end")
+        self.may_unpickle = False  # Headway's own: whether weights may be pickled objects
+        self._sent: dict[int, list[Any]] = {}
+
+    def begin(self, ids: dict[int, str], processors: Sequence[RequestProcessor]) -> None:
+        """Headway's own: another call begins."""
+        self.request_ids = ids
+        self.request_processor = list(processors)
+        self._sent = {}
+        if self.metrics is not None:
+            self.metrics.begin(ids)
+
+    def send(self, idx: int, result: Any) -> None:
+        """Headway's own: keep a part of a reply that comes before the returned one."""
+        self._sent.setdefault(idx, []).append(result)
+
+    def sent(self, idx: int) -> list[Any]:
+        """Headway's own: the parts, in order."""
+        return self._sent.get(idx, [])
+
+    def get_request_id(self, idx: int = 0) -> str | None:
+        return (self.request_ids or {}).get(idx)
+
+    def get_request_header(self, idx: int, key: str) -> Any:
+        return self.request_processor[idx].get_request_property(key)
+
+    def get_all_request_header(self, idx: int) -> dict[str, Any]:
+        headers: dict[str, Any] = self.request_processor[idx].get_request_properties()
+        return headers
+
+    def get_sequence_id(self, idx: int) -> Any:
+        return self.get_request_header(idx, self.header_key_sequence_id)
+
+    def set_response_content_type(self, idx: int, value: str) -> None:
+        self.set_response_header(idx, "content-type", value)
+
+    def get_response_content_type(self, idx: int) -> Any:
+        return self.get_response_headers(idx).get("content-type")
+
+    def set_response_header(self, idx: int, key: str, value: Any) -> None:
+        self.request_processor[idx].add_response_property(key, value)
+
+    def get_response_headers(self, idx: int) -> dict[str, Any]:
+        headers: dict[str, Any] = self.request_processor[idx].get_response_headers()
+        return headers
+
+    def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
+        """Does nothing where there is no such request, as while a handler is initialized."""
+        if self.request_processor and idx < len(self.request_processor):
+            self.request_processor[idx].report_status(code, reason_phrase=phrase)
+
+    def get_response_status(self, idx: int) -> tuple[Any, Any]:
+        about = self.request_processor[idx]
+        return about.get_response_status_code(), about.get_response_status_phrase()
+
+    def set_all_response_status(self, code: int = 200, phrase: str = "") -> None:
+        for about in self.request_processor or ():
+            about.report_status(code, reason_phrase=phrase)

@@ -1,0 +1,11 @@
+"""`ts.metrics.metric_type_enum`."""
+
+import enum
+
+
+class MetricTypes(enum.Enum):
+    """What becomes of a metric's values: added up, the last one, or counted by size."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"

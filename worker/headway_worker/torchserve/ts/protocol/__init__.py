@@ -1,0 +1,1 @@
+"""`ts.protocol`: where older handlers look for some functions."""
