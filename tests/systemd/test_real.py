@@ -247,7 +247,9 @@ def test_a_worker_starts_after_its_mps_daemon_and_anew_with_it(host: Host) -> No
         lambda: host.pid(worker) not in (pid, "0") and host.pid(daemon) != "0", "the worker is not back"
     )
     host.run("systemctl", "stop", daemon)
-    assert host.property(worker, "ActiveState") == "inactive"
+    assert host.property(worker, "ActiveState") == "inactive", host.run(
+        "journalctl", "-u", worker, "-n", "40", "--no-pager"
+    )
     assert not host.path(f"/run/headway/cuda-mps-{GPU}").exists()
     assert host.path("/run/headway/broker.sock").exists(), "a stopped unit took the run directory with it"
 

@@ -243,6 +243,13 @@ def test_a_final_dismissal_during_a_load_ends_the_process_as_stuck() -> None:
     assert bench.handle(Dismiss("not loaded", 1)) == [Leaving("not loaded", stuck=True)]
 
 
+def test_a_worker_that_asked_to_leave_while_it_loads_is_not_stuck() -> None:
+    bench = Bench()
+    bench.handle(Load("m", "1", "/models/m/1"))
+    bench.handle(Drain("SIGTERM"))
+    assert bench.handle(Dismiss("you asked to leave", 1)) == [Leaving("you asked to leave", stuck=False)]
+
+
 def test_told_to_drain_it_asks_to_leave_and_goes_when_it_is_let_go() -> None:
     bench = Bench()
     bench.holds(1)

@@ -253,7 +253,7 @@ class Session:
 
     def _dismissed(self, message: Dismiss, now: float) -> list[Action]:
         if message.final:
-            return [Leaving(message.reason, stuck=bool(self.open) or self._loads)]
+            return [Leaving(message.reason, stuck=bool(self.open) or (self._loads and not self.draining))]
         return self._off_the_roster()
 
     def _drain(self, reason: str, now: float) -> list[Action]:
