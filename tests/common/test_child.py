@@ -37,7 +37,10 @@ def test_a_child_dies_with_its_parent_only_if_it_is_tied(how: str) -> None:
     )
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
-    assert b"MARK=1" in Path(f"/proc/{pid}/environ").read_bytes()
+    until = time.monotonic() + 10.0  # between fork and exec there is none to be read
+    while b"MARK=1" not in (environ := Path(f"/proc/{pid}/environ").read_bytes()):
+        assert time.monotonic() < until, environ
+        time.sleep(0.02)
     assert os.getpgid(pid) == pid
     parent.kill()
     parent.wait()
