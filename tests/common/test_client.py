@@ -114,7 +114,8 @@ def test_a_sticky_key_travels_with_every_kind_of_request(client, broker):
     client.submit("echo", X, sticky="user-7").result(5)
     client.submit("echo", Body(b"x"), sticky="user-7").result(5)
     client.infer("echo", X)
-    assert [r.options.get("sticky") for r in broker.requests()] == ["user-7"] * 4 + [None]
+    said = [r.options.get("sticky") for r in broker.requests() if not r.attempt]  # some may be sent again
+    assert said == ["user-7"] * 4 + [None]
     with pytest.raises(InvalidInput, match="128"):
         client.infer("echo", X, sticky="k" * 129)
 
