@@ -109,10 +109,6 @@ class Catalog:
             return ordered[0], max(ordered)  # a file that somebody edited may have them the wrong way round
         return self.specs[key].copies_between
 
-    def is_wanted(self, key: Key) -> bool:
-        """Whether it has traffic, or shall have it."""
-        return key[1] in self.serving(key[0]) or key[1] in self.wanted(key[0])
-
     # ---- changes ----
 
     def look(self, specs: Iterable[ModelSpec], broken: Mapping[Key, str]) -> Changes:

@@ -203,8 +203,7 @@ class Commands:
         )
         order.given.done()
         self._board.catalog.set_default(model, version)
-        self._steering.changed(order.now)
-        return lambda: self._moved(model, {"model": model, "version": version}, wait)
+        return self._rerouted(order, {"model": model, "version": version}, wait)
 
     def _split(self, order: _Order) -> Look:
         model, weights, wait = (
@@ -214,13 +213,17 @@ class Commands:
         )
         order.given.done()
         self._board.catalog.set_split(model, weights)
+        return self._rerouted(order, {"model": model, "weights": weights}, wait)
+
+    def _rerouted(self, order: _Order, answer: dict[str, Any], wait: bool) -> Look:
+        """Traffic was ordered elsewhere."""
         self._steering.changed(order.now)
-        return lambda: self._moved(model, {"model": model, "weights": weights}, wait)
+        return lambda: self._moved(answer["model"], answer, wait)
 
     def _drain(self, order: _Order) -> Look:
         name, wait = order.given.text("worker"), order.given.flag("wait")
         order.given.done()
-        worker = next((w for w in self._board.roster if w.name == name), None)
+        worker = next(iter(self._board.roster.named(name)), None)
         if worker is None:
             raise InvalidInput(f"drain: there is no worker {name!r}")
         self._steering.drain(worker, order.now)

@@ -16,25 +16,13 @@ from headway.errors import (
     Unauthorized,
     UnknownModel,
 )
-from headway.messages import Answer, Command
+from headway.messages import VERBS, Answer, Command
 from headway.models import ModelSpec
 from headway_broker.desired import read_desired
 from headway_broker.events import ReadStore, Save, StoreRead
 from tests.broker.bench import Bench, Sent, copy, spec
 
 TOKEN = "t" * 20
-VERBS = (
-    "describe",
-    "register",
-    "unregister",
-    "rescan",
-    "scale",
-    "default",
-    "split",
-    "drain",
-    "workers",
-    "state",
-)
 NAMES = ("model", "version", "min", "max", "wait", "weights", "worker", "host", "count", "path", "timeout_ms")
 texts = st.sampled_from(["m", "1", "2", "", "m/1", "m/", "/", "w", "host", "x" * 200, "\0", "٣", "1.x"])
 values = st.one_of(
@@ -516,3 +504,8 @@ def test_no_command_whatever_ends_the_broker(verb: str, arguments: dict[str, Any
     bench.wake()
     bench.handle(StoreRead([spec(version="1")], {("m", "2"): "a typo"}))
     bench.live(0.3, ["w"])
+
+
+def test_the_broker_obeys_every_verb_of_the_protocol_and_no_other() -> None:
+    refusal = refused(Bench(token=TOKEN), "fly")[1]
+    assert refusal.endswith("there are " + ", ".join(VERBS))
