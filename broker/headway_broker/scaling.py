@@ -148,7 +148,8 @@ class Scaler:
         elif now - past.high_since >= self._times.high_s:
             ratio = load.busy / self._times.busy_goal
             reason = f"its workers are busy {load.busy:.0%} of the time"
-        more = min(max(math.ceil(load.wanted * ratio), load.wanted + 1), load.wanted * 2, most)
+        # No more than double: also what makes an infinite ratio, of an SLO next to nothing, a number.
+        more = min(max(math.ceil(load.wanted * min(ratio, 2.0)), load.wanted + 1), most)
         return Wish(more, reason) if reason and more > load.wanted else None
 
     def _down(self, past: _Past, least: int, load: Load, now: float) -> Wish | None:
