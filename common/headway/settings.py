@@ -184,6 +184,7 @@ class GatewaySettings(Joining):
     register_urls: str = setting("", "what models may be fetched from: URL prefixes, with commas")
     register_bytes_max: int = setting(16 << 30, "the most that a fetched model may have, packed and unpacked")
     register_timeout_s: float = setting(900.0, "how long to fetch a model may take")
+    torchserve: str = setting("", "speak TorchServe's interfaces: a file that `headway torchserve` writes")
 
 
 SECTIONS: tuple[type[Shared], ...] = (

@@ -9,7 +9,7 @@ import pytest
 
 from headway.errors import SettingsError
 from headway.models import ModelSpec
-from headway_worker.torchserve.config import parse_config, read_config
+from headway.torchserve.config import parse_config, read_config
 
 SPEC = ModelSpec("m", "1", "/m/1", "torchserve", batch_size_max=4, batch_delay_ms=50.0, copies=2)
 
