@@ -77,7 +77,9 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--against", default="", help=f"any of {','.join(PEERS)}")
     parser.add_argument(
-        "--cases", default=",".join((*MODELS, "archive", BROKER)), help="cases whose names begin so, with commas"
+        "--cases",
+        default=",".join((*MODELS, "archive", BROKER)),
+        help="cases whose names begin so, with commas",
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="of one run (ResNet: six times that)")
     parser.add_argument("--repeats", type=int, default=5)

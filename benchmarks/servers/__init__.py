@@ -37,6 +37,7 @@ PEERS = {
 }
 TITLES = {
     "headway": "Headway",
+    "headway-archive": "Headway, archive",
     "torchserve": "TorchServe",
     "torchserve-quiet": "TorchServe, logs off",
     "triton": "Triton",

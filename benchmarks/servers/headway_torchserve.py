@@ -1,4 +1,4 @@
-"""Headway as `headway torchserve` starts it: TorchServe's archive, its configuration file, its command line."""
+"""Headway as `headway torchserve` starts it: TorchServe's archive, its configuration, its command line."""
 
 from __future__ import annotations
 
