@@ -22,7 +22,7 @@ def test_versions_are_ordered_as_numbers() -> None:
 
 def test_words_come_before_all_numbers_and_count_as_people_do() -> None:
     rising = ["1.0-rc2", "1.0-rc10", "2.0+cu118", "latest", "v2", "v10", "0.1", "1", "1.0.0.0.1"]
-    assert sorted(rising[::-1], key=version_order) == rising
+    assert sorted(set(rising), key=version_order) == rising
     catalog = Catalog([spec(version=v) for v in ("v2", "1", "2.0+cu118")])
     assert catalog.resolve("m", "") == ("m", "1")
     assert catalog.resolve("m", "2.0+cu118") == ("m", "2.0+cu118")
