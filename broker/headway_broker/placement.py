@@ -168,8 +168,8 @@ class _Device:
 
 class _Row:
     """A seat as the plan fills it. In bytes: `held` before it, `now` after what was ordered so far, `peak`
-    the larger of both, and `room` for one copy more. `free`: how many copies more it takes. `rank`: whose turn
-    it is when all else is equal."""
+    the larger of both, and `room` for one copy more. `free`: how many copies more it takes. `rank`: whose
+    turn it is when all else is equal."""
 
     __slots__ = ("device", "free", "held", "index", "limit", "load", "now", "peak", "rank", "room", "seat")
 

@@ -465,7 +465,7 @@ def test_no_worker_gets_more_copies_than_it_takes(
     for each in seats:
         got = sum(order.worker == each.worker for order in made.orders)
         assert not each.copies_max or got <= each.copies_max
-    short = {key: count for key, count in made.lacking.items()}
+    short = made.lacking
     assert sum(want.copies for want in wants) == len(made.orders) + sum(short.values())
     for want in wants if not any(memory for _, memory in workers) else ():
         for each in seats if want.spec.key in short else ():
