@@ -396,7 +396,9 @@ def _outcome(reply: Reply) -> Reply | HeadwayError:
     after_s = None
     if type(retry_after_ms) is int and retry_after_ms >= 0:
         after_s = retry_after_ms / 1000
-    return error_of(reply.code, str(reply.content), after_s)
+    error = error_of(reply.code, str(reply.content), after_s)
+    error.meta = reply.meta
+    return error
 
 
 def _is_old(reply: Reply, call: Call) -> bool:
