@@ -36,6 +36,7 @@ class Intake:
     def __init__(self, board: Board, report: Report) -> None:
         self._catalog = board.catalog
         self._queues = board.queues
+        self._copies = board.copies
         self._costs = board.costs
         self._roster = board.roster
         self._ledger = board.ledger
@@ -113,6 +114,8 @@ class Intake:
             raise WorkerLost("sent before the broker was restarted, and the model is not idempotent")
         if not request.timeout_ms:
             raise DeadlineExceeded("the request's time ran out before it reached the broker")
+        if not self._copies[key] and (reason := self._report.unordered(key)):
+            raise NotReady(reason)  # even if one that goes could still serve it
         if not self._roster.crews(key) and (reason := self._report.unservable(key)):
             raise NotReady(reason)
 

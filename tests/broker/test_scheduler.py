@@ -218,7 +218,9 @@ def test_a_model_that_wants_no_copies_says_so() -> None:
     bench = Bench(spec(copies=0))
     bench.join("w")
     code, text, _ = refusal(bench)
-    assert code == NotReady.code and "copies = 0" in text
+    assert code == NotReady.code and text == "no copies of version 1 of model 'm' are ordered"
+    [model] = bench.scheduler.report.models()
+    assert (model["state"], model["error"]) == ("asleep", "")
 
 
 def test_a_request_waits_while_its_model_loads_or_no_worker_has_joined() -> None:
