@@ -41,6 +41,7 @@ def test_every_key_can_be_set():
         "batch_delay_ms": 2.5,
         "batch_buckets": [1, 4, 8],
         "slo_ms": 50.0,
+        "batch_clock": "worker",
         "share": 2.0,
         "response_timeout_s": 5.0,
         "queue_size_max": 10,
