@@ -101,7 +101,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "slo_ms": (0, TIMEOUT_MS_MAX),
     "share": (0.001, 1000),
     "response_timeout_s": (0.001, TIMEOUT_MS_MAX / 1000),
-    "queue_size_max": (1, 1 << 40),
+    "queue_size_max": (0, 1 << 40),
     "queue_bytes_max": (1, 1 << 60),
     "copies": (0, 1 << 16),
     "copies_min": (-1, 1 << 16),

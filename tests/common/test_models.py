@@ -119,7 +119,7 @@ def test_a_key_of_a_wrong_type_is_refused_by_name(key, values):
         ("slo_ms", [-1, math.nan, TIMEOUT_MS_MAX + 1]),
         ("share", [0, -1, math.nan, 1001]),
         ("response_timeout_s", [0, 0.0, -1, math.nan, math.inf, 86_401.0, 10**400]),
-        ("queue_size_max", [0, 2**64]),
+        ("queue_size_max", [-1, 2**64]),
         ("queue_bytes_max", [0, 2**64]),
         ("copies", [-1, 2**64]),
         ("device", ["", "cuda:", "cuda:x", "gpu", "CPU", "cpu ", "cuda:1\n"]),
