@@ -27,6 +27,7 @@ def models(rng: random.Random) -> list[ModelSpec]:
             copies=rng.randint(1, 3),
             batch_size_max=rng.choice((1, 4, 16)),
             batch_delay_ms=rng.choice((0.0, 0.0, 5.0)),
+            batch_clock="worker" if i == 1 else "arrival",
             queue_size_max=rng.choice((8, 200)),
             response_timeout_s=rng.choice((0.5, 3.0)),
             slo_ms=rng.choice((0.0, 0.0, 50.0, 500.0)),
