@@ -93,7 +93,10 @@ class Connection(HttpToolsProtocol):
             return None  # it waits for its turn
         if self.parser.get_http_version() != "1.1":
             return None
-        return self._lane.enter(self.parser.get_method(), self.url, self.headers)
+        return self._enter(self._lane)
+
+    def _enter(self, lane: Lane) -> Errand | None:
+        return lane.enter(self.parser.get_method(), self.url, self.headers)
 
     def _go_the_long_way(self) -> None:
         url, headers, expect = self.url, self.headers, self.expect_100_continue
