@@ -279,7 +279,7 @@ class Scheduler:
             self._from_known(worker, message, now)
         elif agent := self.board.agents.get(identity):
             self._from_agent(agent, message, now)
-        else:
+        elif not isinstance(message, Pieces):  # it says other things too, and many of these
             if isinstance(message, Results):
                 self._finish_lost(identity, message.results)
             self._outbox.append(ToWorker(identity, Dismiss("not on the roster: join again", 0)))
