@@ -19,6 +19,7 @@ from headway.errors import (
 )
 from headway.messages import REQUEST_BYTES_MAX, Request
 from headway.models import ModelSpec
+from headway.pieces import takes_pieces
 from headway.refs import has_slots, without_reply_slot
 from headway_broker.admission import Admission
 from headway_broker.board import Board
@@ -45,8 +46,8 @@ class Intake:
         self._look_at = -math.inf
 
     def accept(self, caller: bytes, request: Request, now: float) -> Key | None:
-        """Queue a request, or refuse it. Returns whose queue it is in, or was full: that version is wanted. One
-        that is open already was sent again: it keeps its place."""
+        """Queue a request, or refuse it. Returns whose queue it is in, or was full: that version is wanted.
+        One that is open already was sent again: it keeps its place."""
         if self._ledger.find(caller, request.id):
             return None
         key = (request.model, request.version)
@@ -121,6 +122,7 @@ class Intake:
 
     def _queued(self, caller: bytes, key: Key, request: Request, now: float) -> OpenRequest:
         options, slots = request.options, has_slots(request.options)
+        stream = bool(options) and takes_pieces(options)
         accepted = OpenRequest(
             caller,
             request.id,
@@ -132,6 +134,8 @@ class Intake:
             without_reply_slot(options) if slots and request.attempt else options,
             request.tensors,
             slots=slots,
+            stream=stream,
+            attempt=request.attempt if stream else 0,
         )
         try:
             self._admission.check(accepted, now)

@@ -25,7 +25,8 @@ BATCH_BYTES_MAX = 32 << 20
 class OpenRequest:
     """A request that has no outcome yet. `deadline` and `arrived` are monotonic seconds; `tries` counts
     the batches it was sent in; `rows` is what it takes of a batch (1 for a single example). `slots`: it
-    refers to shared memory, and `holders` counts the batches whose worker may still touch that."""
+    refers to shared memory, and `holders` counts the batches whose worker may still touch that. `stream`: its
+    caller takes pieces, and `attempt` says which attempt of the caller's it is; `begun`: it was sent one."""
 
     caller: bytes
     id: int
@@ -40,6 +41,9 @@ class OpenRequest:
     open: bool = True
     slots: bool = False
     holders: int = 0
+    stream: bool = False
+    attempt: int = 0
+    begun: bool = False
 
 
 class Queue:
