@@ -12,12 +12,11 @@ from email.message import Message
 from urllib.parse import parse_qsl
 
 from headway.body import BODY, Body
-from headway.messages import OPTIONS_MAX
 from headway.tensors import NAME_BYTES_MAX, Buffer
 from headway_gateway.torchserve.refusal import bad_request
 
 MULTIPART, URLENCODED = "multipart/form-data", "application/x-www-form-urlencoded"
-PARTS_MAX = OPTIONS_MAX  # the types of all go with the request
+PARTS_MAX = 256  # as many tensors as a request has
 _OCTETS = "application/octet-stream"
 
 
@@ -111,5 +110,3 @@ def _parameter(said: str, header: str, name: str) -> str:
     message[header] = said.replace("\r", " ").replace("\n", " ")
     found = message.get_param(name, "", header)
     return found if isinstance(found, str) else found[2]
-
-

@@ -8,6 +8,7 @@ in place of those it sends, or `BARE` for a response with no header but its leng
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -20,7 +21,12 @@ from headway_gateway.torchserve.statuses import status_line
 
 ANSWER, BARE = "headway.answer", "headway.bare"
 _STATUS_MAX = 599  # that an ASGI server has a line for
+_log = logging.getLogger("headway.gateway")
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class BrokenOff(Exception):  # noqa: N818  it is no error of the app's
+    """A response has begun and cannot be ended: the connection is closed in the middle of it."""
 
 
 class Front:
@@ -35,7 +41,10 @@ class Front:
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Send) -> None:
         if scope["type"] == "http":
             send = partial(self._send, scope, send)
-        await self.app(scope, receive, send)
+        try:
+            await self.app(scope, receive, send)
+        except BrokenOff as reason:
+            _log.warning("a reply in pieces broke off", extra={"facts": {"reason": str(reason)}})
 
     async def _send(self, scope: dict[str, Any], send: Send, event: dict[str, Any]) -> None:
         if event["type"] == "http.response.start":
