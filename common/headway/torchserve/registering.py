@@ -64,7 +64,7 @@ def registration_of(peeked: Peeked, wish: Wish, properties: Properties, origin: 
         url=wish.url,
         archive=origin.archive,
         runtime=_runtime(wish.runtime) or str(manifest.content.get("runtime") or "python"),
-        handler=wish.handler,
+        handler=wish.handler or ("" if manifest.handler else properties.default_service_handler),
         batch_size=_first(wish.batch_size, said.get("batchSize"), below.get("batchSize"), BATCH_SIZE),
         batch_delay_ms=_first(
             wish.max_batch_delay, said.get("maxBatchDelay"), below.get("maxBatchDelay"), BATCH_DELAY_MS
