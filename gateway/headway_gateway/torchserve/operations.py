@@ -270,7 +270,7 @@ class Operations:
             raise refusal_of(error) from None
 
     async def _note(self) -> None:
-        """A snapshot of what is registered now. What was ordered is done, whether or not it can be written."""
+        """A snapshot of what is registered now. What was ordered is done even if it cannot be written."""
         if not self._properties.config_snapshots:
             return
         try:
