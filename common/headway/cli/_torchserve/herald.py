@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headway.client import Client
-from headway.errors import HeadwayError, SettingsError
+from headway.errors import HeadwayError, NoRoom, SettingsError, WireError
 from headway.settings import Shared, find_token
 from headway.torchserve import snapshots
 from headway.torchserve.addresses import Address
@@ -68,8 +68,11 @@ class Herald:
                 with self._client() as client:
                     self._order(client)
                 break
-            except HeadwayError:
-                continue  # the broker is not there yet; the supervisor says why
+            except (WireError, NoRoom, SettingsError):
+                continue  # the broker is not there yet, or has made no token yet; the supervisor says why
+            except HeadwayError as error:
+                self._say(f"a default version could not be ordered: {error}")
+                break
         while not self._closing.wait(LOOK_S):
             if answers(self._about.door):
                 self._write(snapshots.STARTUP)
