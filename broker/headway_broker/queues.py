@@ -90,9 +90,12 @@ class Queue:
         """When whatever goes next arrived."""
         return next(iter(self._returned.values())).arrived if self._returned else self.oldest
 
-    def add(self, request: OpenRequest) -> None:
-        """Append. Raises: QueueFull naming the bound."""
-        if len(self) >= self.spec.queue_size_max:
+    def add(self, request: OpenRequest, taken: int = 0) -> None:
+        """Append. `taken`: how many of those here are taken at once, and do not count. Raises: QueueFull
+        naming the bound."""
+        if len(self) >= self.spec.queue_size_max + taken:
+            if not self.spec.queue_size_max:
+                raise QueueFull(f"no copy of {self.spec.name!r} is idle, and it keeps no queue")
             raise QueueFull(f"the queue of {self.spec.name!r} holds its {self.spec.queue_size_max} requests")
         size = len(request.tensors)
         if self.bytes + size > self.spec.queue_bytes_max and len(self):

@@ -12,14 +12,14 @@ How it works. `handle(Start)` only notes a call; `wake` puts all noted calls int
 loop that drains its events before it wakes sends one message however many calls were started. While
 calls are open the broker is pinged every `ping_s`; its Heartbeat carries a nonce, and a new nonce means
 that the broker was started anew and knows nothing: every open call is sent again, with what is left of
-its time. (An id that a broker still knows is not run twice: it drops the second.)
+its time. Nothing is sent before the first nonce is known: so it is known who got it, and no request runs
+twice because the caller could not tell whether the broker that it met is the one that it had asked.
 
 A call whose reply may come in pieces (`stream`) gets an `Advance` for each before its outcome. It is sent
 again as long as none has come; after that a new broker means `WorkerLost`. Pieces and outcomes of an attempt
 that is over are dropped: messages of two brokers may be read in any order.
 
-A call with slots in shared memory ends in a `Release` besides, when its slots may be used again. It is not
-sent before the broker's nonce is known, so that what it is sent to is known too; nor is one with `stream`.
+A call with slots in shared memory ends in a `Release` besides, when its slots may be used again.
 
 Invariants: every started call is settled exactly once: by the broker's reply, by `DeadlineExceeded` at
 most `grace_s` after its deadline, or by `BrokerUnreachable`; a reply to a settled call is dropped. No piece
@@ -249,8 +249,7 @@ class Calls:
         if not self._open:  # silence counts from here: nobody listened while nothing was open
             self._patient_until = now + (self._times.outage_s if self._outage else self._times.unreachable_s)
         self._open[call.id] = call
-        waits = (call.slots or call.stream) and not self._broker
-        (self._unmet if waits else self._fresh).append(call)
+        (self._fresh if self._broker else self._unmet).append(call)
         self._earliest = min(self._earliest, self._limit(call))
 
     def _limit(self, call: Call) -> float:
@@ -307,8 +306,7 @@ class Calls:
         return []
 
     def _meet(self, broker: bytes, now: float) -> list[Action]:
-        """The first broker counts as a new one too: what was sent before may have gone to one that died
-        before it could say who it was. (A broker drops what it knows already.)"""
+        """A broker that knows nothing of what was sent before."""
         if broker == self._broker:
             return []
         self._broker = broker
@@ -396,7 +394,9 @@ def _outcome(reply: Reply) -> Reply | HeadwayError:
     after_s = None
     if type(retry_after_ms) is int and retry_after_ms >= 0:
         after_s = retry_after_ms / 1000
-    return error_of(reply.code, str(reply.content), after_s)
+    error = error_of(reply.code, str(reply.content), after_s)
+    error.meta = reply.meta
+    return error
 
 
 def _is_old(reply: Reply, call: Call) -> bool:
