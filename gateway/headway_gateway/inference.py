@@ -51,7 +51,8 @@ class Answer(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What to ask the broker, and what to make of its reply (may raise), or of an error, where that is not the
+    """What to ask the broker, and what to make of its reply (may raise), or of an error, where that is not
+    the
     dialect's to say. `streams`: the reply may come in pieces, and `answer` is for the first of them."""
 
     asked: Asked

@@ -7,9 +7,10 @@ Why. PERF: through uvicorn and Falcon an answer costs 38 us before anything is d
 an event, a router, two writes. With them the gateway was the limit long before broker and worker; the parser
 and two system calls alone cost 6 us (64 connections, one core).
 
-Only what is plain takes it: a POST (or what `Routes` say) to an inference route, its path without escapes or a query, with a
-Content-Length within the limit, each header once, nothing compressed, no form. All else goes the long way,
-through Falcon, and is answered there by the same functions: a test compares them byte by byte.
+Only what is plain takes it: a POST (or what `Routes` say) to an inference route, its path without escapes
+or a query, with a Content-Length within the limit, each header once, nothing compressed, no form. All else
+goes the long way, through Falcon, and is answered there by the same functions: a test compares them byte by
+byte.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ class Request(falcon.asgi.Request):
     async def body(
         self, bytes_max: int, lender: Lender | None = None, before: int = 0, unpacks: bool = True
     ) -> Buffer:
-        """The whole body, unpacked if it came compressed and `unpacks`. A large one is received into a slot of
+        """The whole body, unpacked if it came compressed and `unpacks`. A large one is received into a slot
+        of
         `lender`'s; its first `before` bytes are no tensor's.
 
         Raises: TooLarge, before a byte is read where Content-Length says so; InvalidInput; Cancelled

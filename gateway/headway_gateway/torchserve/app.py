@@ -45,10 +45,9 @@ def create_doors(client: Any, settings: GatewaySettings, places: Mapping[str, Pl
     common = common_of(properties)
     is_shared = MANAGEMENT not in places
     inference, management = parts.inference(), parts.management(is_shared)
-    if is_shared:
-        inference = Shared(inference, management)
+    first = Shared(inference, management) if is_shared else inference
     apps = {
-        INFERENCE: Front(inference, common, parts.lane),
+        INFERENCE: Front(first, common, parts.lane),
         MANAGEMENT: Front(management, common),
         METRICS: Front(parts.metrics(), common),
     }
@@ -97,7 +96,7 @@ class Parts:
         Metrics(self._client, self._http).add_routes(app)
 
     def _app(self, door: str, *middleware: Any) -> FalconApp:
-        gate = Gate(self._keys, door)
+        gate = Gate(self._keys, door, self._properties.max_request_size)
         app: FalconApp = falcon.asgi.App(request_type=Request, middleware=[*middleware, self._http, gate])
         app.req_options.strip_url_path_trailing_slash = True
         app.resp_options.default_media_type = None  # type: ignore[assignment]

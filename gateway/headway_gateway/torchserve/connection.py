@@ -1,7 +1,7 @@
 """A connection of the TorchServe door: what HTTP there is beside what every server of ours does.
 
-Knows: how TorchServe's frontend writes a head, a reply in pieces and what it says to what is no HTTP. Must not
-know: routes, models.
+Knows: how TorchServe's frontend writes a head, a reply in pieces and what it says to what is no HTTP. Must
+not know: routes, models.
 
 Both ways write the same bytes. On the short way the head is written here; on the long way by uvicorn, and
 only its status line and `connection` here, as ASGI has no words for them (`LINE`).

@@ -1,9 +1,10 @@
-"""The outermost ASGI app of an address: gives every response of the app within the head that TorchServe's have.
+"""The outermost ASGI app of an address: gives every response of the app within the head that TorchServe's
+have.
 
 Knows: ASGI's events, `heads`. Must not know: routes, Falcon.
 
-An app within says in the scope what ASGI has no place for: `ANSWER`, an `Answer` whose headers and phrase count
-in place of those it sends, or `BARE` for a response with no header but its length.
+An app within says in the scope what ASGI has no place for: `ANSWER`, an `Answer` whose headers and phrase
+count in place of those it sends, or `BARE` for a response with no header but its length.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _log = logging.getLogger("headway.gateway")
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-class BrokenOff(Exception):  # noqa: N818  it is no error of the app's
+class BrokenOff(Exception):
     """A response has begun and cannot be ended: the connection is closed in the middle of it."""
 
 

@@ -33,12 +33,16 @@ _HEADWAYS = ("/state", "/admin/")
 class Gate:
     """Falcon middleware. `door`: whose routes the app has."""
 
-    def __init__(self, keys: Checks | None, door: str) -> None:
+    def __init__(self, keys: Checks | None, door: str, bytes_max: int) -> None:
         self._keys = keys
+        self._bytes_max = bytes_max
         self._kind = _KINDS.get(door, "")
 
     async def process_request(self, req: Request, resp: falcon.asgi.Response) -> None:
-        """Headway's own routes of management need its own token, which the broker checks."""
+        """Headway's own routes of management need its own token, which the broker checks. Raises: Refusal;
+        TooLarge, first of all, as TorchServe does."""
+        if (req.content_length or 0) > self._bytes_max:
+            raise TooLarge(f"a body of {req.content_length} bytes is over the limit of {self._bytes_max}")
         if self._kind == "management" and takes_own_token(req.path):
             await TokenFirst().process_request(req, resp)
         elif self._kind and not is_open(req.path):

@@ -53,7 +53,7 @@ class InferenceRoutes:
         """After those of all others: it takes what they leave."""
         app.add_sink(self.on_any, r"/")
 
-    async def on_any(self, req: Request, resp: falcon.asgi.Response) -> None:
+    async def on_any(self, req: Request, resp: Any, **nothing: Any) -> None:
         route = route_of(req.path)
         if route.kind in (OTHER, API):
             self._protocol(req, resp)

@@ -1,4 +1,5 @@
-"""The Open Inference Protocol as far as TorchServe speaks it, where it is enabled: what is said of the server.
+"""The Open Inference Protocol as far as TorchServe speaks it, where it is enabled: what is said of the
+server.
 
 Knows: its routes and texts, `extenstion` among them (clients know it so). Must not know: models.
 """

@@ -172,7 +172,8 @@ def _scale(versioned: bool = False) -> Json:
 def _unregister(versioned: bool = False) -> Json:
     about = (
         "Unregister the default version of a model from TorchServe if it is the only version available."
-        " This is an asynchronous call by default. Caller can call listModels to confirm model is unregistered."
+        " This is an asynchronous call by default. Caller can call listModels to confirm model is"
+        " unregistered."
     )
     if versioned:
         about = (

@@ -118,7 +118,8 @@ LISTING = [
     query(
         "next_page_token",
         "string",
-        "The token to retrieve the next set of results. TorchServe provides the token when the response from a"
+        "The token to retrieve the next set of results. TorchServe provides the token when the"
+        " response from a"
         " previous call has more results than the maximum page size.",
     ),
 ]
@@ -126,13 +127,15 @@ _RUNTIME = parameter(
     "query",
     "runtime",
     {"type": "string", "enum": ["PYTHON", "PYTHON3", "LSP"]},
-    "Runtime for the model custom service code. This value will override runtime in MANIFEST.json if present.",
+    "Runtime for the model custom service code. This value will override runtime in MANIFEST.json"
+    " if present.",
 )
 REGISTERING = [
     query(
         "url",
         "string",
-        "Model archive download url, support local file or HTTP(s) protocol. For S3, consider use pre-signed url.",
+        "Model archive download url, support local file or HTTP(s) protocol. For S3, consider use"
+        " pre-signed url.",
         required=True,
     ),
     query(

@@ -1,6 +1,7 @@
 """Which inference route a path names.
 
-Knows: the forms that TorchServe, KServe and SageMaker clients write. Must not know: methods, what a route does.
+Knows: the forms that TorchServe, KServe and SageMaker clients write. Must not know: methods, what a route
+does.
 
 TorchServe looks at the parts of a path, mostly at the first; so do we.
 """
