@@ -22,7 +22,9 @@ class One:
     """A registry with one version of one model."""
 
     def of(self, model: str, version: str = "") -> Registration | None:
-        return Registration("m", "1", "m.mar", "/m.mar") if (model, version) in {("m", ""), ("m", "1")} else None
+        return (
+            Registration("m", "1", "m.mar", "/m.mar") if (model, version) in {("m", ""), ("m", "1")} else None
+        )
 
 
 def with_meta(error: errors.HeadwayError, **meta: object) -> errors.HeadwayError:
@@ -45,7 +47,10 @@ def test_a_forms_parts_travel_under_their_names() -> None:
     parts = {"a": Body(b"1", ""), "b": Body(b"2", "application/json")}
     asked = ask(M, Body(b"", "", parts), {}, request_id="i")
     assert asked.options["types"] == {"a": "", "b": "application/json"}
-    assert {name: bytes(np.asarray(data)) for name, data in unpack(asked.tensors).items()} == {"a": b"1", "b": b"2"}
+    assert {name: bytes(np.asarray(data)) for name, data in unpack(asked.tensors).items()} == {
+        "a": b"1",
+        "b": b"2",
+    }
 
 
 @pytest.mark.parametrize(
@@ -105,7 +110,10 @@ def test_a_missing_version_is_told_from_a_missing_model() -> None:
 
 
 def test_all_that_has_no_room_can_be_told_as_torchserve_does() -> None:
-    told = {refusal_of(e, M2, One(), one_text=True).message for e in (errors.QueueFull("9"), errors.NotReady("no"))}
+    told = {
+        refusal_of(e, M2, One(), one_text=True).message
+        for e in (errors.QueueFull("9"), errors.NotReady("no"))
+    }
     (message,) = told
     assert message.startswith(f'Model "m" Version 2 {NO_WORKER} If this is a sequence inference,')
     assert message.endswith("or exceeds maxSequenceJobQueueSize")

@@ -14,7 +14,9 @@ FORM = "multipart/form-data; boundary=B0"
 
 
 def form(*parts: tuple[str, bytes]) -> bytes:
-    shown = b"".join(b"--B0\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n" % (h.encode(), d) for h, d in parts)
+    shown = b"".join(
+        b"--B0\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n" % (h.encode(), d) for h, d in parts
+    )
     return shown + b"--B0--\r\n"
 
 

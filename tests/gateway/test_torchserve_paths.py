@@ -66,8 +66,12 @@ def test_a_path_names_one_route(path: str, route: Route) -> None:
 
 
 def test_what_a_shared_listener_leaves_to_management() -> None:
-    assert not any(map(is_inference, ("/", "/models", "/models/m", "/models/m/1.0", "/v1/models/m", "/x", "/token")))
-    assert all(map(is_inference, ("/ping", "/predictions/m", "/models/m/invoke", "/v1/models/m:predict", "/v2")))
+    assert not any(
+        map(is_inference, ("/", "/models", "/models/m", "/models/m/1.0", "/v1/models/m", "/x", "/token"))
+    )
+    assert all(
+        map(is_inference, ("/ping", "/predictions/m", "/models/m/invoke", "/v1/models/m:predict", "/v2"))
+    )
 
 
 def test_only_plain_predictions_may_take_the_short_way() -> None:
