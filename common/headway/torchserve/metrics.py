@@ -1,5 +1,5 @@
-"""Which metrics there are under TorchServe's names: what `metrics.yaml` declares, and a record of one value as
-a worker sends it.
+"""Which metrics there are under TorchServe's names: what `metrics.yaml` declares, and a record of one
+value as a worker sends it.
 
 Knows: the file's form, units, the record's form on the wire. Must not know: Prometheus, log files, handlers.
 

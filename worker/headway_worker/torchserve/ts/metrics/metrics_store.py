@@ -59,7 +59,9 @@ class MetricsStore:
         """Record a value of a metric, which is made at its first one."""
         request = self._request(idx)
         full = self._with_defaults(dimensions, is_error=request is None)
-        self._metric(name, unit, full, metric_type).add_or_update(value, [d.value for d in full], request or "")
+        self._metric(name, unit, full, metric_type).add_or_update(
+            value, [d.value for d in full], request or ""
+        )
 
     def add_counter(
         self, name: str, value: float, idx: int | None = None, dimensions: Dimensions = None
