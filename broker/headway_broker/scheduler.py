@@ -99,7 +99,7 @@ from headway_broker.queues import OpenRequest
 from headway_broker.report import Report
 from headway_broker.state import About, State
 from headway_broker.steering import Steering
-from headway_broker.timing import HEADERS, times
+from headway_broker.timing import HEADERS, timed
 from headway_broker.workers import Flight, Worker
 
 TICK_S = 0.1
@@ -384,7 +384,7 @@ class Scheduler:
                 if request.arrived < ready_at < math.inf:  # it waited for the model to be loaded
                     meta = {**meta, "loading_ms": int((ready_at - request.arrived) * 1000)}
                 if HEADERS in request.options:
-                    meta = {**meta, **times(request, flight, result, now)}
+                    meta = timed(meta, request, flight, result, now)
                 self.ledger.settle(request, BatchReply(reply.code, reply.content, meta), now)
         if result.done:
             self.roster.finish(worker, result.batch, now)

@@ -16,12 +16,16 @@ from headway_broker.workers import Flight
 HEADERS = "headers"
 
 
-def times(request: OpenRequest, flight: Flight, result: Result, now: float) -> dict[str, Any]:
-    """More of its reply's meta, in microseconds: from its arrival until its batch was the first of its
-    worker, from then on, and in the model alone."""
-    began = min(flight.began, now)
+def timed(
+    meta: dict[str, Any], request: OpenRequest, flight: Flight, result: Result, now: float
+) -> dict[str, Any]:
+    """The meta of its reply with more, in microseconds: from its arrival until its batch was the first of
+    its worker, from then on, and in the model alone."""
+    began = flight.began if flight.began < now else now
+    compute_us, worker_us = result.compute_us, int((now - began) * 1e6)
     return {
-        "queue_us": max(int((began - request.arrived) * 1e6), 0),
-        "worker_us": max(int((now - began) * 1e6), result.compute_us),
-        "compute_us": result.compute_us,
+        **meta,
+        "queue_us": int((began - request.arrived) * 1e6),
+        "worker_us": worker_us if worker_us > compute_us else compute_us,
+        "compute_us": compute_us,
     }

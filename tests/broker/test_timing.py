@@ -6,7 +6,7 @@ import math
 
 from headway.messages import Result
 from headway_broker.queues import OpenRequest
-from headway_broker.timing import times
+from headway_broker.timing import timed
 from headway_broker.workers import Flight
 
 
@@ -19,10 +19,10 @@ def request(arrived: float) -> OpenRequest:
 
 
 def test_a_request_waits_until_its_batch_is_its_workers_first() -> None:
-    found = times(request(10.0), flight(10.25), Result(1, 200_000, []), 10.75)
-    assert found == {"queue_us": 250_000, "worker_us": 500_000, "compute_us": 200_000}
+    found = timed({"version": "1"}, request(10.0), flight(10.25), Result(1, 200_000, []), 10.75)
+    assert found == {"version": "1", "queue_us": 250_000, "worker_us": 500_000, "compute_us": 200_000}
 
 
-def test_times_are_never_below_0_nor_the_worker_faster_than_its_model() -> None:
-    found = times(request(10.0), flight(math.inf), Result(1, 200, []), 10.5)
+def test_a_worker_is_never_faster_than_its_model() -> None:
+    found = timed({}, request(10.0), flight(math.inf), Result(1, 200, []), 10.5)
     assert found == {"queue_us": 500_000, "worker_us": 200, "compute_us": 200}

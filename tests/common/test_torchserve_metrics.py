@@ -59,7 +59,7 @@ def test_a_file_takes_the_place_of_all_of_them(tmp_path: Path) -> None:
 def test_a_file_that_declares_nothing_sensible_is_refused(tmp_path: Path, text: str, why: str) -> None:
     path = tmp_path / "metrics.yaml"
     path.write_text(text)
-    with pytest.raises(SettingsError, match=rf"^metrics_config: .*") as refused:
+    with pytest.raises(SettingsError, match=r"^metrics_config: .*") as refused:
         read_declarations(str(path))
     assert why in str(refused.value)
 

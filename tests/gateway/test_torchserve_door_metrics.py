@@ -1,5 +1,5 @@
-"""headway_gateway.torchserve.door_metrics and book: what requests leave in Prometheus and in the log files. The
-lines are compared with those that TorchServe 0.12 wrote for the same requests."""
+"""headway_gateway.torchserve.door_metrics and book: what requests leave in Prometheus and in log files.
+The lines are compared with those that TorchServe 0.12 wrote for the same requests."""
 
 from __future__ import annotations
 
@@ -176,7 +176,9 @@ def test_readings_of_a_gpu_have_its_number(properties: Properties, tmp_path: Pat
     )
 
 
-def test_a_turn_is_written_at_once(properties: Properties, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_of_a_moment_are_written_together_and_soon(
+    properties: Properties, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flushed: list[int] = []
     original = DoorMetrics.flush
 
@@ -185,7 +187,20 @@ def test_a_turn_is_written_at_once(properties: Properties, monkeypatch: pytest.M
         original(self)
 
     monkeypatch.setattr(DoorMetrics, "flush", flush)
-    visit(properties, lambda door: [predict(door) for _ in range(50)])
+
+    async def run() -> None:
+        door = DoorMetrics(properties, "vm")
+        door.open()
+        for _ in range(50):
+            predict(door)
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            while not flushed:
+                await asyncio.sleep(0.01)
+        assert door._timer is None
+        door.close()
+
+    asyncio.run(run())
     assert flushed == [50, 0]  # the second: at the end
 
 

@@ -69,7 +69,7 @@ def test_only_the_newest_old_files_stay(tmp_path: Path, now: float) -> None:
     log = LogFile(tmp_path, "a", bytes_max=1)
     for i in range(KEPT + 4):
         log.write(f"{i}\n", now + 2 * i)
-    old = [path for path in tmp_path.glob("a.*.log")]
+    old = list(tmp_path.glob("a.*.log"))
     assert len(old) == KEPT
     assert {path.read_text() for path in old} == {f"{i}\n" for i in range(3, KEPT + 3)}
 

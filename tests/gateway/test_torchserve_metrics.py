@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from headway.errors import BrokerUnreachable
 from headway.stub import AsyncStubClient
 from headway.torchserve.properties import Properties
+from headway_gateway import models
 from headway_gateway.metrics import HttpMetrics
 from headway_gateway.request import Request
 from headway_gateway.torchserve.door_metrics import DoorMetrics
@@ -114,6 +116,24 @@ def test_a_broker_that_is_away_takes_nothing_else_with_it(properties: Properties
     (answer,) = ask(properties, "/metrics", client=Away())
     assert "headway_broker_up 0.0" in answer.text
     assert 'model_version="default"' in answer.text
+
+
+def test_a_scrape_waits_once_for_a_broker_that_is_silent(
+    properties: Properties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "ANSWER_S", 0.3)
+
+    class Silent(Broker):
+        async def state(self) -> dict[str, Any]:
+            await asyncio.Event().wait()
+            return {}
+
+        stats = state
+
+    began = time.monotonic()
+    (answer,) = ask(properties, "/metrics", client=Silent())
+    assert "headway_broker_up 0.0" in answer.text
+    assert time.monotonic() - began < 0.55
 
 
 def test_other_methods_are_answered_too(properties: Properties) -> None:

@@ -55,9 +55,9 @@ def _line(sample: Sample) -> str:
 
 def number(value: float) -> str:
     """With a decimal point, always."""
-    if math.isnan(value):
-        return "NaN"
-    return repr(float(value)) if math.isfinite(value) else "+Inf" if value > 0 else "-Inf"
+    if math.isfinite(value):
+        return repr(float(value))
+    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
 
 
 def _escaped(text: str) -> str:

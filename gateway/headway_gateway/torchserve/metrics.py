@@ -8,6 +8,7 @@ bear more than TorchServe shows gets that with the property `headway_metrics`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from time import perf_counter
 from typing import Any
@@ -42,17 +43,23 @@ class MetricsRoutes:
 
     async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
         names = frozenset(req.get_param_as_list(NAMES) or ())
-        state = await ask_quietly(self._client.state) if self._needs_state() else None
+        stats, state = await self._ask()
         self._metrics.flush()
         families = self._metrics.book.families()
         self._add_loads(families, state or {})
+        text = exposition(families.values(), names).encode()
         resp.content_type = CONTENT_TYPE
-        resp.data = exposition(families.values(), names).encode() + await self._own(names, state or {})
+        resp.data = text + self._own(names, stats, state or {})
 
     on_post = on_put = on_delete = on_patch = on_get
 
-    def _needs_state(self) -> bool:
-        return self._properties.headway_metrics or self._metrics.book.server_family(LOADED) is not None
+    async def _ask(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """The broker's stats and state, as far as they are shown; None while it is away."""
+        if self._properties.headway_metrics:
+            return await asyncio.gather(ask_quietly(self._client.stats), ask_quietly(self._client.state))
+        if self._metrics.book.server_family(LOADED) is not None:
+            return None, await ask_quietly(self._client.state)
+        return None, None
 
     def _add_loads(self, families: dict[str, Family], state: dict[str, Any]) -> None:
         """What runs now, so not what some process saw once."""
@@ -66,10 +73,9 @@ class MetricsRoutes:
         ]
         families[LOADED] = families[LOADED]._replace(samples=samples)
 
-    async def _own(self, names: Collection[str], state: dict[str, Any]) -> bytes:
+    def _own(self, names: Collection[str], stats: dict[str, Any] | None, state: dict[str, Any]) -> bytes:
         if not self._properties.headway_metrics:
             return b""
-        stats = await ask_quietly(self._client.stats)
         return shown(_named([*self._http.collect(), *broker_families(stats), *state_families(state)], names))
 
 
