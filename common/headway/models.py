@@ -15,11 +15,12 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, get_type_hints
 
 from headway.errors import SettingsError
-from headway.messages import BATCH_ROWS_MAX, NAME_CHARS_MAX, TIMEOUT_MS_MAX
+from headway.messages import BATCH_ROWS_MAX, TIMEOUT_MS_MAX
 from headway.tensors import BY_NAME, NAME_BYTES_MAX, RANK_MAX
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
-VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,3}")
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+\-]{0,127}")
+TEMPORARY = (".tmp", ".part", ".partial", ".swp", "~")  # of what is still being copied
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 PRECISIONS = ("float32", "float16", "bfloat16")
 
@@ -104,15 +105,21 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "copies_max": (-1, 1 << 16),
     "memory_mb": (0, 1 << 30),
 }
+NO_VERSION = "no version: letters, digits, '_', '-', '+' and '.', and no ending like .tmp"
 _GIVEN = ("name", "version", "folder")  # by the store, not by the file
+
+
+def is_version(text: str) -> bool:
+    """Whether a version may be called so. A copy that is still being made may not."""
+    return bool(VERSION.fullmatch(text)) and not text.endswith(TEMPORARY)
 
 
 def parse_model(table: Mapping[str, Any], name: str, version: str, folder: str) -> ModelSpec:
     """The spec in a parsed `model.toml`. Raises: SettingsError naming the key that is wrong."""
     if not NAME.fullmatch(name):
         raise SettingsError(f"{name!r} is no name for a model: letters, digits, '_', '-' and '.'")
-    if not VERSION.fullmatch(version) or len(version) > NAME_CHARS_MAX:
-        raise SettingsError(f"{version!r} is no version: digits, with '.' between them")
+    if not is_version(version):
+        raise SettingsError(f"{version!r} is {NO_VERSION}")
     values = checked(ModelSpec, table, skip=_GIVEN)
     for key in ("inputs", "outputs"):
         if key in values:

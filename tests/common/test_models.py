@@ -237,13 +237,15 @@ def test_a_name_that_no_model_can_have_is_refused(name):
     assert "is no name for a model" in refusal(name=name)
 
 
-@pytest.mark.parametrize("version", ["1", "01", "1.2", "1.2.3.4", "20240131"])
+@pytest.mark.parametrize(
+    "version", ["1", "01", "1.2", "1.2.3.4.5", "20240131", "v2", "1.0-rc1", "2.0+cu118", "a_b", "x" * 128]
+)
 def test_a_good_version_is_taken(version):
     assert parsed(version=version).version == version
 
 
 @pytest.mark.parametrize(
-    "version", ["", "v1", "1.", ".1", "1..2", "1.2.3.4.5", "-1", "1\n", "\u0663", "1" * 129]
+    "version", ["", ".1", "..", "-1", "+1", "_1", "1\n", "1 2", "1/2", "\u0663", "1" * 129, "1.tmp", "1~"]
 )
 def test_a_version_that_is_none_is_refused(version):
     assert "is no version" in refusal(version=version)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -32,8 +31,8 @@ HIDDEN = ".torchserve-"
 @dataclass(frozen=True)
 class Registration:
     """`url` is what it was registered as, `archive` the absolute path of the file or folder that is served.
-    `workers_min`, `workers_max`: what was ordered at registration; what is now, the broker says. `downloaded`:
-    the archive came from a URL and goes when the version does."""
+    `workers_min`, `workers_max`: what was ordered at registration; what is now, the broker says.
+    `downloaded`: the archive came from a URL and goes when the version does."""
 
     model: str
     version: str
@@ -124,7 +123,7 @@ def model_keys(registration: Registration, properties: Properties) -> dict[str, 
     """The version's `model.toml`."""
     return {
         "backend": "torchserve",
-        "file": os.path.basename(registration.archive),
+        "file": Path(registration.archive).name,
         "device": {"cpu": "cpu", "gpu": "cuda"}.get(registration.device_type, "auto"),
         "batch_size_max": registration.batch_size,
         "batch_delay_ms": float(registration.batch_delay_ms),

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headway.errors import SettingsError
-from headway_worker.torchserve.extract import limits_for, untar, unzip
 from headway.torchserve.manifest import Manifest, read_manifest
+from headway_worker.torchserve.extract import limits_for, untar, unzip
 from headway_worker.torchserve.scratch import Scratch
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second: one without members

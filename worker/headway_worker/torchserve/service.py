@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
+from headway.torchserve.config import Config
 from headway_worker.replies import error_text
 from headway_worker.request import ModelRequest
 from headway_worker.torchserve import data
 from headway_worker.torchserve.archive import Archive
-from headway.torchserve.config import Config
 from headway_worker.torchserve.entry import entry_of
 from headway_worker.torchserve.modules import Modules
 from headway_worker.torchserve.ts.context import Context
