@@ -40,9 +40,9 @@ class Report:
     def unservable(self, key: Key) -> str:
         """Why no copy can serve and none is on its way; "" while there is hope."""
         spec = self._queues[key].spec
+        if reason := self.unordered(key):
+            return reason
         hosts = self._roster.hosts(key)
-        if not hosts and key in self._catalog.specs and not self._catalog.limits(key)[1]:
-            return f"model {spec.name!r} wants no copies (copies = 0)"
         if key in self._board.held and all(copy.state == "failed" for _, copy in hosts):
             return f"model {spec.name!r}: {self._board.held[key]}"
         if any(copy.state != "failed" for _, copy in hosts) or not hosts:
@@ -51,6 +51,13 @@ class Report:
             return ""
         worker, copy = hosts[-1]
         return f"model {spec.name!r} failed to load in {worker.name}: {_last_line(copy.report.detail)}"
+
+    def unordered(self, key: Key) -> str:
+        """That the operator wants no copies of it, in words; "" for a version that has some, or may get
+        some."""
+        if key not in self._catalog.specs or self._catalog.limits(key)[1]:
+            return ""
+        return f"no copies of version {key[1]} of model {key[0]!r} are ordered"
 
     def models(self) -> list[dict[str, Any]]:
         """Every version, with its state and where its copies are."""
@@ -82,6 +89,8 @@ class Report:
     def _state(self, spec: ModelSpec, ready: int) -> str:
         if ready:
             return "ready"
+        if self.unordered(spec.key):
+            return "asleep"
         if self.unservable(spec.key):
             return "failed"
         if self._roster.hosts(spec.key):

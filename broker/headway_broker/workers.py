@@ -153,6 +153,11 @@ class Worker:
         self._begin(now)
         return flight
 
+    def renew(self, flight: Flight, now: float) -> None:
+        """The batch that it runs has shown that it goes on: its lease begins anew."""
+        if flight.lease_until < math.inf:
+            flight.lease_until = now + flight.lease_s
+
     def overdue(self, now: float) -> bool:
         """Its batch takes twice as long as was expected; from here on, as long again is expected."""
         first = self.first

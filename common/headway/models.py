@@ -22,6 +22,8 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+\-]{0,127}")
 TEMPORARY = (".tmp", ".part", ".partial", ".swp", "~")  # of what is still being copied
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
+WORKER = "worker"
+BATCH_CLOCKS = ("arrival", WORKER)
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 
@@ -62,6 +64,7 @@ class ModelSpec:
     device: str = "auto"
     batch_size_max: int = 1
     batch_delay_ms: float = 0.0
+    batch_clock: str = "arrival"
     batch_buckets: tuple[int, ...] = ()
     slo_ms: float = 0.0
     share: float = 1.0
@@ -98,7 +101,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "slo_ms": (0, TIMEOUT_MS_MAX),
     "share": (0.001, 1000),
     "response_timeout_s": (0.001, TIMEOUT_MS_MAX / 1000),
-    "queue_size_max": (1, 1 << 40),
+    "queue_size_max": (0, 1 << 40),
     "queue_bytes_max": (1, 1 << 60),
     "copies": (0, 1 << 16),
     "copies_min": (-1, 1 << 16),
@@ -153,6 +156,8 @@ def _check(spec: ModelSpec) -> None:
             raise SettingsError(f"{key} must be from {least} to {most}, not {getattr(spec, key)}")
     if not DEVICE.fullmatch(spec.device):
         raise SettingsError(f"device: {spec.device!r} is not auto, cpu, cuda or cuda:N")
+    if spec.batch_clock not in BATCH_CLOCKS:
+        raise SettingsError(f"batch_clock: {spec.batch_clock!r} is not one of {', '.join(BATCH_CLOCKS)}")
     if spec.precision not in PRECISIONS:
         raise SettingsError(f"precision: {spec.precision!r} is not one of {', '.join(PRECISIONS)}")
     _check_buckets(spec)

@@ -429,7 +429,47 @@ def test_a_request_that_waits_is_answered_when_no_copies_are_wanted_any_more() -
     bench.wake()
     order(bench, "scale", model="m", min=0)
     replies = bench.live(1.5).replies()
-    assert replies[1].code == NotReady.code and "wants no copies" in str(replies[1].content)
+    assert replies[1].code == NotReady.code and "no copies of version 1 of model 'm' are ordered" in str(
+        replies[1].content
+    )
+
+
+def test_a_version_scaled_to_nothing_refuses_at_once_whatever_was_there_before() -> None:
+    bench = Bench(token=TOKEN)
+    bench.host("w")
+    ordered(bench, "drain", worker="w")
+    bench.ask(1)
+    [(_, batch)] = bench.wake().batches
+    ordered(bench, "scale", model="m", min=0)
+    bench.ask(2)
+    reply = bench.wake().replies()[2]
+    assert (reply.code, reply.content) == (
+        NotReady.code,
+        "no copies of version 1 of model 'm' are ordered",
+    ), "although one that is about to go could still serve it"
+    bench.answers("w", batch)
+    assert bench.wake().codes() == {1: 0}, "what it had begun is done"
+    ordered(bench, "scale", model="m", min=0, max=1)
+    bench.ask(3)
+    assert bench.live(2.0, ["w"]).codes() == {}, "it may have one: the request waits"
+
+
+def test_a_failed_copy_of_a_version_scaled_to_nothing_is_not_the_reason_that_is_said() -> None:
+    bench = Bench(token=TOKEN)
+    bench.join("w", copy(state="failed", detail="OSError: x"))
+    bench.wake()
+    ordered(bench, "scale", model="m", min=0)
+    bench.ask(1)
+    assert "no copies" in str(bench.wake().replies()[1].content)
+
+
+def test_a_version_without_copies_is_registered_at_once() -> None:
+    bench = Bench(token=TOKEN)
+    bench.host("w")
+    order(bench, "register", path="m/2", wait=1)
+    sent = with_store(bench, bench.wake(), spec(), spec(version="2", copies=0))
+    assert answer_in(sent) == {"model": "m", "versions": ["1", "2"]}
+    assert sent.orders == []
 
 
 def test_a_version_that_comes_back_changed_is_loaded_anew() -> None:

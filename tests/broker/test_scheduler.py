@@ -183,6 +183,60 @@ def test_a_full_queue_is_refused_at_once_with_a_time_to_retry() -> None:
     assert bench.outcomes["QueueFull"] == 1
 
 
+def codes_of(bench: Bench, *ids: int) -> dict[int, int]:
+    """The codes of requests that come in one turn, as far as they are answered in it."""
+    bench.ask(*ids)
+    return bench.wake().codes()
+
+
+def test_a_queue_does_not_count_what_idle_copies_take_at_once() -> None:
+    bench = Bench(spec(queue_size_max=2, batch_size_max=4, batch_delay_ms=100.0, copies=2))
+    bench.host("a")
+    bench.host("b")
+    refused = codes_of(bench, *range(1, 13))
+    assert refused == dict.fromkeys((11, 12), QueueFull.code), "two batches of four, and two that wait"
+
+
+def test_with_the_worker_s_clock_a_busy_copy_has_its_batch_and_the_queue_its_number() -> None:
+    bench = serving(queue_size_max=2, batch_clock="worker")
+    assert codes_of(bench, 1) == {}
+    assert codes_of(bench, 2, 3, 4) == {4: QueueFull.code}
+
+
+def test_a_model_without_a_queue_takes_a_request_only_if_a_copy_is_idle() -> None:
+    bench = Bench(spec(queue_size_max=0, copies=2))
+    bench.host("a")
+    bench.host("b")
+    assert codes_of(bench, 1, 2, 3) == {3: QueueFull.code}, "each takes one, in one turn or in two"
+    assert codes_of(bench, 4) == {4: QueueFull.code}
+    assert bench.outcomes["QueueFull"] == 2
+
+
+def test_a_model_without_a_queue_takes_the_next_request_when_its_copy_is_through() -> None:
+    bench = serving(queue_size_max=0, batch_size_max=4, batch_delay_ms=50.0)
+    assert codes_of(bench, 1) == {}
+    assert codes_of(bench, 2) == {2: QueueFull.code}, "the first waits for company, and none is let in"
+    [(_, batch)] = bench.wake(0.05).batches
+    code, text, meta = refusal(bench)
+    assert (code, text) == (QueueFull.code, "no copy of 'm' is idle, and it keeps no queue")
+    assert meta["retry_after_ms"] >= 100
+    bench.answers("w", batch)
+    bench.wake()
+    assert codes_of(bench, 3) == {}
+    assert len(bench.wake(0.05).batches) == 1
+
+
+def test_a_model_without_a_queue_refuses_while_it_is_loaded_and_is_loaded_all_the_same() -> None:
+    bench = Bench(spec(queue_size_max=0, copies_min=0, copies_max=1))
+    bench.host("w")
+    assert bench.live(310, ["w"]).orders == [("w", "unload", "m")]
+    bench.reports("w", copy(state="gone"))
+    bench.wake()
+    bench.ask(1)
+    sent = bench.wake()
+    assert sent.codes() == {1: QueueFull.code} and sent.orders == [("w", "load", "m")]
+
+
 def test_a_queue_is_full_by_bytes_too() -> None:
     bench = serving(queue_bytes_max=10)
     bench.scheduler.roster.leave(bench.scheduler.roster.workers[b"w"])
@@ -218,7 +272,9 @@ def test_a_model_that_wants_no_copies_says_so() -> None:
     bench = Bench(spec(copies=0))
     bench.join("w")
     code, text, _ = refusal(bench)
-    assert code == NotReady.code and "copies = 0" in text
+    assert code == NotReady.code and text == "no copies of version 1 of model 'm' are ordered"
+    [model] = bench.scheduler.report.models()
+    assert (model["state"], model["error"]) == ("asleep", "")
 
 
 def test_a_request_waits_while_its_model_loads_or_no_worker_has_joined() -> None:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from headway.messages import OK
+from headway.messages import OK, Reply
 from headway.models import ModelSpec
 from headway_broker.scheduler import BrokerTimes
 from tests.sim.world import Nature, WorkerNode, World
@@ -27,6 +27,7 @@ def models(rng: random.Random) -> list[ModelSpec]:
             copies=rng.randint(1, 3),
             batch_size_max=rng.choice((1, 4, 16)),
             batch_delay_ms=rng.choice((0.0, 0.0, 5.0)),
+            batch_clock="worker" if i == 1 else "arrival",
             queue_size_max=rng.choice((8, 200)),
             response_timeout_s=rng.choice((0.5, 3.0)),
             slo_ms=rng.choice((0.0, 0.0, 50.0, 500.0)),
@@ -48,6 +49,7 @@ def rough_world(seed: int) -> World:
     world.add_workers(rng.randint(1, 4))
     world.add_callers(rng.randint(1, 4))
     world.sharing = rng.choice((0.0, 0.6, 1.0))
+    world.streaming = rng.choice((0.0, 0.3, 0.8))
     return world
 
 
@@ -141,6 +143,30 @@ def test_a_worker_told_to_go_costs_nothing() -> None:
     world.settle_down(30.0)
     assert not world.judge.errors
     assert set(world.judge.runs.values()) == {1}
+
+
+def test_replies_in_pieces_are_whole_and_in_order() -> None:
+    world = calm_world(batch_size_max=8)
+    world.streaming = 0.5
+    ask_steadily(world, rate=200, seconds=4)
+    world.settle_down(30.0)
+    assert not world.judge.errors
+    assert sum(map(len, world.judge.pieces.values())) > 500
+
+
+@pytest.mark.parametrize("victim", ["worker", "broker"])
+def test_a_reply_that_has_begun_when_its_worker_or_the_broker_dies_is_not_made_again(victim: str) -> None:
+    world = calm_world(workers=1, batch_size_max=8)
+    world.streaming, world.nature.batch_s = 1.0, (1.0, 1.0)
+    for id in range(1, 9):
+        world.callers[0].ask(id, "m", 20.0, b"request %d" % id)
+    crashes = world.workers[0] if victim == "worker" else world.broker
+    world.plan(world.now + 0.6, lambda: world.crash(crashes))
+    world.settle_down(60.0)
+    begun = {who for who in world.judge.pieces if not isinstance(world.judge.outcomes[who], Reply)}
+    assert len(begun) == world.judge.errors["WorkerLost"] > 2
+    assert set(world.judge.errors) == {"WorkerLost"}, "the others were run again"
+    assert {runs for tensors, runs in world.judge.runs.items()} == {1, 2}
 
 
 def test_a_poisoned_request_takes_two_workers_and_nobody_elses_request() -> None:
