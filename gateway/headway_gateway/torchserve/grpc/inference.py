@@ -2,16 +2,18 @@
 
 Knows: the messages. Must not know: how calls are taken (that is `interface`), tensors, the broker.
 
-A request's `input` is the parts of a body without media types: a handler gets bytearrays by name. The client's
-metadata is the request's headers.
+A request's `input` is the parts of a body without media types: a handler gets bytearrays by name. The
+client's metadata is the request's headers.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from headway.body import Body
@@ -19,7 +21,15 @@ from headway.errors import HeadwayError
 from headway.outgoing import Asked
 from headway.torchserve.properties import Properties
 from headway_gateway.inference import Target
-from headway_gateway.torchserve.asking import Registry, answer_of, ask, refusal_of, timeout_s
+from headway_gateway.torchserve.asking import (
+    CLIENT_GONE,
+    Registry,
+    answer_of,
+    ask,
+    refusal_of,
+    timeout_s,
+)
+from headway_gateway.torchserve.grpc.counts import Counts
 from headway_gateway.torchserve.grpc.guard import HEADER
 from headway_gateway.torchserve.grpc.health import Health
 from headway_gateway.torchserve.grpc.interface import Method
@@ -35,11 +45,12 @@ Response = messages.PredictionResponse
 class Inference:
     """The service, over `client`, an `AsyncClient` or stub."""
 
-    def __init__(self, client: Any, registry: Registry, properties: Properties, health: Health) -> None:
+    def __init__(self, client: Any, registry: Registry, properties: Properties, counts: Counts) -> None:
         self._client = client
         self._registry = registry
         self._properties = properties
-        self._health = health
+        self._counts = counts
+        self._health = Health(client, properties)
 
     @property
     def methods(self) -> dict[str, Method]:
@@ -60,12 +71,10 @@ class Inference:
 
     async def predict(self, asked: Asked, context: Any) -> bytes:
         """What the model answers, whole. Raises: Refusal."""
-        target = Target(asked.model, asked.version)
-        try:
-            reply = await self._client.reply(asked, self._limit_s(target, context))
-        except HeadwayError as error:
-            raise refusal_of(error, target, self._registry) from None
-        return answer_of(reply, self._properties.max_response_size).data
+        with self._counted(asked) as meta:
+            reply = await self._client.reply(asked, self._limit_s(asked, context))
+            meta.update(reply.meta)
+            return answer_of(reply, self._properties.max_response_size).data
 
     async def stream_predictions(self, request: Request, context: Any) -> AsyncIterator[Response]:
         asked = self._asked(request, headers_of(context), stream=True)
@@ -87,15 +96,38 @@ class Inference:
             except Refusal as refusal:
                 yield _response(request, b"", refusal)
 
-    async def _pieces(self, asked: Asked, context: Any) -> AsyncIterator[bytes]:
+    async def _pieces(self, asked: Asked, context: Any) -> AsyncGenerator[bytes, None]:
         """What the model answers, as it comes. Raises: Refusal."""
-        target = Target(asked.model, asked.version)
-        try:
-            async with aclosing(self._client.replies(asked, self._limit_s(target, context))) as replies:
+        with self._counted(asked) as meta:
+            async with aclosing(self._client.replies(asked, self._limit_s(asked, context))) as replies:
                 async for reply in replies:
+                    meta.update(reply.meta)
                     yield answer_of(reply, self._properties.max_response_size).data
+
+    @contextmanager
+    def _counted(self, asked: Asked) -> Iterator[dict[str, Any]]:
+        """A prediction, from its request to its answer, which puts its meta into what it is given here.
+        What the broker says is wrong becomes a Refusal."""
+        began, status, meta = time.monotonic(), 200, dict[str, Any]()
+        try:
+            yield meta
+        except (asyncio.CancelledError, GeneratorExit):
+            status = CLIENT_GONE
+            raise
         except HeadwayError as error:
-            raise refusal_of(error, target, self._registry) from None
+            refusal = self._refusal_of(error, Target(asked.model, asked.version))
+            status = refusal.status
+            raise refusal from None
+        except Refusal as refusal:
+            status = refusal.status
+            raise
+        finally:
+            took_s = time.monotonic() - began
+            self._counts.count(status, asked.model, asked.version, took_s, meta, timed=False)
+
+    def _refusal_of(self, error: HeadwayError, target: Target) -> Refusal:
+        one_text = not self._properties.headway_telling_messages
+        return refusal_of(error, target, self._registry, one_text=one_text)
 
     def _asked(self, request: Request, headers: Mapping[str, str], stream: bool = False) -> Asked:
         """Raises: Refusal."""
@@ -112,12 +144,13 @@ class Inference:
         try:
             return ask(target, body, headers, request_id=id, stream=stream, lender=self._client.lender)
         except HeadwayError as error:
-            raise refusal_of(error, target, self._registry) from None
+            raise self._refusal_of(error, target) from None
 
-    def _limit_s(self, target: Target, context: Any) -> float:
+    def _limit_s(self, asked: Asked, context: Any) -> float:
         """Until the client's deadline, or as long as the model says, whichever is shorter."""
         left_s = context.time_remaining()
-        return min(timeout_s(self._registry.of(*target)), math.inf if left_s is None else left_s)
+        most_s = timeout_s(self._registry.of(asked.model, asked.version))
+        return min(most_s, math.inf if left_s is None else left_s)
 
     def _sequence(self, request: Request) -> dict[str, str]:
         """The headers that say where in a sequence the request is. Raises: Refusal."""

@@ -1,7 +1,7 @@
 """`ManagementAPIsService`: the six calls, over the operations that HTTP has too.
 
-Knows: the messages, and what a 0 or an empty string in them means. Must not know: how calls are taken (that is
-`interface`), what the operations do.
+Knows: the messages, and what a 0 or an empty string in them means. Must not know: how calls are taken (that
+is `interface`), what the operations do.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 `ServerMetadata` is left out: TorchServe answers that it is not implemented.
 
-Knows: the messages. Must not know: how calls are taken (that is `interface`), how tensors become JSON (that is
-`oip_json`).
+Knows: the messages. Must not know: how calls are taken (that is `interface`), how tensors become JSON (that
+is `oip_json`).
 """
 
 from __future__ import annotations

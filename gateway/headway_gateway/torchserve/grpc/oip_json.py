@@ -1,8 +1,8 @@
 """The Open Inference Protocol's messages as the JSON that handlers see and give back.
 
-A handler's `body` is the request as an object: `id`, `model_name`, and `inputs` with `name`, `shape`, `datatype`
-and `data`, a flat list; elements of BYTES are base64. What it returns is such an object with `outputs`; an element
-of BYTES is then the element's JSON text, quotes and all, which is what TorchServe sends.
+A handler's `body` is the request as an object: `id`, `model_name`, and `inputs` with `name`, `shape`,
+`datatype` and `data`, a flat list; elements of BYTES are base64. What it returns is such an object with
+`outputs`; an element of BYTES is then its JSON text, quotes and all, which is what TorchServe sends.
 
 Knows: the messages, the datatypes. Must not know: how calls are taken, handlers, the broker.
 """
@@ -104,6 +104,10 @@ def response_of(data: bytes) -> messages.ModelInferResponse:
 def _output(said: Mapping[str, Any]) -> Output:
     datatype = said["datatype"]
     field = _FIELDS[datatype]
-    elements = [json.dumps(e).encode() if field.element is bytes else field.element(e) for e in said["data"]]
-    contents = Contents(**{field.name: elements})
-    return Output(name=said["name"], datatype=datatype, shape=said["shape"], contents=contents)
+    output = Output(name=said["name"], datatype=datatype, shape=said["shape"])
+    getattr(output.contents, field.name).extend(_element(field, element) for element in said["data"])
+    return output
+
+
+def _element(field: _Field, said: Any) -> Any:
+    return json.dumps(said).encode() if field.element is bytes else field.element(said)

@@ -1,7 +1,7 @@
 """The gRPC process: two listeners over one client of the broker, from its start to its end.
 
-Knows: the properties that say where and how to listen, signals, the client's life. Must not know: messages, what
-calls do.
+Knows: the properties that say where and how to listen, signals, the client's life. Must not know: messages,
+what calls do.
 
 An address that is taken is found out before gRPC is told of it, which would log the error of its own and say
 little. Told to end, it takes no new calls, and what is in flight may end within GRACEFUL_S.
@@ -29,12 +29,13 @@ from headway.notify import Notifier
 from headway.settings import GatewaySettings, find_token
 from headway.torchserve.keys import INFERENCE, MANAGEMENT, Keys
 from headway.torchserve.properties import Properties, load_properties
+from headway_gateway.torchserve import asking
 from headway_gateway.torchserve.grpc import oip
+from headway_gateway.torchserve.grpc.counts import Counts, Uncounted
 from headway_gateway.torchserve.grpc.guard import Guard
-from headway_gateway.torchserve.grpc.health import Health
 from headway_gateway.torchserve.grpc.inference import SERVICE as INFERENCE_SERVICE
 from headway_gateway.torchserve.grpc.inference import Inference
-from headway_gateway.torchserve.grpc.interface import Count, Interface
+from headway_gateway.torchserve.grpc.interface import Interface
 from headway_gateway.torchserve.grpc.management import SERVICE as MANAGEMENT_SERVICE
 from headway_gateway.torchserve.grpc.management import Management
 from headway_gateway.torchserve.operations import Operations
@@ -86,7 +87,9 @@ async def _run(settings: GatewaySettings, properties: Properties) -> None:
     client = AsyncClient(
         settings.callers_address, shm_bytes=settings.shm_bytes, shm_full=settings.shm_full, settings=settings
     )
-    servers = Servers(client, properties, find_token(settings))
+    registry = Registry(client)
+    operations = Operations(client, registry, properties, find_token(settings))
+    servers = Servers(client, properties, registry, operations, Uncounted())
     async with client:
         await servers.start()
         notifier.ready(f"listening on {', '.join(servers.places.values())}")
@@ -96,20 +99,23 @@ async def _run(settings: GatewaySettings, properties: Properties) -> None:
 
 
 class Servers:
-    """Both listeners, over an open client (or stub). `token`: the broker's management token."""
+    """Both listeners, over an open client (or stub)."""
 
-    def __init__(self, client: Any, properties: Properties, token: str, count: Count | None = None) -> None:
+    def __init__(
+        self,
+        client: Any,
+        properties: Properties,
+        registry: asking.Registry,
+        operations: Operations,
+        counts: Counts,
+    ) -> None:
         keys = None if properties.disable_token_authorization else _keys(properties)
-        registry = Registry(client)
-        health = Health(client, properties)
-        inference = Inference(client, registry, properties, health)
-        operations = Operations(client, registry, properties, token)
-        count = count or _uncounted
-        own = Interface(Guard(keys, INFERENCE), count)
+        inference = Inference(client, registry, properties, counts)
+        own = Interface(Guard(keys, INFERENCE), counts)
         serving = [own.serving(INFERENCE_SERVICE, inference.methods)]
         if properties.ts_open_inference_protocol:
             serving.append(own.serving(oip.SERVICE, oip.OpenInference(client, inference).methods))
-        other = Interface(Guard(keys, MANAGEMENT), count)
+        other = Interface(Guard(keys, MANAGEMENT), counts)
         managing = [other.serving(MANAGEMENT_SERVICE, Management(operations).methods)]
         self._properties = properties
         self._handlers = {INFERENCE: serving, MANAGEMENT: managing}
@@ -193,9 +199,7 @@ def check_free(listener: Listener) -> None:
         probe.listen()  # only now is a busy one told, where both reuse addresses
 
 
-def _add_port(
-    server: grpc.aio.Server, listener: Listener, credentials: grpc.ServerCredentials | None
-) -> int:
+def _add_port(server: grpc.aio.Server, listener: Listener, credentials: grpc.ServerCredentials | None) -> int:
     try:
         if credentials is None:
             return server.add_insecure_port(listener.address)
@@ -211,7 +215,3 @@ def _keys(properties: Properties) -> Keys:
     if not properties.key_file:
         raise SettingsError("key_file: token authorization needs one")
     return Keys(Path(properties.key_file), properties.token_expiration_min)
-
-
-def _uncounted(method: str, status: int, duration_s: float) -> None:
-    """Where nobody counts."""
