@@ -46,8 +46,8 @@ class Intake:
         self._look_at = -math.inf
 
     def accept(self, caller: bytes, request: Request, now: float) -> Key | None:
-        """Queue a request, or refuse it. Returns whose queue it is in, or was full: that version is wanted. One
-        that is open already was sent again: it keeps its place."""
+        """Queue a request, or refuse it. Returns whose queue it is in, or was full: that version is wanted.
+        One that is open already was sent again: it keeps its place."""
         if self._ledger.find(caller, request.id):
             return None
         key = (request.model, request.version)

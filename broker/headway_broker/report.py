@@ -75,7 +75,7 @@ class Report:
             "state": self._state(spec, ready),
             "wanted": self._board.copies[spec.key],
             "ready": ready,
-            "error": self._board.held.get(spec.key) or (errors or [self.short.get(spec.key, "")])[-1],
+            "error": self._error(spec.key, errors),
             "backend": spec.backend,
             "batch_size_max": spec.batch_size_max,
             "inputs": _tensors(spec.inputs) or facts.get("inputs", []),
@@ -85,6 +85,13 @@ class Report:
                 for w, c in hosts
             ],
         }
+
+    def _error(self, key: Key, failures: list[str]) -> str:
+        """Why it has not the copies that it shall have; "" if it has, or nothing is known yet."""
+        if reason := self._board.held.get(key):
+            return reason
+        words = [self._board.losses.get(key), self.short.get(key)]
+        return failures[-1] if failures else "; ".join(filter(None, words))
 
     def _state(self, spec: ModelSpec, ready: int) -> str:
         if ready:

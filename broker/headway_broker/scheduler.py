@@ -279,7 +279,7 @@ class Scheduler:
             self._from_known(worker, message, now)
         elif agent := self.board.agents.get(identity):
             self._from_agent(agent, message, now)
-        else:
+        elif not isinstance(message, Pieces):  # it says other things too, and many of these
             if isinstance(message, Results):
                 self._finish_lost(identity, message.results)
             self._outbox.append(ToWorker(identity, Dismiss("not on the roster: join again", 0)))
@@ -518,9 +518,16 @@ class Scheduler:
             return first.lease_until, f"batch not done in {first.lease_s:g} s", True
         if worker.loading or worker.unloading:  # it does one after the other
             since = max([worker.unloading_since, *(copy.since for copy in worker.copies.values())])
-            timeout_s, what = self._times.load_timeout_s, "loaded" if worker.loading else "unloaded"
+            timeout_s, what = self._load_timeout_s(worker), "loaded" if worker.loading else "unloaded"
             return since + timeout_s, f"model not {what} in {timeout_s:g} s", True
         return worker.heard + self._times.silence_s, f"silent for {self._times.silence_s:g} s", False
+
+    def _load_timeout_s(self, worker: Worker) -> float:
+        """What a version says of itself counts only while it is loaded, and not before, behind an unload."""
+        key = worker.loads
+        if worker.unloading or key is None or key not in self.queues:
+            return self._times.load_timeout_s
+        return self.queues[key].spec.load_timeout_s or self._times.load_timeout_s
 
     def _expire(self, flight: Flight, now: float) -> None:
         """Answer those in a running batch whose time is over; what the worker says of them is dropped."""

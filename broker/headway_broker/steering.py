@@ -218,7 +218,7 @@ class Steering:
         """Whom to hold back."""
         held = self._casualties.held(now)
         self.plan_is_old = self.plan_is_old or held.keys() != self.board.held.keys()
-        self.board.held = held
+        self.board.held, self.board.losses = held, self._casualties.told()
 
     def _retry(self, now: float) -> None:
         for worker, key in self._failed():

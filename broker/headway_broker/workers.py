@@ -78,6 +78,11 @@ class Worker:
         return self.copies_loading > 0
 
     @property
+    def loads(self) -> Key | None:
+        """The version that it loads now: it does one after the other, in the order in which it was told."""
+        return next((key for key, copy in self.copies.items() if copy.state == "loading"), None)
+
+    @property
     def first(self) -> Flight | None:
         """The batch that the worker runs."""
         return next(iter(self.batches.values()), None)

@@ -69,6 +69,7 @@ class ModelSpec:
     slo_ms: float = 0.0
     share: float = 1.0
     response_timeout_s: float = 60.0
+    load_timeout_s: float = 0.0
     queue_size_max: int = 1000
     queue_bytes_max: int = 256 << 20
     copies: int = 1
@@ -101,6 +102,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "slo_ms": (0, TIMEOUT_MS_MAX),
     "share": (0.001, 1000),
     "response_timeout_s": (0.001, TIMEOUT_MS_MAX / 1000),
+    "load_timeout_s": (0, TIMEOUT_MS_MAX / 1000),
     "queue_size_max": (0, 1 << 40),
     "queue_bytes_max": (1, 1 << 60),
     "copies": (0, 1 << 16),

@@ -40,6 +40,7 @@ from headway.parts import PART_BYTES_MAX
 from headway_broker.events import CallerGone, FromCaller, FromWorker, WorkerGone
 from headway_broker.scheduler import PROBE_S, TICK_S
 from tests.broker.bench import START, Bench, Sent, copy, spec
+from tests.broker.test_commands import TOKEN, ordered
 
 SOON_S = 2 * TICK_S
 TRACEBACK = "Traceback (most recent call last):\n  File x\nRuntimeError: no such file: weights.pt\n"
@@ -580,6 +581,72 @@ def test_the_load_timeout_is_for_each_model_and_not_for_all_together() -> None:
         assert not bench.live(15.0).dismissed
         bench.reports("w", copy(model))
     assert not bench.wake().dismissed
+
+
+def test_a_version_may_have_a_load_timeout_of_its_own() -> None:
+    bench = Bench(spec("a", load_timeout_s=3.0), spec("b"), load_timeout_s=20.0)
+    bench.join("w")
+    assert [model for _, _, model in bench.wake().orders] == ["a", "b"], "one after the other"
+    bench.live(2.9, ["w"])
+    bench.reports("w", copy("a"))
+    assert not bench.live(19.8).dismissed, "what the first said does not count for the second"
+    assert bench.live(0.4).dismissed == [("w", "model not loaded in 20 s", 1)]
+    bench.join("v")
+    assert len(bench.wake().orders) == 2
+    assert bench.live(3.2).dismissed == [("v", "model not loaded in 3 s", 1)]
+
+
+def test_a_load_timeout_begins_when_what_is_unloaded_before_is_gone() -> None:
+    bench = Bench(spec("a"), spec("b", copies=0, load_timeout_s=3.0), token=TOKEN, load_timeout_s=20.0)
+    bench.host("w", "a")
+    ordered(bench, "scale", model="a", min=0)
+    ordered(bench, "scale", model="b", min=1)
+    assert not bench.live(10.0).dismissed
+    bench.reports("w", copy("a", "gone"))
+    assert not bench.live(2.8).dismissed
+    assert bench.live(0.4).dismissed == [("w", "model not loaded in 3 s", 1)]
+
+
+def test_the_state_says_why_a_version_is_not_loaded() -> None:
+    bench = Bench(spec(load_timeout_s=3.0))
+    bench.join("a")
+    bench.wake()
+    [model] = bench.scheduler.report.models()
+    assert (model["state"], model["error"]) == ("loading", "")
+    bench.live(3.2)
+    [model] = bench.scheduler.report.models()
+    lost = "a worker was lost while it loaded it (a: model not loaded in 3 s)"
+    assert model["error"] == f"{lost}; no worker has joined"
+    bench.join("b")
+    bench.wake()
+    [model] = bench.scheduler.report.models()
+    assert (model["state"], model["error"]) == ("loading", lost)
+    bench.live(3.2)
+    [model] = bench.scheduler.report.models()
+    assert model["state"] == "failed"
+    assert model["error"].startswith("it is not loaded for now: 2 workers were lost while they loaded it")
+    assert model["error"].endswith("(the last, b: model not loaded in 3 s)")
+    bench = Bench()
+    bench.join("a")
+    bench.wake()
+    bench.reports("a", copy(state="failed", detail=TRACEBACK))
+    bench.wake()
+    [model] = bench.scheduler.report.models()
+    assert model["state"] == "failed"
+    assert model["error"].strip().endswith("RuntimeError: no such file: weights.pt")
+    assert model["copies"] == [{"worker": "a", "state": "failed", "error": TRACEBACK, "facts": {}}]
+
+
+def test_a_version_that_is_loaded_at_last_has_nothing_against_it() -> None:
+    bench = Bench(spec(load_timeout_s=3.0))
+    bench.join("a")
+    bench.live(3.2)
+    bench.join("b")
+    bench.wake()
+    bench.reports("b", copy())
+    bench.wake()
+    [model] = bench.scheduler.report.models()
+    assert (model["state"], model["error"]) == ("ready", "")
 
 
 def test_the_requests_of_a_lost_worker_go_back_to_the_head_each_alone_and_to_an_idle_worker() -> None:

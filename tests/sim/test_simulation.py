@@ -12,6 +12,7 @@ from headway_broker.scheduler import BrokerTimes
 from tests.sim.world import Nature, WorkerNode, World
 
 SEEDS = range(120)
+PIECES_SEEDS = range(1000, 1060)
 LOAD_S = 1.5
 TIMEOUTS_S = (0.2, 1.0, 2.5)
 
@@ -53,10 +54,10 @@ def rough_world(seed: int) -> World:
     return world
 
 
-def make_load(world: World, rate: float) -> None:
+def make_load(world: World, rate: float, start: float = 0.0) -> None:
     """Requests at random times; one in twenty is given up, one in two hundred kills its worker."""
-    rng, id, time = world.random, 0, 0.0
-    while (time := time + rng.expovariate(rate)) < LOAD_S:
+    rng, id, time = world.random, 0, start
+    while (time := time + rng.expovariate(rate)) < start + LOAD_S:
         id += 1
         caller, kind = rng.choice(world.callers), rng.random()
         tensors = b"%s %d" % (b"poison" if kind < 0.005 else b"request", id)
@@ -67,18 +68,18 @@ def make_load(world: World, rate: float) -> None:
             world.plan(given_up, lambda caller=caller, id=id: caller.abandon(id))
 
 
-def make_faults(world: World) -> None:
+def make_faults(world: World, start: float = 0.0) -> None:
     """Anybody may be killed at any time; workers may hang, stand still, or be told to go."""
-    rng = world.random
+    rng, times = world.random, (start, start + LOAD_S)
     faults = [world.crash] * 3 + [WorkerNode.hang, WorkerNode.freeze, WorkerNode.freeze, world.drain]
     for _ in range(rng.randint(0, 12)):
         worker, fault = rng.choice(world.workers), rng.choice(faults)
-        world.plan(rng.uniform(0, LOAD_S), lambda worker=worker, fault=fault: fault(worker))
+        world.plan(rng.uniform(*times), lambda worker=worker, fault=fault: fault(worker))
     for _ in range(rng.choice((0, 0, 1, 2))):
-        world.plan(rng.uniform(0, LOAD_S), lambda: world.crash(world.broker))
+        world.plan(rng.uniform(*times), lambda: world.crash(world.broker))
     for _ in range(rng.choice((0, 1, 2))):
         caller = rng.choice(world.callers)
-        world.plan(rng.uniform(0, LOAD_S), lambda caller=caller: world.crash(caller))
+        world.plan(rng.uniform(*times), lambda caller=caller: world.crash(caller))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -91,6 +92,18 @@ def test_every_request_gets_one_outcome_in_time_whatever_dies(seed: int) -> None
     lives = world.broker.life  # a caller sends again what a broker's death left open
     for tensors, runs in world.judge.runs.items():
         assert runs <= 2 * lives, f"{tensors!r} ran {runs} times under {lives} brokers"
+
+
+@pytest.mark.parametrize("seed", PIECES_SEEDS)
+def test_no_reply_in_pieces_is_made_of_two_whatever_dies(seed: int) -> None:
+    world = rough_world(seed)
+    world.streaming, world.nature.batch_s, world.nature.restart_s = 0.9, (0.01, 0.3), (0.1, 0.3)
+    world.add_workers(2)
+    make_load(world, rate=100, start=4.0)  # models are loaded by then
+    make_faults(world, start=4.0)
+    world.start()
+    world.settle_down(4.0 + LOAD_S + max(TIMEOUTS_S) + 4.0)
+    assert world.judge.pieces
 
 
 def calm_world(workers: int = 2, **keys: object) -> World:
@@ -196,7 +209,7 @@ def test_overload_is_answered_at_once_and_not_queued() -> None:
     for id in range(1, 201):
         world.callers[0].ask(id, "m", 10.0, b"request %d" % id)
     world.clock.run(start + 0.05)
-    assert world.judge.errors == {"QueueFull": 180}
+    assert world.judge.errors == {"QueueFull": 179}, "twenty wait, and one is taken at once"
     world.settle_down(30.0)
     assert len(world.judge.outcomes) == 200
 
