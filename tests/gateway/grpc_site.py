@@ -116,9 +116,7 @@ class Site:
         finally:
             await servers.stop(0)
 
-    def call(
-        self, service: Any, method: str, request: Any, metadata: Iterable[tuple[str, str]] = ()
-    ) -> Any:
+    def call(self, service: Any, method: str, request: Any, metadata: Iterable[tuple[str, str]] = ()) -> Any:
         """What comes of one call: its answer, or the list of its answers. Raises: AioRpcError."""
 
         async def run() -> Any:

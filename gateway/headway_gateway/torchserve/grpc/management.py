@@ -11,12 +11,11 @@ from typing import Any
 from headway.torchserve.registering import Wish
 from headway_gateway.torchserve.grpc.interface import Method
 from headway_gateway.torchserve.grpc.proto import management_pb2 as messages
-from headway_gateway.torchserve.operations import Done, Operations
+from headway_gateway.torchserve.operations import PAGE_MAX, Done, Operations
 from headway_gateway.torchserve.refusal import Refusal, bad_request, written
 
 SERVICE = messages.DESCRIPTOR.services_by_name["ManagementAPIsService"]
 Response = messages.ManagementResponse
-PAGE = 100
 
 
 class Management:
@@ -42,7 +41,7 @@ class Management:
 
     async def list_models(self, request: messages.ListModelsRequest, context: Any) -> Response:
         """A limit of 0 is one that was not said. (TorchServe answers it with an empty page for ever.)"""
-        limit = request.limit or PAGE
+        limit = request.limit or PAGE_MAX
         return _document(await self._operations.list_models(limit, request.next_page_token))
 
     async def register(self, request: messages.RegisterModelRequest, context: Any) -> Response:
