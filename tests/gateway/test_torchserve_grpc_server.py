@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from headway.exits import Exit
 from headway.settings import GatewaySettings
 from headway.stub import AsyncStubClient
 from headway.torchserve.properties import Properties
+from headway_gateway.torchserve.grpc import server
 from headway_gateway.torchserve.grpc.inference import SERVICE, Request
 from headway_gateway.torchserve.grpc.server import (
     check_free,
@@ -164,13 +166,26 @@ def test_settings_that_cannot_be_are_refused_by_name(tmp_path: Path) -> None:
         serve(GatewaySettings(run_dir=tmp_path))
 
 
-def test_the_process_says_where_it_listens_and_ends_when_told_to(tmp_path: Path) -> None:
+def test_without_a_token_there_is_no_management(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "TOKEN_S", 0.05)
+    monkeypatch.delenv("HEADWAY_TOKEN", raising=False)
     settings = settings_of(tmp_path, PROPERTIES)
+    (tmp_path / "token").unlink()
+    with pytest.raises(SettingsError, match="no management token"):
+        serve(settings)
+
+
+def test_the_process_says_where_it_listens_and_ends_when_told_to(tmp_path: Path) -> None:
+    """The token is there a moment later, as where the broker makes it meanwhile."""
+    settings = settings_of(tmp_path, PROPERTIES)
+    (tmp_path / "token").rename(tmp_path / "later")
     command = [sys.executable, "-m", "headway_gateway.torchserve.grpc", "--torchserve", settings.torchserve]
     command += ["--run-dir", str(settings.run_dir), "--state-dir", str(tmp_path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr
+            time.sleep(0.5)
+            (tmp_path / "later").rename(tmp_path / "token")
             line = next(line for line in process.stderr if "listening" in line)
             assert "inference=127.0.0.1:" in line and "management=127.0.0.1:" in line
             process.send_signal(signal.SIGTERM)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -165,10 +164,3 @@ def test_management_describes_what_is_served(stack: Stack) -> None:
     assert described["workers"][0]["status"] == "READY"
     listed = stack.call(management, "ListModels", management.messages.ListModelsRequest())
     assert [model["modelName"] for model in json.loads(listed.msg)["models"]] == ["talk"]
-
-
-def test_the_process_outlives_its_broker(stack: Stack) -> None:
-    """As the last: the broker is started anew, and its worker joins it."""
-    for pid in stack.up.pids("headway_broker"):
-        os.kill(pid, signal.SIGKILL)
-    assert stack.ask(data=b"again").prediction

@@ -13,6 +13,8 @@ import asyncio
 import errno
 import signal
 import socket
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,8 @@ from headway_gateway.torchserve.registry import Registry
 
 _log = logs.get("headway.grpc")
 GRACEFUL_S = 10.0
+TOKEN_S = 30.0
+TOKEN_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -88,14 +92,29 @@ async def _run(settings: GatewaySettings, properties: Properties) -> None:
         settings.callers_address, shm_bytes=settings.shm_bytes, shm_full=settings.shm_full, settings=settings
     )
     registry = Registry(client)
-    operations = Operations(client, registry, properties, find_token(settings))
-    servers = Servers(client, properties, registry, operations, Uncounted())
     async with client:
+        token = await _token(settings, told)
+        operations = Operations(client, registry, properties, token)
+        servers = Servers(client, properties, registry, operations, Uncounted())
         await servers.start()
         notifier.ready(f"listening on {', '.join(servers.places.values())}")
         await told.wait()
         notifier.stopping()
         await servers.stop()
+
+
+async def _token(settings: GatewaySettings, told: asyncio.Event) -> str:
+    """The broker's management token, which a broker that starts for the first time makes: a stack starts all
+    its processes at once. Raises: SettingsError when there is none after TOKEN_S, or when told to end."""
+    give_up = time.monotonic() + TOKEN_S
+    while True:
+        try:
+            return find_token(settings)
+        except SettingsError:
+            if told.is_set() or time.monotonic() >= give_up:
+                raise
+        with suppress(TimeoutError):
+            await asyncio.wait_for(told.wait(), TOKEN_POLL_S)
 
 
 class Servers:
