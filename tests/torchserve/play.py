@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.torchserve import rpc
 from tests.torchserve.server import Server
-from tests.torchserve.wire import Browser, Reply
+from tests.torchserve.wire import TIMEOUT_S, Browser, Reply
 
 CASES = Path(__file__).parent / "cases"
 FILES = Path(__file__).parents[2]
@@ -58,13 +58,15 @@ def play_step(server: Server, step: Step, browser: Browser) -> Seen:
 
 
 def together(server: Server, steps: list[Step]) -> list[Seen]:
-    """All at once, each on a connection of its own. `after_ms` delays one."""
+    """All at once, each on a connection of its own. `after_ms` delays one, `timeout_ms` is how long it waits."""
 
     def one(step: Step) -> Seen:
         time.sleep(step.get("after_ms", 0) / 1000)
-        browser = Browser()
+        browser = Browser(step.get("timeout_ms", TIMEOUT_S * 1000) / 1000)
         try:
             return play_step(server, step, browser)
+        except TimeoutError:
+            return {"no reply": True}
         finally:
             browser.close()
 

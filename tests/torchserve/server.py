@@ -45,7 +45,8 @@ class Server:
     """`command`: what is before `--start`. `folder` is its working folder, with `store`, `workflows`, `tmp`."""
 
     def __init__(self, command: Sequence[str], group: Group, folder: Path, ports: dict[str, int]) -> None:
-        self.command, self.group, self.folder, self.ports = command, group, folder, ports
+        self.command, self.group, self.folder = command, group, folder
+        self.ports = {name: ports[group.get("same_ports", {}).get(name, name)] for name in ports}
         self.store, self.workflows = folder / "store", folder / "workflows"
         self.log = folder / "log.txt"
         self.mark = f"DIFFERENTIAL={secrets.token_hex(8)}"

@@ -119,17 +119,19 @@ class Connection:
 class Browser:
     """Connections by port, each kept as long as the server keeps it."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
         self._kept: dict[int, Connection] = {}
 
     def ask(self, port: int, method: str, path: str, headers: list[tuple[str, str]], body: bytes) -> Reply:
+        """Raises: TimeoutError."""
         kept = self._kept.pop(port, None)
         if kept and kept.is_open:
             try:
                 return self._keep(port, kept, kept.exchange(method, path, headers, body))
             except (Closed, ConnectionResetError):
                 kept.close()  # it had ended while it was idle: as every client does, once more on a new one
-        fresh = Connection(port)
+        fresh = Connection(port, self._timeout_s)
         try:
             return self._keep(port, fresh, fresh.exchange(method, path, headers, body))
         except BaseException:
