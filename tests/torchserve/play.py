@@ -123,7 +123,9 @@ def body_of(server: Server, said: Any) -> tuple[bytes, str]:
     if "json" in said:
         return server.filled(json.dumps(said["json"])).encode(), "application/json"
     if "form" in said:
-        return urllib.parse.urlencode([tuple(pair) for pair in said["form"]]).encode(), "application/x-www-form-urlencoded"
+        return urllib.parse.urlencode(
+            [tuple(pair) for pair in said["form"]]
+        ).encode(), "application/x-www-form-urlencoded"
     if "file" in said:
         return (FILES / said["file"]).read_bytes(), ""
     if "fill" in said:

@@ -27,7 +27,9 @@ def main() -> int:
     options = parse()
     wanted = options.cases or GROUPS
     versions = versions_of(options.bin)
-    return int(any([record_group(name, options, versions) for name in sorted({w.split("/")[0] for w in wanted})]))
+    return int(
+        any([record_group(name, options, versions) for name in sorted({w.split("/")[0] for w in wanted})])
+    )
 
 
 def parse() -> argparse.Namespace:

@@ -187,7 +187,9 @@ def unpacked(fields: Fields, data: bytes) -> dict[str, Any]:
     for number, content in parts(data):
         name, kind = by_number.get(number, (f"field {number}", "bytes"))
         value = unpack_one(kind, content)
-        if isinstance(kind, list) or (isinstance(kind, str) and kind.endswith(("*", "s")) and kind != "bytes"):
+        if isinstance(kind, list) or (
+            isinstance(kind, str) and kind.endswith(("*", "s")) and kind != "bytes"
+        ):
             found.setdefault(name, []).extend(value if isinstance(value, list) else [value])
         else:
             found[name] = value

@@ -90,7 +90,15 @@ class Server:
         path = {"PYTHONPATH": os.pathsep.join(str(ROOT / room) for room in ROOMS)}
         mine = path if self.command == HEADWAY else {}
         kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("TS_")}
-        return {**kept, "TMPDIR": tmp, "TEMP": tmp, **run, **mark, **mine, **self.group.get("environment", {})}
+        return {
+            **kept,
+            "TMPDIR": tmp,
+            "TEMP": tmp,
+            **run,
+            **mark,
+            **mine,
+            **self.group.get("environment", {}),
+        }
 
     def filled(self, text: str) -> str:
         """`{inference}` and the like: ports; `{store}`, `{folder}`: paths; `{management_key}` and so on: keys."""

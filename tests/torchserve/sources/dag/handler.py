@@ -15,7 +15,9 @@ def clean(data, context):
 def finish(data, context):
     if data is None:
         return None
-    shown = {name: bytes(v).decode() if isinstance(v, (bytes, bytearray)) else v for name, v in data[0].items()}
+    shown = {
+        name: bytes(v).decode() if isinstance(v, (bytes, bytearray)) else v for name, v in data[0].items()
+    }
     return [json.dumps(shown, sort_keys=True)]
 
 

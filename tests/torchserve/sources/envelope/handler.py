@@ -4,7 +4,10 @@
 def told(value):
     if isinstance(value, (bytes, bytearray)):
         return [type(value).__name__, bytes(value).decode("utf-8", "replace")]
-    return [type(value).__name__, value if isinstance(value, (str, int, float, list, dict, bool)) else repr(value)]
+    return [
+        type(value).__name__,
+        value if isinstance(value, (str, int, float, list, dict, bool)) else repr(value),
+    ]
 
 
 class Envelope:
