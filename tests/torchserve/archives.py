@@ -125,10 +125,10 @@ def without_manifest(archive: Path) -> None:
 
 def bomb(archive: Path) -> None:
     """300 MB of zeros in 300 KB."""
-    with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as more:
-        with more.open("zeros", "w") as member:
-            for _ in range(300):
-                member.write(bytes(1 << 20))
+    more = zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED, compresslevel=1)
+    with more, more.open("zeros", "w") as member:
+        for _ in range(300):
+            member.write(bytes(1 << 20))
 
 
 def with_link(archive: Path) -> None:
@@ -147,6 +147,7 @@ def not_an_archive(archive: Path) -> None:
 CONFIG = "config-file"
 RECIPES = {
     "echo": Recipe("echo/handler.py"),
+    "echo-one": Recipe("echo/handler.py", {CONFIG: "echo/model-config.yaml"}, model_name="echo"),
     "echo-tgz": Recipe("echo/handler.py", model_name="echo_tgz", form="tgz"),
     "echo-stored": Recipe("echo/handler.py", model_name="echo_stored", form="zip-store"),
     "echo-folder": Recipe("echo/handler.py", form="no-archive"),
@@ -241,7 +242,7 @@ def archived(recipe: Recipe, model_name: str, export: Path, more: Path) -> Path:
 
 
 def run(archiver: str, export: Path, options: dict[str, str]) -> None:
-    """The archiver that is installed beside this Python. It gathers files in TMPDIR/NAME, so that is private."""
+    """The archiver beside this Python. It gathers files in TMPDIR/NAME, so that is private."""
     command = [str(Path(sys.executable).with_name(archiver)), "--force", f"--export-path={export}"]
     command += [f"--{option}={value}" for option, value in options.items()]
     environment = {**os.environ, "TMPDIR": str(export.parent)}

@@ -21,11 +21,19 @@ def differences(step: Mapping[str, Any], expected: Mapping[str, Any], seen: Mapp
         triples = zip(step["together"], expected["together"], seen["together"], strict=True)
         return [f"request {i}: {d}" for i, each in enumerate(triples) for d in differences(*each)]
     found = [
-        f"{key}: {expected.get(key)!r} was recorded, {seen.get(key)!r} came"
+        f"{key}: {told(expected.get(key), seen.get(key))}"
         for key in sorted({*expected, *seen} - {"headers"})
         if not is_same(step, expected.get(key), seen.get(key))
     ]
     return found + of_headers(expected.get("headers", {}), seen.get("headers", {}))
+
+
+def told(expected: Any, seen: Any) -> str:
+    """Both, or where both are lines the lines that are not the same."""
+    if isinstance(expected, list) and isinstance(seen, list) and len(expected) == len(seen) > 1:
+        pairs = enumerate(zip(expected, seen, strict=True))
+        return "; ".join(f"{i}: {told(a, b)}" for i, (a, b) in pairs if a != b)
+    return f"{expected!r} was recorded, {seen!r} came"
 
 
 def of_headers(expected: Mapping[str, str], seen: Mapping[str, str]) -> list[str]:

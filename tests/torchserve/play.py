@@ -58,7 +58,7 @@ def play_step(server: Server, step: Step, browser: Browser) -> Seen:
 
 
 def together(server: Server, steps: list[Step]) -> list[Seen]:
-    """All at once, each on a connection of its own. `after_ms` delays one, `timeout_ms` is how long it waits."""
+    """All at once, each on a connection of its own. `after_ms` delays one, `timeout_ms` ends its waiting."""
 
     def one(step: Step) -> Seen:
         time.sleep(step.get("after_ms", 0) / 1000)
@@ -206,5 +206,13 @@ def masked(server: Server, step: Step, text: str) -> str:
 def called(server: Server, step: Step) -> Seen:
     metadata = [(name.lower(), server.filled(value)) for name, value in step.get("metadata", {}).items()]
     port = server.ports[step["port"]]
-    found = rpc.call(port, step["call"], step["request"], metadata)
-    return json.loads(masked(server, step, json.dumps(found))) if not step.get("raw") else found
+    found: Seen = rpc.call(port, step["call"], step["request"], metadata)
+    return {key: masked_within(server, step, value) for key, value in found.items()}
+
+
+def masked_within(server: Server, step: Step, value: Any) -> Any:
+    if isinstance(value, list):
+        return [masked_within(server, step, each) for each in value]
+    if isinstance(value, dict):
+        return {key: masked_within(server, step, each) for key, each in value.items()}
+    return masked(server, step, value) if isinstance(value, str) else value

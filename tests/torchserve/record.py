@@ -27,9 +27,9 @@ def main() -> int:
     options = parse()
     wanted = options.cases or GROUPS
     versions = versions_of(options.bin)
-    return int(
-        any([record_group(name, options, versions) for name in sorted({w.split("/")[0] for w in wanted})])
-    )
+    groups = sorted({name.split("/")[0] for name in wanted})
+    changed = [record_group(name, options, versions) for name in groups]
+    return int(any(changed))
 
 
 def parse() -> argparse.Namespace:

@@ -3,8 +3,8 @@
 Knows: pytest, how Headway is started.
 Must not know: TorchServe; none is needed here.
 
-A group's file says `server = group_server(NAME)` and `test_case = case_test(NAME)`. Cases of a group run in the
-order of the file, for the server is the same; each leaves it as it was.
+A group's file says `server = group_server(NAME)` and `test_case = case_test(NAME)`. Cases of a group run in
+the order of the file, for the server is the same; each leaves it as it was.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ Bytes are JSON strings; those that are no UTF-8 are `{"base64": …}`.
 from __future__ import annotations
 
 import base64
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -164,8 +165,6 @@ def pack_one(number: int, kind: Any, value: Any) -> bytes:
 
 
 def pack_numbers(kind: str, values: list[Any]) -> bytes:
-    import struct
-
     code = {"floats": "f", "doubles": "d"}.get(kind)
     return struct.pack(f"<{len(values)}{code}", *values) if code else b"".join(varint(int(v)) for v in values)
 
@@ -232,8 +231,6 @@ def unpack_one(kind: Any, content: Any) -> Any:
 
 
 def unpack_numbers(kind: str, content: Any) -> list[Any]:
-    import struct
-
     if isinstance(content, int):
         return [content]
     if kind in ("floats", "doubles"):

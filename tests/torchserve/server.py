@@ -1,4 +1,4 @@
-"""One server of a group: the real TorchServe or Headway, started by the same command line and stopped cleanly.
+"""One server of a group, the real TorchServe or Headway: started by the same command line, stopped cleanly.
 
 Knows: `torchserve`'s command line, how either server is started, found ready and ended.
 Must not know: cases, what is expected.
@@ -42,7 +42,7 @@ def free_ports() -> dict[str, int]:
 
 
 class Server:
-    """`command`: what is before `--start`. `folder` is its working folder, with `store`, `workflows`, `tmp`."""
+    """`command`: what is before `--start`. `folder`: where it works, with `store`, `workflows`, `tmp`."""
 
     def __init__(self, command: Sequence[str], group: Group, folder: Path, ports: dict[str, int]) -> None:
         self.command, self.group, self.folder = command, group, folder
@@ -101,7 +101,7 @@ class Server:
         }
 
     def filled(self, text: str) -> str:
-        """`{inference}` and the like: ports; `{store}`, `{folder}`: paths; `{management_key}` and so on: keys."""
+        """`{inference}` and so on are ports, `{store}` and `{folder}` paths, `{api_key}` and so on keys."""
         known: dict[str, str] = {name: str(port) for name, port in self.ports.items()}
         known |= {"store": str(self.store), "workflows": str(self.workflows), "folder": str(self.folder)}
         if "_key}" in text:

@@ -8,6 +8,7 @@ Connections are kept between requests, as clients do, until the server says or s
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -42,10 +43,9 @@ class Connection:
 
     def exchange(self, method: str, path: str, headers: list[tuple[str, str]], body: bytes) -> Reply:
         head = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
-        try:
+        # A server may refuse a body before it has all of it, and then its reply is there already.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._socket.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + body)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # a server may refuse a body before it has all of it, and its reply is there already
         reply = self._read(method)
         self.was_used = True
         if reply.header("connection").lower() == "close":
