@@ -141,6 +141,7 @@ class WorkerSettings(Joining):
     cuda_mps_memory_mb: int = setting(0, "MiB of the GPU's memory; 0 for as many percent as the share")
     cuda_mps_pipe_dir: str = setting("", "the daemon's; default: RUN_DIR/cuda-mps-UUID if there, else CUDA's")
     threads: int = setting(0, "torch's CPU threads; 0 leaves torch's default")
+    copies_max: int = setting(0, "copies that it loads at most; 0: as many as fit")
     drain_s: float = setting(30.0, "how long a worker that was told to stop may finish what it has")
     model_store: str = setting("", "the models' folder on this host; default: the broker's, by the same path")
     agent_lock: str = setting("", "file that the agent which started it keeps locked; none: no agent")
@@ -160,6 +161,7 @@ class AgentSettings(Joining):
     workers_wanted: int = setting(-1, "workers if nobody orders otherwise; -1: one for each device")
     share: int = setting(0, "percent of its device that each worker gets (CUDA MPS); 0: no share")
     threads: int = setting(0, "torch's CPU threads in each worker; 0 leaves torch's default")
+    copies_max: int = setting(0, "copies that each worker loads at most; 0: as many as fit")
     workers_as: str = setting("children", "children, or units: headway-worker@NAME.service of systemd")
     drain_s: float = setting(30.0, "how long a worker that is told to stop may finish what it has")
     orphan_s: float = setting(60.0, "workers stop when the agent has been gone for so long")
@@ -184,6 +186,7 @@ class GatewaySettings(Joining):
     register_urls: str = setting("", "what models may be fetched from: URL prefixes, with commas")
     register_bytes_max: int = setting(16 << 30, "the most that a fetched model may have, packed and unpacked")
     register_timeout_s: float = setting(900.0, "how long to fetch a model may take")
+    torchserve: str = setting("", "speak TorchServe's interfaces: a file that `headway torchserve` writes")
 
 
 SECTIONS: tuple[type[Shared], ...] = (

@@ -23,6 +23,7 @@ from headway_gateway.models import Models
 from headway_gateway.oip import OpenInference
 from headway_gateway.predictions import Predictions
 from headway_gateway.request import Request
+from headway_gateway.torchserve import app as torchserve
 
 
 class App(falcon.asgi.App[Any, Any]):
@@ -51,7 +52,10 @@ def doors_of(settings: GatewaySettings, places: Mapping[str, Place] | None = Non
     client = AsyncClient(
         settings.callers_address, shm_bytes=settings.shm_bytes, shm_full=settings.shm_full, settings=settings
     )
-    return create_doors(client, settings, places_of(settings) if places is None else places)
+    places = places_of(settings) if places is None else places
+    if settings.torchserve:
+        return torchserve.create_doors(client, settings, places)
+    return create_doors(client, settings, places)
 
 
 def create_doors(client: Any, settings: GatewaySettings, places: Mapping[str, Place]) -> Doors:

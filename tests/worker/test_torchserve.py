@@ -17,7 +17,9 @@ import pytest
 import torch
 
 from headway.body import Body
-from headway.messages import BatchReply
+from headway.errors import ModelError, TooLarge
+from headway.messages import BatchReply, Piece
+from headway_worker import replies
 from headway_worker.torchserve import scratch
 from tests.worker.archives import archived, asking, needs_archiver, part, place
 from tests.worker.bench import Bench, X, floats, request, tensors_of
@@ -445,6 +447,67 @@ def test_parts_that_are_sent_before_the_end_come_with_it(bench: Bench) -> None:
     assert [said(reply) for reply in replies] == ["part 0, part 1, part 2, end"] * 2
     assert replies[0].meta["headers"] == {"ts_stream_next": "true"}
     assert said(bench.ask(asking("z"))) == "part 0, part 1, part 2, end"
+
+
+PIECES = """
+    from ts.handler_utils.utils import send_intermediate_predict_response as send
+    def handle(data, context):
+        if data is None:
+            return
+        for i in range(2):
+            context.set_response_header(0, "seen", str(i))
+            send([{"part": i}, f"part {i}, "][:len(data)], context.request_ids, "ok", 200, context)
+        context.set_response_status(201)
+        if any(row["body"] == b"bad" for row in data):
+            raise ValueError("no")
+        return ["end" for _ in data]
+"""
+
+
+def pieces(bench: Bench) -> list[Any]:
+    return [report for report in bench.reports if isinstance(report, Piece)]
+
+
+def test_parts_are_sent_at_once_to_who_takes_them_with_what_was_said_by_then(bench: Bench) -> None:
+    served(bench, PIECES, "batch_size_max = 2\n")
+    one, other = bench.run(asking("x", stream="true"), asking("y"))
+    assert said(one) == "end" and said(other) == "part 0, part 1, end"
+    first, second = pieces(bench)
+    assert (first.batch, first.place, json.loads(first.content)) == (7, 0, {"part": 0})
+    assert first.meta == {
+        "content_type": "application/json",
+        "headers": {"seen": "0", "ts_stream_next": "true"},
+    }
+    assert second.meta["headers"]["seen"] == "1"
+    assert one.meta["status"] == 201 and "status" not in second.meta
+    assert bench.reports.index(second) < len(bench.reports) - 1, "the result is the last"
+
+
+def test_tensors_do_not_come_in_pieces(bench: Bench) -> None:
+    served(bench, PIECES.replace('row["body"] == b"bad"', "False"))
+    asked = request(x=floats(1, 2))._replace(options={"stream": "true"})
+    assert bench.ask(asked).code == 0
+    assert pieces(bench) == []
+
+
+def test_a_request_that_was_sent_a_piece_is_not_run_again_with_the_others(bench: Bench) -> None:
+    served(bench, PIECES, "batch_size_max = 2\n[options]\nretry_alone = true\n")
+    one, other = bench.run(asking("x", stream="true"), asking("bad"))
+    assert (one.code, other.code) == (ModelError.code, ModelError.code)
+    assert len(pieces(bench)) == 2
+    one, other = bench.run(asking("bad", stream="true"), asking("x"))
+    assert one.code == ModelError.code
+    assert said(other).endswith("end"), "who had no part in it is run again"
+    assert len(pieces(bench)) == 4
+
+
+def test_a_piece_that_is_too_large_is_the_handlers_error(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replies, "PIECE_BYTES_MAX", 10)
+    served(bench, PIECES)
+    reply = bench.ask(asking("x", stream="true"))
+    assert reply.code == TooLarge.code and "is over the limit of 10" in str(reply.content)
 
 
 def test_metrics_are_recorded(bench: Bench) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from headway.errors import SettingsError
-from headway_worker.torchserve.manifest import FILE, parse_manifest, read_manifest
+from headway.torchserve.manifest import FILE, parse_manifest, read_manifest
 
 
 def test_a_manifest_of_today_is_read() -> None:
