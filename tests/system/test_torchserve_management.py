@@ -33,7 +33,7 @@ from tests.worker.archives import archived, needs_archiver
 
 pytestmark = [pytest.mark.system, needs_archiver]
 T = TypeVar("T")
-WORKERS_MAX = 3
+AGENT = ("--devices=cpu", "--threads=1", "--copies-max=1", "--workers-wanted=2", "--places=3")
 
 HANDLER = """
     import os
@@ -62,19 +62,12 @@ class Stack:
         self.store, self.archives, run = folder / "store", folder / "archives", folder / "run"
         for each in (self.store, self.archives, run, folder / "tmp"):
             each.mkdir(mode=0o700)
-        where = {
-            "HEADWAY_RUN_DIR": str(run),
-            "HEADWAY_STATE_DIR": str(folder / "state"),
-            "TMPDIR": str(folder / "tmp"),
-        }
-        self._environment = {**os.environ, **where}
+        where = {"HEADWAY_RUN_DIR": run, "HEADWAY_STATE_DIR": folder / "state", "TMPDIR": folder / "tmp"}
+        self._environment = {**os.environ, **{name: str(path) for name, path in where.items()}}
         self._processes = [
             self._spawn("headway_broker", "--model-store", str(self.store)),
-            self._spawn(
-                "headway_worker.agent", "--devices=cpu", "--threads=1", "--copies-max=1", "--workers-wanted=2",
-                f"--places={WORKERS_MAX}", "--name=box",
-            ),
-        ]  # fmt: skip
+            self._spawn("headway_worker.agent", *AGENT),
+        ]
         until((folder / "state" / "token").exists)
         token = (folder / "state" / "token").read_text().strip()
         self._loop = asyncio.new_event_loop()
@@ -165,10 +158,8 @@ def test_a_model_goes_through_its_whole_life(stack: Stack) -> None:
     assert stack.predict("echo")[0] == "echo1.0"
     assert ask("POST", url)[0] == 409
 
-    assert (
-        ask("PUT", "/models/echo?min_worker=2&synchronous=true")[1]["status"]
-        == "Workers scaled to 2 for model: echo"
-    )
+    text = "Workers scaled to 2 for model: echo"
+    assert ask("PUT", "/models/echo?min_worker=2&synchronous=true") == (200, {"status": text})
     status, (described,) = ask("GET", "/models/echo?customized=true")
     workers = described["workers"]
     assert [worker["status"] for worker in workers] == ["READY", "READY"]
