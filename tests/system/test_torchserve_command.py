@@ -1,4 +1,4 @@
-"""`headway torchserve` as people run it: real broker, agent, workers and gateway, and what is left of them."""
+"""`headway torchserve` as people run it: all its processes, and what is left of them."""
 
 from __future__ import annotations
 
