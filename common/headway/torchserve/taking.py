@@ -31,7 +31,7 @@ def take(kind: str, settings: Shared, properties: Properties) -> Path | None:
     try:
         with Client(settings.callers_address, ASK_TIMEOUT_S, shm_bytes=0, settings=settings) as client:
             state = client.state(ASK_TIMEOUT_S)
-        now, defaults = served(Path(state["model_store"]), state["models"])
+        now, defaults = served(Path(state["broker"]["model_store"]), state["models"])
         return snapshots.write(kind, properties, now, snapshots.folder_of(properties), defaults)
     except (HeadwayError, OSError) as error:
         _log.error("no snapshot", kind=kind, reason=str(error))
