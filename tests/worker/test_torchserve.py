@@ -122,7 +122,7 @@ def test_an_archive_without_a_manifest_is_named_after_its_file_and_takes_the_ope
     assert "the archive's manifest names none" in bench.load().detail
     facts = ready(bench, path, '[options]\nhandler = "mine:go"\n')
     assert facts["backend"]["archive"] == "bare 1.0"
-    assert said(bench.ask(asking("x"))) == "bare"
+    assert said(bench.ask(asking("x"))) == "m"  # as registered: the manifest's name is for the archive
 
 
 COMMON = """
@@ -346,13 +346,17 @@ def test_what_a_handler_says_of_each_reply_goes_with_it(bench: Bench) -> None:
         "url_path": "a/b",
         "body": {"content-type": "text/plain"},
     }
+    without_metrics(one, two)
     assert one.meta == {
         "content_type": "text/html",
         "headers": {"content-type": "text/html", "X-Who": "me"},
     }
     assert two.meta["status"] == 418
     assert two.meta["phrase"] == "teapot"
-    assert bench.run(first, second) == [one, two]  # nothing is left over from the call before
+    assert without_metrics(*bench.run(first, second)) == [
+        one,
+        two,
+    ]  # nothing is left over from the call before
 
 
 def test_the_context_says_what_handlers_look_for(bench: Bench) -> None:
@@ -448,6 +452,12 @@ def test_parts_that_are_sent_before_the_end_come_with_it(bench: Bench) -> None:
     assert said(bench.ask(asking("z"))) == "part 0, part 1, part 2, end"
 
 
+def without_metrics(*replies: BatchReply) -> list[BatchReply]:
+    for reply in replies:
+        reply.meta.pop("metrics", None)
+    return list(replies)
+
+
 RECORDS = """
     from ts.metrics.dimension import Dimension
     from ts.metrics.metric_type_enum import MetricTypes
@@ -482,7 +492,7 @@ def test_what_a_handler_records_travels_with_a_reply_to_a_door(bench: Bench) -> 
         Record("counter", "bad", "unit", 1, ("Level", "Error")),
     ]
     assert last[:3] == ("gauge", "PredictionTime", "Milliseconds")
-    assert last.value > 0 and last[4:] == (ALL, "r1")
+    assert last.value >= 0 and last[4:] == (ALL, "r1")
 
 
 def test_only_one_reply_of_a_batch_carries_metrics_and_only_to_a_door(bench: Bench) -> None:
