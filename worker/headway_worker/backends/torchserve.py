@@ -21,11 +21,11 @@ import torch
 
 from headway.errors import SettingsError
 from headway.models import ModelSpec
+from headway.torchserve.config import read_config
 from headway_worker.backends import refuse_unknown
 from headway_worker.casting import refuse_casting
 from headway_worker.request import ModelRequest
 from headway_worker.torchserve.archive import Archive, open_archive
-from headway.torchserve.config import read_config
 from headway_worker.torchserve.service import Service, Wishes, meta_of
 from headway_worker.tracks import Share
 
