@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from headway.body import Body
-from headway.messages import BatchReply
+from headway.messages import BatchReply, Replies, Reply
 from headway.torchserve.metrics import Record, unpacked
+from headway.wire import encode
 from headway_worker.torchserve import scratch
 from tests.worker.archives import archived, asking, needs_archiver, part, place
 from tests.worker.bench import Bench, X, floats, request, tensors_of
@@ -513,6 +514,7 @@ def test_a_declared_metric_is_there_from_the_start_and_a_wrong_value_fails_no_ha
     metric = "{name: mine, unit: ms, dimensions: [a, b]}"
     config.write_text(f"model_metrics:\n  gauge:\n    - {metric}\n")
     source = """
+        from ts.metrics.dimension import Dimension
         from ts.metrics.metric_cache_errors import MetricsCacheKeyError
         from ts.metrics.metric_type_enum import MetricTypes
         def handle(data, context):
@@ -523,6 +525,7 @@ def test_a_declared_metric_is_there_from_the_start_and_a_wrong_value_fails_no_ha
             mine.add_or_update("much", ["x", "y"])
             mine.add_or_update(1, ["too", "many", "values"])
             context.metrics.add_counter("down", -1)
+            context.metrics.add_metric("odd\\ud800", 2, "\\ud800", 0, [Dimension("d", "\\udfff")])
             try:
                 context.metrics.get_metric("nobody's")
             except MetricsCacheKeyError:
@@ -532,7 +535,8 @@ def test_a_declared_metric_is_there_from_the_start_and_a_wrong_value_fails_no_ha
     reply = bench.ask(asking("x", headers={}))
     assert said(reply) == "fine"
     records = unpacked(reply.meta["metrics"])
-    assert [record.name for record in records] == ["mine", "PredictionTime"]
+    assert [record.name for record in records] == ["mine", "odd?", "PredictionTime"]
+    encode(Replies([Reply(1, *reply)]))  # it can travel
     assert records[0] == Record("gauge", "mine", "Milliseconds", 1, ("a", "x", "b", "y"))
 
 
