@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from headway import logs
 from headway.errors import DeadlineExceeded, HeadwayError, NotReady, SettingsError
+from headway.torchserve import snapshots
 from headway.torchserve.peek import peek
 from headway.torchserve.properties import Properties
 from headway.torchserve.registering import RUNTIMES, Origin, Wish, registration_of
@@ -53,8 +54,7 @@ class Done:
 
 
 class Operations:
-    """`client` is an `AsyncClient` (or stub), `token` the broker's management token. `changed` is called
-    after every order that was carried out (in a thread), to write a snapshot."""
+    """`client` is an `AsyncClient` (or stub), `token` the broker's management token."""
 
     def __init__(
         self,
@@ -63,7 +63,6 @@ class Operations:
         properties: Properties,
         token: str,
         limits: Limits = FETCHED,
-        changed: Callable[[], object] | None = None,
     ) -> None:
         self._client = client
         self._registry = registry
@@ -71,7 +70,6 @@ class Operations:
         self._orders = Orders(client, token)
         self._shelf = Shelf(registry, self._orders, properties)
         self._archives = Archives(properties.model_store, properties.allowed_urls, limits)
-        self._changed = changed
 
     @property
     def is_model_api_on(self) -> bool:
@@ -80,15 +78,19 @@ class Operations:
 
     # ---- register ----
 
-    async def register(self, wish: Wish, synchronous: bool, s3_sse_kms: bool = False) -> Done:
-        """200, or 202 where it is not waited for."""
+    async def register(
+        self, wish: Wish, synchronous: bool, s3_sse_kms: bool = False, workflow: str = ""
+    ) -> Done:
+        """200, or 202 where it is not waited for. `workflow`: whose node it is."""
         if wish.runtime and wish.runtime not in RUNTIMES:
             raise bad_request(f"Invalid RuntimeType value: {wish.runtime}")
         if wish.initial_workers is None:
             wish = replace(wish, initial_workers=self._properties.default_workers_per_model)
+        await self._look()  # where the store is
         found = await self._found(wish.url, s3_sse_kms)
         try:
-            registration = await asyncio.to_thread(self._looked_into, wish, found)
+            looked_into = await asyncio.to_thread(self._looked_into, wish, found)
+            registration = replace(looked_into, workflow=workflow)
             async with self._shelf.changing():
                 await self._shelf.enter(registration)
         except BaseException:
@@ -97,6 +99,13 @@ class Operations:
         done = await self._started(registration, synchronous)
         await self._note()
         return done
+
+    async def serve(self, registration: Registration) -> Done:
+        """Register what needs no look into an archive, as a workflow's function, and wait until it serves."""
+        self._shelf.check_names(registration)
+        async with self._shelf.changing():
+            await self._shelf.enter(registration)
+        return await self._started(registration, synchronous=True)
 
     async def _found(self, url: str, s3_sse_kms: bool) -> Found:
         stop = threading.Event()
@@ -126,12 +135,16 @@ class Operations:
         except (NotReady, DeadlineExceeded) as error:
             reason = await self._reason(model, version) or str(error)
             _log.error("model does not start: it goes", model=model, version=version, reason=reason)
-            async with self._shelf.changing():
-                await self._shelf.leave(model, version)
+            with suppress(Refusal):  # others have been registered meanwhile, and this is their default
+                await self._leave(model, version)
             raise not_started(model, version, reason) from None
         except HeadwayError as error:
             raise refusal_of(error) from None
         return Done(200, who)
+
+    async def _leave(self, model: str, version: str) -> None:
+        async with self._shelf.changing():
+            await self._shelf.leave(model, version)
 
     async def _reason(self, model: str, version: str) -> str:
         """Why it does not load, with the traceback where there is one."""
@@ -216,14 +229,15 @@ class Operations:
 
     async def list_models(self, limit: int = PAGE_MAX, next_page_token: int = 0) -> Json:
         """`{"nextPageToken"?: str, "models": [{"modelName", "modelUrl"}]}`."""
-        limit = limit if 0 <= limit <= PAGE_MAX else PAGE_MAX
-        start = max(0, next_page_token)
         found = await self._models()
         named = {name: versions.get(self._registry.default(name)) for name, versions in found.items()}
-        models = [{"modelName": n, "modelUrl": r.url} for n, r in sorted(named.items()) if r]
-        end = start + limit
-        more = {"nextPageToken": str(end)} if end <= len(models) else {}
-        return {**more, "models": models[start:end]}
+        # A workflow's functions have no URL, and are not shown.
+        models = [{"modelName": n, "modelUrl": r.url} for n, r in sorted(named.items()) if r and r.url]
+        return page("models", models, limit, next_page_token)
+
+    async def registered(self) -> dict[str, dict[str, Registration]]:
+        """Everything, by model and version."""
+        return await self._models()
 
     async def has_workers(self, model: str) -> bool:
         """Whether the model's default version has a copy that serves (KServe's `ready`)."""
@@ -267,5 +281,27 @@ class Operations:
             raise refusal_of(error) from None
 
     async def _note(self) -> None:
-        if self._changed:
-            await asyncio.to_thread(self._changed)
+        """A snapshot of what is registered now. What was ordered is done even if it cannot be written."""
+        if not self._properties.config_snapshots:
+            return
+        try:
+            await self._snapshot()
+        except (OSError, Refusal) as error:
+            _log.error("snapshot is not written", reason=str(error))
+
+    async def _snapshot(self) -> None:
+        found = await self._models()
+        every = [r for versions in found.values() for r in versions.values() if not r.workflow]
+        defaults = {model: self._registry.default(model) for model in found}
+        folder = snapshots.folder_of(self._properties)
+        await asyncio.to_thread(
+            snapshots.write, snapshots.SNAPSHOT, self._properties, every, folder, defaults
+        )
+
+
+def page(name: str, rows: list[dict[str, str]], limit: int, next_page_token: int) -> Json:
+    """A page of a list. The last one names another, which is empty, when it ends just with the list."""
+    start = max(0, next_page_token)
+    end = start + (limit if 0 <= limit <= PAGE_MAX else PAGE_MAX)
+    more = {"nextPageToken": str(end)} if end <= len(rows) else {}
+    return {**more, name: rows[start:end]}

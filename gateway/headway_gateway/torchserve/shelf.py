@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -90,11 +90,12 @@ class Shelf:
             await self._orders.register(model, version)
             if is_first:
                 await self._orders.default(model, version)
-        except NotReady as error:
+        except BaseException as error:
+            with suppress(HeadwayError):  # or the broker would not believe that its only version is gone
+                await self._orders.unregister(model, version)
             await self._forget(model, version)
-            raise Refusal(400, "InvalidModelException", str(error)) from None
-        except BaseException:
-            await self._forget(model, version)
+            if isinstance(error, NotReady):
+                raise Refusal(400, "InvalidModelException", str(error)) from None
             raise
 
     async def leave(self, model: str, version: str) -> None:
