@@ -99,8 +99,8 @@ class ThreadInflow:
             self.end(self._bound.error())
 
     def end(self, outcome: Any) -> None:
-        """The last of it has come, or an error. A second one counts if the first one's telling was interrupted
-        (see `pump`)."""
+        """The last of it has come, or an error. A second one counts if the telling of the first was
+        interrupted (see `pump`)."""
         if not self._is_ended:
             self._waiting.put(outcome)
             self._is_ended = True
