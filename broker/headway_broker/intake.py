@@ -122,7 +122,6 @@ class Intake:
 
     def _queued(self, caller: bytes, key: Key, request: Request, now: float) -> OpenRequest:
         options, slots = request.options, has_slots(request.options)
-        stream = bool(options) and takes_pieces(options)
         accepted = OpenRequest(
             caller,
             request.id,
@@ -134,9 +133,9 @@ class Intake:
             without_reply_slot(options) if slots and request.attempt else options,
             request.tensors,
             slots=slots,
-            stream=stream,
-            attempt=request.attempt if stream else 0,
         )
+        if options and takes_pieces(options):
+            accepted.stream, accepted.attempt = True, request.attempt
         try:
             self._admission.check(accepted, now)
             self._queues[key].add(accepted, self._taken_at_once(key))

@@ -66,7 +66,10 @@ def _split(line: str) -> tuple[str, str]:
 
 
 def _unescaped(text: str) -> str:
-    return _ESCAPE.sub(_meant, text)
+    plain = _ESCAPE.sub(_meant, text)
+    return plain.encode("utf-16", "surrogatepass").decode(
+        "utf-16", "replace"
+    )  # two escapes may be one letter
 
 
 def _meant(found: re.Match[str]) -> str:

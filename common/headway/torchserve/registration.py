@@ -34,7 +34,7 @@ class Registration:
     """`url` is what it was registered as, `archive` the absolute path of the file or folder that is served.
     `workers_min`, `workers_max`: what was ordered last, in TorchServe's words; what the broker was told is
     how many copies that means, see `model_keys`. `downloaded`: the archive came from a URL and goes when the
-    version does."""
+    version does. `workflow`: whose node it is."""
 
     model: str
     version: str
@@ -59,6 +59,7 @@ class Registration:
     use_venv: bool = False
     at_startup: bool = False
     downloaded: bool = False
+    workflow: str = ""
     options: dict[str, Any] = field(default_factory=dict)  # more of model.toml's [options]
 
     @property
@@ -161,6 +162,8 @@ def _options(registration: Registration, properties: Properties) -> dict[str, An
     }
     if registration.handler:
         options["handler"] = registration.handler
+    if properties.metrics_config:
+        options["metrics_config"] = properties.metrics_config
     if properties.service_envelope:
         options["envelope"] = properties.service_envelope
     return options

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from headway.errors import HeadwayError, InvalidInput
@@ -57,6 +58,24 @@ class Found:
             self.path.unlink(missing_ok=True)
 
 
+class Texts(NamedTuple):
+    """What is said of archives that cannot be found; `unknown` is the name of the exception."""
+
+    unknown: str
+    no_store: str
+    no_url: str
+    missing: str
+
+
+MODELS = Texts(NOT_FOUND, "Model store has not been configured.", "empty url", "Model not found at: ")
+WORKFLOWS = Texts(
+    "WorkflowNotFoundException",
+    "Workflow store has not been configured.",
+    "Workflow not found at: ",
+    "Workflow not found in workflow store: ",
+)
+
+
 @dataclass(frozen=True)
 class Archives:
     """Those in `store` ("": there is none), and those that `allowed_urls`, regular expressions with commas
@@ -65,6 +84,7 @@ class Archives:
     store: str
     allowed_urls: str = ""
     limits: Limits = Limits()
+    texts: Texts = MODELS
 
     def find(self, url: str, stop: threading.Event, s3_sse_kms: bool = False) -> Found:
         """The archive. When `stop` is set, fetching ends. Raises: Refusal."""
@@ -74,18 +94,19 @@ class Archives:
         if self._is_allowed(url) and _FETCHED.fullmatch(url):
             return self._fetched(url, stop)
         if _S3.fullmatch(url):
-            raise _not_found(f"Model not found at: {url} (s3:// is not there: use a presigned https:// URL)")
+            text = f"{self.texts.missing}{url} (s3:// is not there: use a presigned https:// URL)"
+            raise self._not_found(text)
         if _FETCHED.fullmatch(url):
-            raise _not_found(f"Given URL {url} does not match any allowed URL(s)")
+            raise self._not_found(f"Given URL {url} does not match any allowed URL(s)")
         return self._local(url)
 
     def _check(self, url: str) -> None:
         if not self.store:
-            raise _not_found("Model store has not been configured.")
+            raise self._not_found(self.texts.no_store)
         if not url:
-            raise _not_found("empty url")
+            raise self._not_found(self.texts.no_url)
         if ".." in url or ".." in unquote(unquote(url)):
-            raise _not_found(f"Relative path is not allowed in url: {url}")
+            raise self._not_found(f"Relative path is not allowed in url: {url}")
 
     def _is_allowed(self, url: str) -> bool:
         patterns = [text.strip() for text in self.allowed_urls.split(",") if text.strip()]
@@ -97,12 +118,12 @@ class Archives:
         for path in (store / url, store / url.rpartition("/")[2]):
             if _is_in(store, path):
                 return Found(_root(path))
-        raise _not_found(f"Model not found at: {url}")
+        raise self._not_found(f"{self.texts.missing}{url}")
 
     def _fetched(self, url: str, stop: threading.Event) -> Found:
         name = unquote(urlsplit(url).path).rpartition("/")[2]
         if not name or name.startswith(".") or not name.isprintable():
-            raise _not_found(f"Model not found at: {url}")
+            raise self._not_found(f"{self.texts.missing}{url}")
         target = Path(self.store).resolve() / name
         if os.path.lexists(target):
             raise _exists(name)
@@ -121,6 +142,9 @@ class Archives:
             raise InvalidInput("it is a folder: put it into the model store, and register it by name")
         with source.open("rb") as file, target.open("xb") as copy:
             effort.copy(file, copy, 0, url)
+
+    def _not_found(self, message: str) -> Refusal:
+        return Refusal(404, self.texts.unknown, message)
 
     def _check_redirect(self, url: str) -> None:
         if not self._is_allowed(url):
@@ -164,10 +188,6 @@ def _as_refusals(url: str, name: str) -> Iterator[None]:
 
 def _not_fetched(url: str, reason: str) -> Refusal:
     return Refusal(400, NOT_FETCHED, f"Failed to download archive from: {url}: {reason}")
-
-
-def _not_found(message: str) -> Refusal:
-    return Refusal(404, NOT_FOUND, message)
 
 
 def _exists(name: str) -> Refusal:

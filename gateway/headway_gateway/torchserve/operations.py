@@ -78,8 +78,10 @@ class Operations:
 
     # ---- register ----
 
-    async def register(self, wish: Wish, synchronous: bool, s3_sse_kms: bool = False) -> Done:
-        """200, or 202 where it is not waited for."""
+    async def register(
+        self, wish: Wish, synchronous: bool, s3_sse_kms: bool = False, workflow: str = ""
+    ) -> Done:
+        """200, or 202 where it is not waited for. `workflow`: whose node it is."""
         if wish.runtime and wish.runtime not in RUNTIMES:
             raise bad_request(f"Invalid RuntimeType value: {wish.runtime}")
         if wish.initial_workers is None:
@@ -87,7 +89,8 @@ class Operations:
         await self._look()  # where the store is
         found = await self._found(wish.url, s3_sse_kms)
         try:
-            registration = await asyncio.to_thread(self._looked_into, wish, found)
+            looked_into = await asyncio.to_thread(self._looked_into, wish, found)
+            registration = replace(looked_into, workflow=workflow)
             async with self._shelf.changing():
                 await self._shelf.enter(registration)
         except BaseException:
@@ -96,6 +99,13 @@ class Operations:
         done = await self._started(registration, synchronous)
         await self._note()
         return done
+
+    async def serve(self, registration: Registration) -> Done:
+        """Register what needs no look into an archive, as a workflow's function, and wait until it serves."""
+        self._shelf.check_names(registration)
+        async with self._shelf.changing():
+            await self._shelf.enter(registration)
+        return await self._started(registration, synchronous=True)
 
     async def _found(self, url: str, s3_sse_kms: bool) -> Found:
         stop = threading.Event()
@@ -219,14 +229,15 @@ class Operations:
 
     async def list_models(self, limit: int = PAGE_MAX, next_page_token: int = 0) -> Json:
         """`{"nextPageToken"?: str, "models": [{"modelName", "modelUrl"}]}`."""
-        limit = limit if 0 <= limit <= PAGE_MAX else PAGE_MAX
-        start = max(0, next_page_token)
         found = await self._models()
         named = {name: versions.get(self._registry.default(name)) for name, versions in found.items()}
-        models = [{"modelName": n, "modelUrl": r.url} for n, r in sorted(named.items()) if r]
-        end = start + limit
-        more = {"nextPageToken": str(end)} if end <= len(models) else {}
-        return {**more, "models": models[start:end]}
+        # A workflow's functions have no URL, and are not shown.
+        models = [{"modelName": n, "modelUrl": r.url} for n, r in sorted(named.items()) if r and r.url]
+        return page("models", models, limit, next_page_token)
+
+    async def registered(self) -> dict[str, dict[str, Registration]]:
+        """Everything, by model and version."""
+        return await self._models()
 
     async def has_workers(self, model: str) -> bool:
         """Whether the model's default version has a copy that serves (KServe's `ready`)."""
@@ -280,9 +291,17 @@ class Operations:
 
     async def _snapshot(self) -> None:
         found = await self._models()
-        every = [registration for versions in found.values() for registration in versions.values()]
+        every = [r for versions in found.values() for r in versions.values() if not r.workflow]
         defaults = {model: self._registry.default(model) for model in found}
         folder = snapshots.folder_of(self._properties)
         await asyncio.to_thread(
             snapshots.write, snapshots.SNAPSHOT, self._properties, every, folder, defaults
         )
+
+
+def page(name: str, rows: list[dict[str, str]], limit: int, next_page_token: int) -> Json:
+    """A page of a list. The last one names another, which is empty, when it ends just with the list."""
+    start = max(0, next_page_token)
+    end = start + (limit if 0 <= limit <= PAGE_MAX else PAGE_MAX)
+    more = {"nextPageToken": str(end)} if end <= len(rows) else {}
+    return {**more, name: rows[start:end]}
