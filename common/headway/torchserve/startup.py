@@ -97,7 +97,7 @@ def _add(
 ) -> None:
     if "://" in file:
         raise SettingsError(
-            "a start fetches nothing: register it when the server runs, or put it in the store"
+            "a start fetches nothing: register it later, or put it into the store"
         )
     archive = archive_in(properties.model_store, file)
     peeked = peek(archive)
