@@ -70,6 +70,15 @@ def triton(way: str, callers: int = 1, server: str = "triton-0ms") -> Run:
     return Run(label, server, f"tritonclient {way}", callers)
 
 
+def archive(model: str, callers: int, seconds: float = 1.0) -> Case:
+    """The same TorchServe archive under TorchServe and under `headway torchserve`."""
+    runs = (Run("headway", "headway-archive", "torchserve", callers),)
+    runs += tuple(Run(name, name, "torchserve", callers) for name in ("torchserve", "torchserve-quiet"))
+    title = f"archive of {model}, {callers} connection{'s' * (callers > 1)}"
+    goals = {"torchserve": 1.0, "torchserve-quiet": 1.0}
+    return Case(f"archive-{model}-{callers}", title, model, runs, goals=goals, seconds=seconds)
+
+
 BEST = {name: None if name == "triton-0ms" else 1.5 for name in ALL if name != "headway"}
 CASES = (
     Case("tiny-http-1", "tiny, HTTP, 1 connection", "tiny", http(1), goals=BEST),
@@ -147,4 +156,7 @@ CASES = (
         goals={"bare": 0.95},
         seconds=LONG,
     ),
+    *(archive("tiny", callers) for callers in (1, 2, 8, 32, 64)),
+    *(archive("payload", callers) for callers in (1, 8)),
+    *(archive("resnet50", callers, LONG) for callers in (1, 8)),
 )

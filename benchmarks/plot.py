@@ -23,6 +23,7 @@ CAPTIONS = {
 }
 COLOURS = {
     "headway": "#0b6e4f",
+    "headway-archive": "#0b6e4f",
     "torchserve": "#f3b183",
     "torchserve-quiet": "#d9772b",
     "triton": "#3d6fb6",

@@ -3,6 +3,7 @@
     scripts/bench                                   Headway alone
     scripts/bench --against torchserve,triton       side by side (scripts/bench-peers installs them)
     scripts/bench --cases tiny --seconds 2 --repeats 1
+    scripts/bench --cases archive --against torchserve     one archive under both, ten minutes
     scripts/bench --cases broker                    what a request costs the broker, half a minute
     scripts/bench --against torchserve,triton --write      and into docs/benchmarks.md
 
@@ -33,7 +34,7 @@ from benchmarks import broker_cost
 from benchmarks.cases import CASES, Case, Run
 from benchmarks.measure import machine, measure
 from benchmarks.report import show, write
-from benchmarks.servers import PEERS, SERVERS, Server
+from benchmarks.servers import OWN, PEERS, SERVERS, Server
 from benchmarks.servers.base import ROOT
 
 RESULTS = ROOT / ".bench" / "results.json"
@@ -49,7 +50,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit("stopped"))
     peers = tuple(filter(None, options.against.split(",")))
-    names = ("headway", *(name for peer in peers for name in PEERS[peer]))
+    names = (*OWN, *(name for peer in peers for name in PEERS[peer]))
     wanted = tuple(options.cases.split(","))
     cases = [case for case in CASES if case.name.startswith(wanted)]
     results: Results = {"machine": machine(peers), "seconds": options.seconds, "repeats": options.repeats}
@@ -76,7 +77,9 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--against", default="", help=f"any of {','.join(PEERS)}")
     parser.add_argument(
-        "--cases", default=",".join((*MODELS, BROKER)), help="cases whose names begin so, with commas"
+        "--cases",
+        default=",".join((*MODELS, "archive", BROKER)),
+        help="cases whose names begin so, with commas",
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="of one run (ResNet: six times that)")
     parser.add_argument("--repeats", type=int, default=5)

@@ -1,7 +1,7 @@
 """The servers that are compared, each behind one small class: start, wait, measure, stop.
 
 `SERVERS` names every one, with its settings; a name is what `benchmarks/cases.py` and the results call it.
-Each has ports of its own (18080 to 18099), so that all can be up at once.
+Each has ports of its own (18075 to 18099), so that all can be up at once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.servers.base import Server, ServerSettings
 from benchmarks.servers.headway import Headway
+from benchmarks.servers.headway_torchserve import HeadwayTorchServe
 from benchmarks.servers.mosec import Mosec
 from benchmarks.servers.torchserve import TorchServe
 from benchmarks.servers.triton import Triton
@@ -19,6 +20,7 @@ from benchmarks.servers.triton import Triton
 Maker = Callable[[str, Path], Server]
 
 SERVERS: dict[str, Maker] = {
+    "headway-archive": partial(HeadwayTorchServe, ServerSettings(port=18075, delay_ms=1)),
     "headway": partial(Headway, ServerSettings(port=18080)),
     "torchserve": partial(TorchServe, ServerSettings(port=18083, delay_ms=1)),
     "torchserve-quiet": partial(TorchServe, ServerSettings(port=18088, delay_ms=1, quiet=True)),
@@ -26,6 +28,7 @@ SERVERS: dict[str, Maker] = {
     "triton-0ms": partial(Triton, ServerSettings(port=18096, delay_ms=0)),
     "mosec": partial(Mosec, ServerSettings(port=18099, delay_ms=1)),
 }
+OWN = ("headway", "headway-archive")
 # What a name after --against stands for.
 PEERS = {
     "torchserve": ("torchserve", "torchserve-quiet"),
@@ -34,6 +37,7 @@ PEERS = {
 }
 TITLES = {
     "headway": "Headway",
+    "headway-archive": "Headway, archive",
     "torchserve": "TorchServe",
     "torchserve-quiet": "TorchServe, logs off",
     "triton": "Triton",
@@ -41,4 +45,4 @@ TITLES = {
     "mosec": "mosec",
     "bare": "bare torch loop",
 }
-__all__ = ["PEERS", "SERVERS", "TITLES", "Server"]
+__all__ = ["OWN", "PEERS", "SERVERS", "TITLES", "Server"]

@@ -22,7 +22,9 @@ MARGIN_S = 0.002  # for the way to the worker and back
 class Waiting(NamedTuple):
     """A queue's figures while a worker could take a batch. Times are monotonic seconds.
 
-    `costs`: what batches of this model take; `slo_s`: from arrival to reply, 0 for none.
+    `costs`: what batches of this model take; `slo_s`: from arrival to reply, 0 for none. `since`: from when
+    the delay counts: the oldest's arrival or, if the model says so, when an idle worker began to wait for the
+    batch to fill.
     """
 
     rows: int
@@ -31,7 +33,8 @@ class Waiting(NamedTuple):
     earliest_deadline: float
     delay_s: float
     costs: Costs
-    slo_s: float = 0.0
+    slo_s: float
+    since: float
 
 
 class BatchPolicy(Protocol):
@@ -46,7 +49,7 @@ class BatchPolicy(Protocol):
 
 
 class FillOrDelay:
-    """Ripe when full, when the oldest request has waited its delay, or when a deadline or the SLO would be
+    """Ripe when full, when the delay is over, or when a deadline or the SLO would be
     missed; as large as its model allows, or as its SLO does."""
 
     def rows_max(self, waiting: Waiting) -> int:
@@ -61,7 +64,7 @@ class FillOrDelay:
         if waiting.slo_s:
             latest = min(latest, waiting.oldest + waiting.slo_s)
         batch_s = waiting.costs.late_s(waiting.rows)
-        return min(waiting.oldest + waiting.delay_s, latest - batch_s - MARGIN_S)
+        return min(waiting.since + waiting.delay_s, latest - batch_s - MARGIN_S)
 
 
 def slo_rows(costs: Costs, slo_s: float, rows_max: int) -> int:

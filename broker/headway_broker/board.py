@@ -45,6 +45,7 @@ class Board:
         self.copies: dict[Key, int] = {}  # how many each version shall have now
         self.scaling: dict[Key, str] = {}  # why so many
         self.held: dict[Key, str] = {}  # versions that are not loaded for now, and why
+        self.losses: dict[Key, str] = {}  # versions whose load took workers with it, and how
         self.notes: deque[tuple[float, Note]] = deque(maxlen=NOTES_MAX)
         self.sync()
 

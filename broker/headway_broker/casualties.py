@@ -51,13 +51,17 @@ class Casualties:
         """Whether it may be loaded in one worker at a time only."""
         return key in self._losses and self._losses[key].count >= LOST_MAX
 
+    def told(self) -> dict[Key, str]:
+        """What every version has against it, in words."""
+        return {key: _words(losses) for key, losses in self._losses.items()}
+
     def held(self, now: float) -> dict[Key, str]:
         """The versions that are not to be loaded now, and why."""
-        return {key: _why(losses) for key, losses in self._losses.items() if now < losses.until}
+        held = {key: losses for key, losses in self._losses.items() if now < losses.until}
+        return {key: f"it is not loaded for now: {_words(losses)}" for key, losses in held.items()}
 
 
-def _why(losses: _Losses) -> str:
-    return (
-        f"it is not loaded for now: {losses.count} workers were lost while they loaded it "
-        f"(the last, {losses.last})"
-    )
+def _words(losses: _Losses) -> str:
+    if losses.count == 1:
+        return f"a worker was lost while it loaded it ({losses.last})"
+    return f"{losses.count} workers were lost while they loaded it (the last, {losses.last})"

@@ -10,6 +10,7 @@ loaded gets none at all.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +20,9 @@ from headway_broker.desired import Desired
 from headway_broker.routes import Route
 
 Key = tuple[str, str]  # (model, version)
+VersionOrder = tuple[int, tuple[int | str, ...], str]
+_NUMBERS = re.compile(r"[0-9]+(\.[0-9]+)*")
+_DIGITS = re.compile(r"([0-9]+)")
 
 
 class Changes(NamedTuple):
@@ -29,9 +33,12 @@ class Changes(NamedTuple):
     gone: list[Key]
 
 
-def version_order(version: str) -> tuple[int, ...]:
-    """Sorts "10" after "9", and "1.10" after "1.9"."""
-    return tuple(int(part) for part in version.split("."))
+def version_order(version: str) -> VersionOrder:
+    """Sorts "10" after "9", and "1.10" after "1.9"; words before all numbers, and "rc10" after "rc9"."""
+    if _NUMBERS.fullmatch(version):
+        return (1, tuple(int(part) for part in version.split(".")), version)
+    parts = _DIGITS.split(version)  # text, digits, text, …: what is compared is of one type
+    return (0, tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), version)
 
 
 class Catalog:
@@ -232,5 +239,5 @@ class Catalog:
         return orders is None or key[1] not in orders.unregistered
 
 
-def _order(key: Key) -> tuple[int, ...]:
+def _order(key: Key) -> VersionOrder:
     return version_order(key[1])

@@ -302,6 +302,8 @@ class Commands:
 
     def _is_up(self, key: Key, copies: int) -> bool:
         """Whether so many copies serve. Raises: NotReady if there is no hope."""
+        if not copies and key in self._board.catalog.specs:
+            return not self._board.loading(key)
         reason = self._state.unservable(key) if key in self._board.catalog.specs else "it is not registered"
         if reason:
             raise NotReady(reason)

@@ -14,6 +14,10 @@ it is full and its turn: one that is partial, or must travel alone, is waited fo
 models sends ahead only AHEAD_S before the worker is expected to be free; so whoever comes meanwhile waits
 for the batch that runs and for no other.
 
+The delay of a model with `batch_clock = "worker"` counts from when an idle worker took up what waits for it
+(`_taken_up`). Until then such a queue waits for its turn as if it were ripe, and is looked at again when it
+has it. It is sent nothing ahead: what waits, waits in the queue.
+
 Invariant: what is hopeless is taken out of its queue here, and handed out with `take_hopeless` in the same
 wake.
 """
@@ -25,6 +29,7 @@ from collections.abc import Mapping
 from zlib import crc32
 
 from headway.messages import Batch, BatchRequest
+from headway.models import WORKER
 from headway.refs import without_reply_slot
 from headway_broker.admission import Admission
 from headway_broker.alarms import Alarms
@@ -64,6 +69,7 @@ class Dispatch:
         self._look: dict[Key, None] = {}  # in the order in which they were marked
         self._serve: dict[Crew, None] = {}
         self._fresh: set[Key] = set()  # found ripe in this turn, and untouched since (PERF)
+        self._taken_up: dict[Key, float] = {}  # since when a worker that is idle waits for company
         self._ripe: Alarms[Key] = Alarms()
         self._ahead: Alarms[Crew] = Alarms()
         self._hopeless: list[OpenRequest] = []
@@ -129,7 +135,7 @@ class Dispatch:
         for key, queue in self._queues.items():
             if not len(queue) or key in self._look:
                 continue
-            later = key in self._ripe or self._policy.ripe_at(self._waiting(key, queue)) == math.inf
+            later = key in self._ripe or self._policy.ripe_at(self._waiting(key)) == math.inf
             for crew in self._roster.crews(key):
                 assert later or key in crew.turns.waiting, f"{key} has no turn"
                 waits = key in crew.turns.waiting and crew.idle and crew not in self._serve
@@ -157,10 +163,11 @@ class Dispatch:
     def _is_ripe(self, key: Key, now: float) -> bool:
         queue = self._queues.get(key)
         if queue is None or not len(queue):  # None: an alarm of a version that has gone since
+            self._taken_up.pop(key, None)
             return False
-        if queue.returns:
+        if queue.returns or not self._is_taken_up(key, queue, now):
             return True
-        waiting = self._waiting(key, queue)
+        waiting = self._waiting(key)
         if waiting.rows >= self._policy.rows_max(waiting):
             return True
         ripe_at = self._policy.ripe_at(waiting)
@@ -178,7 +185,7 @@ class Dispatch:
             elif returned := queue.take_returned():
                 self._send(crew, worker, [returned], now, alone=True)
             else:
-                rows_max = self._policy.rows_max(self._waiting(key, queue))
+                rows_max = self._policy.rows_max(self._waiting(key))
                 self._send(crew, worker, queue.take(rows_max), now)
 
     def _serve_ahead(self, crew: Crew, now: float) -> None:
@@ -189,9 +196,9 @@ class Dispatch:
             if not len(queue):
                 crew.turns.pass_over()
                 continue
-            waiting = self._waiting(key, queue)
+            waiting = self._waiting(key)
             rows_max = self._policy.rows_max(waiting)
-            if queue.returns or waiting.rows < rows_max:
+            if queue.returns or waiting.rows < rows_max or queue.spec.batch_clock == WORKER:
                 return
             if len(crew.keys) > 1 and now < worker.free_at - AHEAD_S:
                 self._ahead.set(crew, worker.free_at - AHEAD_S)
@@ -204,7 +211,18 @@ class Dispatch:
             self._hopeless += hopeless
             self._fresh.discard(key)
 
-    def _waiting(self, key: Key, queue: Queue) -> Waiting:
+    def _is_taken_up(self, key: Key, queue: Queue, now: float) -> bool:
+        """Whether the delay of what waits has begun."""
+        if queue.spec.batch_clock != WORKER:
+            return True
+        if self._taken_up.get(key, -math.inf) < queue.oldest:  # not yet, or for others that have gone
+            self._taken_up.pop(key, None)
+            if self._roster.idle(key):
+                self._taken_up[key] = now
+        return key in self._taken_up
+
+    def _waiting(self, key: Key) -> Waiting:
+        queue = self._queues[key]
         spec = queue.spec
         return Waiting(
             queue.rows_together,
@@ -214,6 +232,7 @@ class Dispatch:
             spec.batch_delay_ms / 1000,
             self._costs[key],
             spec.slo_ms / 1000,
+            self._taken_up.get(key, queue.oldest),
         )
 
     def _send(
@@ -226,6 +245,7 @@ class Dispatch:
         if len(queue):
             crew.turns.wait(key, queue.spec.share)
         self._fresh.discard(key)
+        self._taken_up.pop(key, None)
         self._last_id += 1
         lease_s = queue.spec.response_timeout_s
         earliest = min(request.deadline for request in requests)

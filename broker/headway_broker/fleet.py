@@ -115,14 +115,18 @@ class _Slot:
 
 @dataclass
 class _Bin:
-    """A worker that can still take copies: one of each version, as long as there is room."""
+    """A worker that can still take copies: one of each version, as long as there is room, and `copies_max` in
+    all (0: as many as fit)."""
 
     device: str
     room: float
+    copies_max: int = 0
     keys: set[Key] = field(default_factory=set)
 
     def take(self, need: Need) -> bool:
         key = need.spec.key
+        if self.copies_max and len(self.keys) >= self.copies_max:
+            return False
         if suits(need.spec, self.device) and key not in self.keys and need.need_bytes <= self.room:
             self.room -= need.need_bytes
             self.keys.add(key)
@@ -296,9 +300,7 @@ class Fleet:
         now: float,
     ) -> Iterator[FleetOrder]:
         """A worker more for each copy that finds no room in those which are on their way."""
-        bins = [
-            _Bin(slot.device, hosts[slot.host].memory_of(slot.device)) for slot in self._coming(hosts, now)
-        ]
+        bins = [_bin(hosts[slot.host], slot.device) for slot in self._coming(hosts, now)]
         open_hosts = [offer for offer in hosts.values() if offer.host not in ordered]
         for need in needs:
             takers = islice((bin for bin in bins if bin.take(need)), need.copies)
@@ -310,7 +312,7 @@ class Fleet:
                 offer, place = found
                 reason = f"model {need.spec.name} {need.spec.version}: {need.reason}"
                 yield self._start(offer, place, self._name(offer, joined), reason, now)
-                bins.append(_Bin(place.device, offer.memory_of(place.device)))
+                bins.append(_bin(offer, place.device))
                 bins[-1].take(need)
 
     def _coming(self, hosts: Mapping[str, Offer], now: float) -> Iterator[_Slot]:
@@ -331,6 +333,10 @@ class Fleet:
                     found.append((fails, len(slots) / offer.room, number, offer, place))
                     break
         return min(found, key=lambda each: each[:3])[3:] if found else None
+
+
+def _bin(offer: Offer, device: str) -> _Bin:
+    return _Bin(device, offer.memory_of(device), offer.copies_max)
 
 
 def _stop(offer: Offer, name: str, reason: str) -> FleetOrder:

@@ -19,6 +19,7 @@ from headway.errors import (
 )
 from headway.messages import REQUEST_BYTES_MAX, Request
 from headway.models import ModelSpec
+from headway.pieces import takes_pieces
 from headway.refs import has_slots, without_reply_slot
 from headway_broker.admission import Admission
 from headway_broker.board import Board
@@ -36,6 +37,7 @@ class Intake:
     def __init__(self, board: Board, report: Report) -> None:
         self._catalog = board.catalog
         self._queues = board.queues
+        self._copies = board.copies
         self._costs = board.costs
         self._roster = board.roster
         self._ledger = board.ledger
@@ -44,8 +46,8 @@ class Intake:
         self._look_at = -math.inf
 
     def accept(self, caller: bytes, request: Request, now: float) -> Key | None:
-        """Queue a request, and return whose queue it is in; or refuse it, and return None. One that is open
-        already was sent again: it keeps its place."""
+        """Queue a request, or refuse it. Returns whose queue it is in, or was full: that version is wanted.
+        One that is open already was sent again: it keeps its place."""
         if self._ledger.find(caller, request.id):
             return None
         key = (request.model, request.version)
@@ -56,7 +58,7 @@ class Intake:
             self._ledger.open(self._queued(caller, key, request, now))
         except HeadwayError as error:
             self._ledger.refuse(caller, request.id, key, error)
-            return None
+            return key if isinstance(error, QueueFull) else None
         return key
 
     def cancel(self, requests: list[OpenRequest]) -> None:
@@ -113,6 +115,8 @@ class Intake:
             raise WorkerLost("sent before the broker was restarted, and the model is not idempotent")
         if not request.timeout_ms:
             raise DeadlineExceeded("the request's time ran out before it reached the broker")
+        if not self._copies[key] and (reason := self._report.unordered(key)):
+            raise NotReady(reason)  # even if one that goes could still serve it
         if not self._roster.crews(key) and (reason := self._report.unservable(key)):
             raise NotReady(reason)
 
@@ -130,13 +134,24 @@ class Intake:
             request.tensors,
             slots=slots,
         )
+        if options and takes_pieces(options):
+            accepted.stream, accepted.attempt = True, request.attempt
         try:
             self._admission.check(accepted, now)
-            self._queues[key].add(accepted)
+            self._queues[key].add(accepted, self._taken_at_once(key))
         except QueueFull as error:
             error.retry_after_s = error.retry_after_s or self._empty_in(key)
             raise self._bounded(error) from None
         return accepted
+
+    def _taken_at_once(self, key: Key) -> int:
+        """How many requests idle copies take of a queue that has its number: a batch each or, where none may
+        wait for company, one each."""
+        queue = self._queues[key]
+        if len(queue) < queue.spec.queue_size_max:  # PERF: nobody needs to know
+            return 0
+        each = queue.spec.batch_size_max if queue.spec.queue_size_max else 1
+        return self._roster.idle_count(key) * each
 
     def _empty_in(self, key: Key) -> float:
         """How long the queue takes to run empty, at the pace of its last batches."""

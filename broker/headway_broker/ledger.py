@@ -3,7 +3,10 @@
 Knows: who asked for what, replies that wait to be sent, counters. Must not know: workers, batches, when.
 
 Invariant: a request is in its caller's table exactly as long as it is open; it is settled, refused or
-cancelled once; a caller without open requests has no table.
+cancelled once; a caller without open requests has no table. No piece of a reply comes after the last of it.
+
+A caller that does not read what it is sent must not fill the broker's memory with pieces: it says that it
+reads by its Pings, and WAITING_BYTES_MAX may be on their way to it between two of them.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from headway.errors import ERROR_OF_CODE, HeadwayError
+from headway.errors import ERROR_OF_CODE, HeadwayError, QueueFull
 from headway.messages import OK, BatchReply, Reply
+from headway.pieces import FRAMING_BYTES, WAITING_BYTES_MAX
 from headway.refs import HELD
 from headway_broker.catalog import Key
 from headway_broker.holds import Holds
@@ -29,6 +33,7 @@ class Ledger:
         self.unknown: Counter[str] = Counter()
         self.callers: dict[bytes, dict[int, OpenRequest]] = {}
         self.replies: dict[bytes, list[Reply]] = {}
+        self._unread: dict[bytes, int] = {}  # bytes of pieces since the caller's last Ping
 
     def __iter__(self) -> Iterator[OpenRequest]:
         return (request for opened in self.callers.values() for request in opened.values())
@@ -52,6 +57,22 @@ class Ledger:
         outcomes[type(error).__name__] += 1
         self._reply(caller, id, reply_of(error))
 
+    def advance(self, request: OpenRequest, piece: BatchReply, now: float) -> None:
+        """Send the caller a piece of the reply. One that does not read them gets an error instead."""
+        unread = self._unread.get(request.caller, 0) + FRAMING_BYTES + len(piece.content)
+        if unread > WAITING_BYTES_MAX:
+            text = f"more than {WAITING_BYTES_MAX} bytes of replies were sent, and their caller says nothing"
+            self.fail(request, QueueFull(text), now)
+            return
+        self._unread[request.caller] = unread
+        request.begun = True
+        self._reply(request.caller, request.id, piece)
+
+    def heard(self, caller: bytes) -> None:
+        """The caller reads what it is sent."""
+        if self._unread:
+            self._unread.pop(caller, None)
+
     def settle(self, request: OpenRequest, reply: BatchReply, now: float) -> None:
         """Answer with what the worker said, and say whether a worker still holds the request's slots."""
         if request.holders:
@@ -73,6 +94,7 @@ class Ledger:
     def forget(self, caller: bytes) -> None:
         """The caller is gone: replies that wait for it are dropped."""
         self.replies.pop(caller, None)
+        self.heard(caller)
 
     def take_replies(self) -> dict[bytes, list[Reply]]:
         """What is to be sent, by caller."""
@@ -89,6 +111,7 @@ class Ledger:
         del opened[request.id]
         if not opened:
             del self.callers[request.caller]
+            self.heard(request.caller)
         if request.holders:
             self._holds.keep(request)
 

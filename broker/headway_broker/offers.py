@@ -32,7 +32,8 @@ class Place(NamedTuple):
 
 class Offer(NamedTuple):
     """A host with an agent. `workers`: the last that the agent said of each; those that ended may be among
-    them. `joined_at`: when it last joined."""
+    them. `joined_at`: when it last joined. `copies_max`: how many copies each worker takes; 0: as many as
+    fit."""
 
     host: str
     workers_max: int
@@ -40,6 +41,7 @@ class Offer(NamedTuple):
     places: tuple[Place, ...]
     workers: Mapping[str, AgentWorker]
     joined_at: float
+    copies_max: int = 0
 
     @property
     def room(self) -> int:
@@ -87,7 +89,8 @@ def offer_of(
     if len({place.device for place in places}) < len(places):
         raise RemoteProtocolError(f"devices of the agent on {host}: one is there twice")
     most, wanted = (_whole(host, facts, key) for key in ("workers_max", "workers_wanted"))
-    return Offer(host, most, wanted, places, workers, joined_at)
+    copies = _whole(host, facts, "copies_max") if "copies_max" in facts else 0
+    return Offer(host, most, wanted, places, workers, joined_at, copies)
 
 
 def _place(host: str, facts: Any) -> Place:

@@ -19,6 +19,9 @@ The rules, the first before the second:
    while two have nothing to do. Where need or memory is not known, the worker with the fewest copies is
    taken, and of these the one with the most room.
 
+7. No more copies in a worker than it says (`copies_max`). What failed to load, or is being unloaded, does
+   not count: a worker does as it was told one after the other.
+
 A worker that is leaving gets nothing; what it has does not count, so that it is loaded elsewhere, and is
 not unloaded: it serves until its worker goes. It holds its memory, as does a copy in the state "unloading".
 
@@ -38,6 +41,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from heapq import heapify, heappop, heappush
 from itertools import chain
 from math import inf
@@ -51,8 +55,9 @@ LIVE = ("loading", "ready")
 
 
 class Seat(NamedTuple):
-    """A worker as placement sees it: its device, the state of each copy it has, and its memory (0: nobody
-    knows). `device_id` is what no other device on `host` is called."""
+    """A worker as placement sees it: its device, the state of each copy it has, its memory (0: nobody
+    knows), and how many copies it takes (0: as many as fit). `device_id` is what no other device on `host` is
+    called."""
 
     worker: bytes
     name: str
@@ -63,6 +68,7 @@ class Seat(NamedTuple):
     memory_bytes: int = 0
     device_memory_bytes: int = 0
     leaving: bool = False
+    copies_max: int = 0
 
 
 class Want(NamedTuple):
@@ -162,9 +168,10 @@ class _Device:
 
 class _Row:
     """A seat as the plan fills it. In bytes: `held` before it, `now` after what was ordered so far, `peak`
-    the larger of both, and `room` for one copy more. `rank`: whose turn it is when all else is equal."""
+    the larger of both, and `room` for one copy more. `free`: how many copies more it takes. `rank`: whose
+    turn it is when all else is equal."""
 
-    __slots__ = ("device", "held", "index", "limit", "load", "now", "peak", "rank", "room", "seat")
+    __slots__ = ("device", "free", "held", "index", "limit", "load", "now", "peak", "rank", "room", "seat")
 
     def __init__(self, seat: Seat, index: int, device: _Device) -> None:
         self.seat = seat
@@ -175,6 +182,13 @@ class _Row:
         self.limit = seat.memory_bytes or inf
         self.held = self.now = self.peak = 0.0
         self.room = self.limit
+        self.free = inf
+        if seat.copies_max:
+            self.free = seat.copies_max - sum(state in LIVE for state in seat.copies.values())
+
+    @property
+    def full(self) -> bool:
+        return self.free <= 0
 
     def hold(self, bytes: float) -> None:
         """From the beginning."""
@@ -198,12 +212,12 @@ def _snug(row: _Row) -> tuple[float, ...]:
     """For what can be packed."""
     whole = min(row.limit, row.device.limit)
     tier = row.load if whole == inf else max(row.load // PACK, int((1 - row.room / whole) * PACK))
-    return (tier, row.load == 0, row.room, row.rank)
+    return (row.full, tier, row.load == 0, row.room, row.rank)
 
 
 def _least(row: _Row) -> tuple[float, ...]:
     """For what may need anything."""
-    return (row.load, -row.room, row.rank)
+    return (row.full, row.load, -row.room, row.rank)
 
 
 class _Spread:
@@ -230,7 +244,8 @@ class _Spread:
 
 
 class _Line:
-    """Workers in the order in which they are taken. `most_room`: no one has more."""
+    """Workers in the order in which they are taken, full ones last. `most_room`: none of the others has
+    more."""
 
     def __init__(self, rows: list[_Row], order: Callable[[_Row], tuple[float, ...]]) -> None:
         self._order = order
@@ -264,6 +279,8 @@ class _Line:
         best, best_near = None, (inf, inf)
         for *_, rank in self._sorted:
             row = self._rows[rank]
+            if row.full:
+                break
             if row.room < need or key in row.seat.copies or row in spread.rows:
                 continue
             near = spread.near(row)
@@ -272,8 +289,13 @@ class _Line:
             if near < best_near:
                 best, best_near = row, near
         if best is None:
-            self.most_room = max((row.room for row in self._keys), default=0.0)
+            self.most_room = max((row.room for row in self._keys if not row.full), default=-1.0)
         return best
+
+    @cached_property
+    def full(self) -> int:
+        """How many are full when the plan is made."""
+        return sum(row.full for row in self._keys)
 
 
 def _lowest(counts: Counter[_Device] | Counter[str], places: int) -> int:
@@ -329,6 +351,7 @@ class _Hall:
 
     def _unload(self, row: _Row, key: Key) -> None:
         failed = row.seat.copies[key] == "failed"
+        row.free += not failed
         row.change(0.0 if failed else -self._needs.get(key, 0), -1)
         self.unloads.append((row, key))
 
@@ -345,6 +368,7 @@ class _Hall:
 
     def load(self, row: _Row, want: Want) -> None:
         self.where[want.spec.key].add(row)
+        row.free -= 1
         row.change(want.need_bytes, 1)
         shared = want.need_bytes and row.device.limit < inf
         for each in row.device.rows if shared else [row]:
@@ -366,12 +390,17 @@ class _Hall:
             words.append(f"{failed} failed to load it")
         if need > line.limit:
             words.append(f"needs {_size(need)}, the largest suited worker has {_size(line.limit)}")
-        elif need > line.most_room:
+        elif need > line.most_room >= 0:
             other = "other " if self.where[want.spec.key].rows else ""
             free = _size(line.most_room)
             words.append(f"needs {_size(need)}, the most that any {other}suited worker has free is {free}")
-        elif not failed:
+        elif not failed and line.full < len(line):
             words[0] += " (one copy each)"
+        if line.full:
+            full = "every" if line.full == len(line) else f"{line.full}"
+            words.append(
+                f"full (copies_max): {full} suited worker{'' if line.full in (1, len(line)) else 's'}"
+            )
         return ", ".join(words[1:] if want.copies == 1 and len(words) > 1 and not failed else words)
 
     def _line(self, want: Want) -> _Line:

@@ -25,7 +25,8 @@ BATCH_BYTES_MAX = 32 << 20
 class OpenRequest:
     """A request that has no outcome yet. `deadline` and `arrived` are monotonic seconds; `tries` counts
     the batches it was sent in; `rows` is what it takes of a batch (1 for a single example). `slots`: it
-    refers to shared memory, and `holders` counts the batches whose worker may still touch that."""
+    refers to shared memory, and `holders` counts the batches whose worker may still touch that. `stream`: its
+    caller takes pieces, and `attempt` says which attempt of the caller's it is; `begun`: it was sent one."""
 
     caller: bytes
     id: int
@@ -40,6 +41,9 @@ class OpenRequest:
     open: bool = True
     slots: bool = False
     holders: int = 0
+    stream: bool = False
+    attempt: int = 0
+    begun: bool = False
 
 
 class Queue:
@@ -86,9 +90,12 @@ class Queue:
         """When whatever goes next arrived."""
         return next(iter(self._returned.values())).arrived if self._returned else self.oldest
 
-    def add(self, request: OpenRequest) -> None:
-        """Append. Raises: QueueFull naming the bound."""
-        if len(self) >= self.spec.queue_size_max:
+    def add(self, request: OpenRequest, taken: int = 0) -> None:
+        """Append. `taken`: how many of those here are taken at once, and do not count. Raises: QueueFull
+        naming the bound."""
+        if len(self) >= self.spec.queue_size_max + taken:
+            if not self.spec.queue_size_max:
+                raise QueueFull(f"no copy of {self.spec.name!r} is idle, and it keeps no queue")
             raise QueueFull(f"the queue of {self.spec.name!r} holds its {self.spec.queue_size_max} requests")
         size = len(request.tensors)
         if self.bytes + size > self.spec.queue_bytes_max and len(self):

@@ -40,9 +40,9 @@ class Report:
     def unservable(self, key: Key) -> str:
         """Why no copy can serve and none is on its way; "" while there is hope."""
         spec = self._queues[key].spec
+        if reason := self.unordered(key):
+            return reason
         hosts = self._roster.hosts(key)
-        if not hosts and key in self._catalog.specs and not self._catalog.limits(key)[1]:
-            return f"model {spec.name!r} wants no copies (copies = 0)"
         if key in self._board.held and all(copy.state == "failed" for _, copy in hosts):
             return f"model {spec.name!r}: {self._board.held[key]}"
         if any(copy.state != "failed" for _, copy in hosts) or not hosts:
@@ -51,6 +51,13 @@ class Report:
             return ""
         worker, copy = hosts[-1]
         return f"model {spec.name!r} failed to load in {worker.name}: {_last_line(copy.report.detail)}"
+
+    def unordered(self, key: Key) -> str:
+        """That the operator wants no copies of it, in words; "" for a version that has some, or may get
+        some."""
+        if key not in self._catalog.specs or self._catalog.limits(key)[1]:
+            return ""
+        return f"no copies of version {key[1]} of model {key[0]!r} are ordered"
 
     def models(self) -> list[dict[str, Any]]:
         """Every version, with its state and where its copies are."""
@@ -68,7 +75,7 @@ class Report:
             "state": self._state(spec, ready),
             "wanted": self._board.copies[spec.key],
             "ready": ready,
-            "error": self._board.held.get(spec.key) or (errors or [self.short.get(spec.key, "")])[-1],
+            "error": self._error(spec.key, errors),
             "backend": spec.backend,
             "batch_size_max": spec.batch_size_max,
             "inputs": _tensors(spec.inputs) or facts.get("inputs", []),
@@ -79,9 +86,18 @@ class Report:
             ],
         }
 
+    def _error(self, key: Key, failures: list[str]) -> str:
+        """Why it has not the copies that it shall have; "" if it has, or nothing is known yet."""
+        if reason := self._board.held.get(key):
+            return reason
+        words = [self._board.losses.get(key), self.short.get(key)]
+        return failures[-1] if failures else "; ".join(filter(None, words))
+
     def _state(self, spec: ModelSpec, ready: int) -> str:
         if ready:
             return "ready"
+        if self.unordered(spec.key):
+            return "asleep"
         if self.unservable(spec.key):
             return "failed"
         if self._roster.hosts(spec.key):

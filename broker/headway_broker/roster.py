@@ -59,6 +59,10 @@ class Roster:
         """A worker that could run `key` at once."""
         return next((w for crew in self.crews(key) if (w := crew.first_idle)), None)
 
+    def idle_count(self, key: Key) -> int:
+        """How many workers could."""
+        return sum(len(crew.idle) for crew in self.crews(key))
+
     def hosts(self, key: Key) -> list[tuple[Worker, HostedCopy]]:
         """Every worker with a copy of `key`, in whatever state."""
         return [(worker, worker.copies[key]) for worker in self._hosts.get(key, {}).values()]

@@ -18,9 +18,10 @@ was collected, one message for each peer. A router that drains its sockets into 
                              ▲                                         │
                              └───── worker lost: to the head, alone ◄──┘
 
-A worker has credit for two batches. An idle one gets a batch as soon as it is ripe; a busy one gets a
-full batch ahead. A request whose worker was lost goes back once, and then travels alone and to an idle
-worker, so that what kills workers kills two at most and takes nobody with it.
+A worker has credit for two batches. An idle one gets a batch as soon as it is ripe; a busy one gets a full
+batch ahead. A request whose worker was lost goes back once, and then travels alone and to an idle worker, so
+that what kills workers kills two at most and takes nobody with it. One whose reply has begun does not go
+back: its caller has a part of the answer.
 
 Deadlines, leases and silences are looked at every TICK_S, not by a timer each: at 100,000 requests a
 second a timer each would hold millions of them. Only batch delays have exact timers.
@@ -61,6 +62,7 @@ from headway.messages import (
     Join,
     Leave,
     Message,
+    Pieces,
     Ping,
     Query,
     Reclaims,
@@ -92,6 +94,7 @@ from headway_broker.events import (
     ToWorker,
     WorkerGone,
 )
+from headway_broker.forwarding import meta_of, pass_on
 from headway_broker.hosts import Hosts
 from headway_broker.intake import Intake
 from headway_broker.invariants import check, check_holds
@@ -243,6 +246,7 @@ class Scheduler:
                 self._intake.cancel([r for id in ids if (r := self.ledger.find(caller, id))])
                 self.holds.reclaim(caller, ids)
             case Ping():
+                self.ledger.heard(caller)
                 self._outbox.append(ToCaller(caller, Heartbeat(self._nonce)))
             case Query(id=id, what=what):
                 self._replan(now)
@@ -276,7 +280,7 @@ class Scheduler:
             self._from_known(worker, message, now)
         elif agent := self.board.agents.get(identity):
             self._from_agent(agent, message, now)
-        else:
+        elif not isinstance(message, Pieces):  # it says other things too, and many of these
             if isinstance(message, Results):
                 self._finish_lost(identity, message.results)
             self._outbox.append(ToWorker(identity, Dismiss("not on the roster: join again", 0)))
@@ -293,6 +297,9 @@ class Scheduler:
                 for result in results:
                     self._done(worker, result, now)
                 self._release(worker)
+            case Pieces(pieces=pieces):
+                for piece in pieces:
+                    pass_on(self.ledger, worker, piece, self._steering.cold, now)
             case CopyState(copy=copy):
                 self._set_copies(worker, [copy], now)
                 self._note("copy", worker, model=copy.model, version=copy.version, state=copy.state)
@@ -381,8 +388,8 @@ class Scheduler:
         for request, reply in zip(answered, result.replies, strict=False):
             if request.open:
                 meta = {**reply.meta, **version} if reply.meta else version
-                if request.arrived < ready_at < math.inf:  # it waited for the model to be loaded
-                    meta = {**meta, "loading_ms": int((ready_at - request.arrived) * 1000)}
+                if request.attempt or request.arrived < ready_at < math.inf:
+                    meta = {**meta, **meta_of(request, flight.key, self._steering.cold)}
                 if HEADERS in request.options:
                     meta = timed(meta, request, flight, result, now)
                 self.ledger.settle(request, BatchReply(reply.code, reply.content, meta), now)
@@ -433,7 +440,10 @@ class Scheduler:
 
     def _try_again(self, request: OpenRequest, reason: str, now: float) -> None:
         queue = self.queues[request.key]
-        if not queue.spec.idempotent:
+        if request.begun:
+            text = f"its worker was lost ({reason}) after the reply had begun"
+            self.ledger.fail(request, WorkerLost(text), now)
+        elif not queue.spec.idempotent:
             self.ledger.fail(
                 request, WorkerLost(f"its worker was lost ({reason}), and the model is not idempotent"), now
             )
@@ -511,9 +521,16 @@ class Scheduler:
             return first.lease_until, f"batch not done in {first.lease_s:g} s", True
         if worker.loading or worker.unloading:  # it does one after the other
             since = max([worker.unloading_since, *(copy.since for copy in worker.copies.values())])
-            timeout_s, what = self._times.load_timeout_s, "loaded" if worker.loading else "unloaded"
+            timeout_s, what = self._load_timeout_s(worker), "loaded" if worker.loading else "unloaded"
             return since + timeout_s, f"model not {what} in {timeout_s:g} s", True
         return worker.heard + self._times.silence_s, f"silent for {self._times.silence_s:g} s", False
+
+    def _load_timeout_s(self, worker: Worker) -> float:
+        """What a version says of itself counts only while it is loaded, and not before, behind an unload."""
+        key = worker.loads
+        if worker.unloading or key is None or key not in self.queues:
+            return self._times.load_timeout_s
+        return self.queues[key].spec.load_timeout_s or self._times.load_timeout_s
 
     def _expire(self, flight: Flight, now: float) -> None:
         """Answer those in a running batch whose time is over; what the worker says of them is dropped."""

@@ -218,7 +218,7 @@ class Steering:
         """Whom to hold back."""
         held = self._casualties.held(now)
         self.plan_is_old = self.plan_is_old or held.keys() != self.board.held.keys()
-        self.board.held = held
+        self.board.held, self.board.losses = held, self._casualties.told()
 
     def _retry(self, now: float) -> None:
         for worker, key in self._failed():
@@ -325,11 +325,12 @@ def _seat(worker: Worker) -> Seat:
         str(facts.get("device_id") or about.device),
         dict.fromkeys(worker.unloading, "unloading")
         | {key: c.report.state for key, c in worker.copies.items()},
-        _bytes(facts.get("memory_bytes")),
-        _bytes(facts.get("device_memory_bytes")),
+        _number(facts.get("memory_bytes")),
+        _number(facts.get("device_memory_bytes")),
         worker.draining or worker.leaving,
+        _number(facts.get("copies_max")),
     )
 
 
-def _bytes(value: object) -> int:
+def _number(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 0

@@ -78,6 +78,11 @@ class Worker:
         return self.copies_loading > 0
 
     @property
+    def loads(self) -> Key | None:
+        """The version that it loads now: it does one after the other, in the order in which it was told."""
+        return next((key for key, copy in self.copies.items() if copy.state == "loading"), None)
+
+    @property
     def first(self) -> Flight | None:
         """The batch that the worker runs."""
         return next(iter(self.batches.values()), None)
@@ -152,6 +157,11 @@ class Worker:
                 self.busy_since = math.inf
         self._begin(now)
         return flight
+
+    def renew(self, flight: Flight, now: float) -> None:
+        """The batch that it runs has shown that it goes on: its lease begins anew."""
+        if flight.lease_until < math.inf:
+            flight.lease_until = now + flight.lease_s
 
     def overdue(self, now: float) -> bool:
         """Its batch takes twice as long as was expected; from here on, as long again is expected."""

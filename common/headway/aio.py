@@ -23,7 +23,8 @@ import asyncio
 import itertools
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,7 @@ from headway.body import Body
 from headway.calls import Abandon, Action, Call, Calls
 from headway.errors import BrokerUnreachable, InternalError
 from headway.inbox import drain
+from headway.inflow import Inflow
 from headway.lent import Lender
 from headway.messages import Message, Reply
 from headway.outbox import carry_out
@@ -55,8 +57,10 @@ from headway.outgoing import (
     query_of,
     reply_of,
     sticking,
+    streaming,
     tensors_of,
 )
+from headway.pieces import MORE
 from headway.settings import ClientSettings, Shared, read
 from headway.tensors import Array, Tensors
 
@@ -71,7 +75,8 @@ SEND_AT = 32
 QUERY_TIMEOUT_S = 10.0
 
 Done = Callable[[Any], None]  # gets a call's outcome: a `Reply`, an answer's body, or an error
-_NOBODY: tuple[Done, None] = (lambda outcome: None, None)
+Took = Callable[[Reply], None]  # gets a piece of a reply
+_NOBODY: tuple[Done, None, None] = (lambda outcome: None, None, None)
 
 
 class AsyncClient:
@@ -101,7 +106,7 @@ class AsyncClient:
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
         self._calls = Calls()
-        self._open: dict[int, tuple[Done, Asked | None]] = {}
+        self._open: dict[int, tuple[Done, Asked | None, Took | None]] = {}
         self._turn: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -168,6 +173,25 @@ class AsyncClient:
         asked = sticking(ask_body(model, body, version, self.lender), sticky)
         return body_of(await self.reply(asked, timeout_s))
 
+    async def stream(
+        self,
+        model: str,
+        body: Body | bytes,
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        sticky: str = "",
+    ) -> AsyncGenerator[Body, None]:
+        """As `Client.stream`. Leaving the iterator withdraws the request; `contextlib.aclosing` does so at
+        once, where it is left early."""
+        asked = sticking(ask_body(model, body, version, self.lender), sticky)
+        is_first = True
+        async with aclosing(self.replies(asked, timeout_s)) as replies:
+            async for reply in replies:
+                if is_first or reply.content or MORE in reply.meta:
+                    yield body_of(reply)
+                is_first = False
+
     def empty(self, shape: Sequence[int] | int, dtype: npt.DTypeLike = np.float32) -> Array:
         """An array in shared memory, to be filled and then sent as the one input of a request without a
         copy. It must not be changed before the answer is there. Where there is no room, an ordinary one."""
@@ -198,18 +222,37 @@ class AsyncClient:
         id = self.start(asked, timeout_s, partial(_tell, future))
         return reply_of(await self._awaited(id, future))
 
-    def start(self, asked: Asked, timeout_s: float | None, done: Done) -> int:
+    async def replies(self, asked: Asked, timeout_s: float | None = None) -> AsyncGenerator[Reply, None]:
+        """The pieces of a reply as they come, and then the last of it (which is all of it where the model
+        sends no pieces): for those who pass them on. `meta` of a piece has `more`. Asked when the first is
+        waited for; leaving the iterator withdraws the request (`contextlib.aclosing` does so at once). As
+        `stream` for those who take them slowly. Raises: as `infer`, between pieces too."""
+        inflow = Inflow()
+        id = self.start(asked, timeout_s, inflow.end, inflow.put)
+        try:
+            more = True
+            while more:
+                reply = reply_of(await inflow.next())
+                more = MORE in reply.meta
+                yield reply
+        finally:
+            self.abandon(id)
+
+    def start(self, asked: Asked, timeout_s: float | None, done: Done, piece: Took | None = None) -> int:
         """Ask without a task that waits: `done` is called with the `Reply` or the error, once, from the event
-        loop, and must not raise. Returns what `abandon` takes. Raises: as `infer` for a request that
-        cannot be sent at all; `done` is not called then."""
+        loop, and must not raise. Nor must `piece`, which is called before it with each piece of the reply, in
+        order; without it the reply comes as one. Returns what `abandon` takes. Raises: as `infer` for a
+        request that cannot be sent at all; `done` is not called then."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = deadline_of(time.monotonic(), timeout_s)
+        if piece:
+            asked = streaming(asked)
         call = opened(next(self._ids), asked, deadline, self.lender)
-        self._start(call, done, asked)
+        self._start(call, done, asked, piece)
         return call.id
 
     def abandon(self, id: int) -> None:
-        """Withdraw what `start` began; its `done` is not called any more."""
+        """Withdraw what `start` began; its `done` and `piece` are not called any more."""
         if self._open.pop(id, None):
             self._do(self._calls.handle(Abandon(id), time.monotonic()))
             self._take_turn()
@@ -224,11 +267,11 @@ class AsyncClient:
         self._start(call, partial(_tell, future))
         return answer_of(await self._awaited(call.id, future))
 
-    def _start(self, call: Call, done: Done, asked: Asked | None = None) -> None:
+    def _start(self, call: Call, done: Done, asked: Asked | None = None, piece: Took | None = None) -> None:
         if self._context is None:
             self.lender.release(call.id)
             raise BrokerUnreachable("the client is not open")
-        self._open[call.id] = (done, asked)
+        self._open[call.id] = (done, asked, piece)
         self._calls.handle(call, now := time.monotonic())
         self._take_turn()
         self._fresh += 1
@@ -303,11 +346,15 @@ class AsyncClient:
         self._do(self._calls.handle(message, now))
 
     def _do(self, actions: list[Action]) -> None:
-        carry_out(actions, self._calls, self._socket, self.lender, self._settle)
+        carry_out(actions, self._calls, self._socket, self.lender, self._settle, self._advance)
 
     def _settle(self, id: int, outcome: Any) -> None:
-        done, asked = self._open.pop(id, _NOBODY)
+        done, asked, _ = self._open.pop(id, _NOBODY)
         done(self.lender.outcome(id, outcome, (asked.model, asked.version)) if asked else outcome)
+
+    def _advance(self, id: int, reply: Reply) -> None:
+        if piece := self._open.get(id, _NOBODY)[2]:
+            piece(reply)
 
     def _look_for_stall(self) -> None:
         """A signal was lost if nothing was heard since the last look, and something is there now. (Where much

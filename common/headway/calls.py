@@ -12,13 +12,18 @@ How it works. `handle(Start)` only notes a call; `wake` puts all noted calls int
 loop that drains its events before it wakes sends one message however many calls were started. While
 calls are open the broker is pinged every `ping_s`; its Heartbeat carries a nonce, and a new nonce means
 that the broker was started anew and knows nothing: every open call is sent again, with what is left of
-its time. (An id that a broker still knows is not run twice: it drops the second.)
+its time. Nothing is sent before the first nonce is known: so it is known who got it, and no request runs
+twice because the caller could not tell whether the broker that it met is the one that it had asked.
 
-A call with slots in shared memory ends in a `Release` besides, when its slots may be used again. It is not
-sent before the broker's nonce is known, so that what it is sent to is known too.
+A call whose reply may come in pieces (`stream`) gets an `Advance` for each before its outcome. It is sent
+again as long as none has come; after that a new broker means `WorkerLost`. Pieces and outcomes of an attempt
+that is over are dropped: messages of two brokers may be read in any order.
+
+A call with slots in shared memory ends in a `Release` besides, when its slots may be used again.
 
 Invariants: every started call is settled exactly once: by the broker's reply, by `DeadlineExceeded` at
-most `grace_s` after its deadline, or by `BrokerUnreachable`; a reply to a settled call is dropped. A call
+most `grace_s` after its deadline, or by `BrokerUnreachable`; a reply to a settled call is dropped. No piece
+comes after the outcome, and all that a call gets is of one attempt. A call
 with slots is released exactly once, not before it is settled or abandoned (unless the caller leaves).
 
 Over 300 lines: it is one state, and what `held` decides by itself is there already.
@@ -35,6 +40,7 @@ from headway.errors import (
     DeadlineExceeded,
     HeadwayError,
     RemoteProtocolError,
+    WorkerLost,
     error_of,
 )
 from headway.held import Held
@@ -57,6 +63,7 @@ from headway.messages import (
     Requests,
 )
 from headway.parts import parts
+from headway.pieces import ATTEMPT, MORE
 from headway.refs import HELD
 
 FRAMING_BYTES = 1200  # the most that a request takes beside options and tensors
@@ -80,7 +87,8 @@ class Call:
     and arguments, the command of that name.
 
     `options_bytes` is about what the options take in a message. `slots`: its options refer to slots.
-    `orphan`: a broker that is gone was sent it.
+    `orphan`: a broker that is gone was sent it. `stream`: its reply may come in pieces; `begun`: one has
+    come.
     """
 
     id: int
@@ -97,6 +105,8 @@ class Call:
     options_bytes: int = 0
     slots: bool = False
     orphan: bool = False
+    stream: bool = False
+    begun: bool = False
 
 
 class Abandon(NamedTuple):
@@ -124,6 +134,13 @@ class Settle(NamedTuple):
     outcome: Reply | dict[str, Any] | HeadwayError
 
 
+class Advance(NamedTuple):
+    """A piece of a call's reply; its outcome is to come."""
+
+    id: int
+    reply: Reply
+
+
 class Release(NamedTuple):
     """Nobody touches the slots of this call any more."""
 
@@ -131,7 +148,7 @@ class Release(NamedTuple):
 
 
 Event = Call | Abandon | Unsent | Message
-Action = Send | Settle | Release
+Action = Send | Settle | Advance | Release
 
 
 class Calls:
@@ -170,11 +187,10 @@ class Calls:
                 self._start(event, now)
             case Heartbeat(broker=broker):
                 self._hear(now)
-                self._meet(broker, now)
+                return self._meet(broker, now)
             case Released(broker=broker, ids=ids):
                 self._hear(now)
-                self._meet(broker, now)
-                return [Release(id) for id in self._held.release(ids)]
+                return [*self._meet(broker, now), *(Release(id) for id in self._held.release(ids))]
             case Answer(id=id, body=body):
                 self._hear(now)
                 call = self._open.get(id)
@@ -233,7 +249,7 @@ class Calls:
         if not self._open:  # silence counts from here: nobody listened while nothing was open
             self._patient_until = now + (self._times.outage_s if self._outage else self._times.unreachable_s)
         self._open[call.id] = call
-        (self._unmet if call.slots and not self._broker else self._fresh).append(call)
+        (self._fresh if self._broker else self._unmet).append(call)
         self._earliest = min(self._earliest, self._limit(call))
 
     def _limit(self, call: Call) -> float:
@@ -242,12 +258,25 @@ class Calls:
     def _answered(self, replies: list[Reply], now: float) -> list[Action]:
         actions: list[Action] = []
         for reply in replies:
-            call = self._open.pop(reply.id, None)
+            if MORE in reply.meta and reply.code == OK:
+                actions += self._begun(reply)
+                continue
+            call = self._open.get(reply.id)
+            if call and call.stream and _is_old(reply, call):
+                continue
             if call:
+                del self._open[call.id]
                 actions.append(Settle(reply.id, _outcome(reply)))
             if not call or call.slots:
                 actions += self._let_go(call, reply, now)
         return actions
+
+    def _begun(self, piece: Reply) -> list[Action]:
+        call = self._open.get(piece.id)
+        if call is None or not call.stream or _is_old(piece, call):
+            return []
+        call.begun = True
+        return [Advance(call.id, piece)]
 
     def _let_go(self, call: Call | None, reply: Reply, now: float) -> list[Action]:
         """What a reply says of its request's slots. (One to a call that was abandoned says it too.)"""
@@ -276,20 +305,29 @@ class Calls:
             self._held.quarantine(id, now)
         return []
 
-    def _meet(self, broker: bytes, now: float) -> None:
-        """The first broker counts as a new one too: what was sent before may have gone to one that died
-        before it could say who it was. (A broker drops what it knows already.)"""
-        if broker != self._broker:
-            for call in self._open.values():
-                if call.sent:
-                    call.sent = False
-                    call.attempt += 1
-                    call.orphan = call.slots
-                    self._fresh.append(call)
-            self._fresh += self._unmet
-            self._unmet = []
-            self._held.new_broker(now)
+    def _meet(self, broker: bytes, now: float) -> list[Action]:
+        """A broker that knows nothing of what was sent before."""
+        if broker == self._broker:
+            return []
         self._broker = broker
+        for call in self._open.values():
+            if call.sent:
+                call.sent = False
+                call.attempt += 1
+                call.orphan = call.slots
+                self._fresh.append(call)
+        self._fresh += self._unmet
+        self._unmet = []
+        self._held.new_broker(now)
+        return self._fail_begun(now)
+
+    def _fail_begun(self, now: float) -> list[Action]:
+        """A reply of which the caller has a part cannot begin anew."""
+        actions: list[Action] = []
+        for id in [call.id for call in self._open.values() if call.begun]:
+            actions.append(Settle(id, WorkerLost("the broker was started anew after the reply had begun")))
+            actions += self._abandon(id, now)
+        return actions
 
     def _take_back(self, message: Message, now: float) -> None:
         """No connection: keep requests and questions for later, and ping as soon as there is one."""
@@ -356,7 +394,14 @@ def _outcome(reply: Reply) -> Reply | HeadwayError:
     after_s = None
     if type(retry_after_ms) is int and retry_after_ms >= 0:
         after_s = retry_after_ms / 1000
-    return error_of(reply.code, str(reply.content), after_s)
+    error = error_of(reply.code, str(reply.content), after_s)
+    error.meta = reply.meta
+    return error
+
+
+def _is_old(reply: Reply, call: Call) -> bool:
+    """Whether it is of an attempt that is over; errors are good for any."""
+    return reply.code == OK and reply.meta.get(ATTEMPT, 0) != call.attempt
 
 
 def _size(call: Call) -> int:

@@ -23,14 +23,22 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl  # found here: after a fork lit
 
 class Child:
     """A process that runs `arguments`. Start a tied one from the thread that lives longest: the kernel takes
-    the end of the *thread* that forked for the parent's end. Raises: OSError when it cannot be started."""
+    the end of the *thread* that forked for the parent's end. `output`: a descriptor for all that it prints;
+    None for the parent's own. Raises: OSError when it cannot be started."""
 
     def __init__(
-        self, arguments: Sequence[str], *, tied: bool = True, environment: Mapping[str, str] | None = None
+        self,
+        arguments: Sequence[str],
+        *,
+        tied: bool = True,
+        environment: Mapping[str, str] | None = None,
+        output: int | None = None,
     ) -> None:
         self._process = subprocess.Popen(
             arguments,
             stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
             process_group=0,
             env=environment,
             preexec_fn=_tie_to(os.getpid()) if tied else None,

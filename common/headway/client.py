@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from typing import Any, overload
 
@@ -26,6 +26,7 @@ from headway import keys, logs
 from headway.body import Body
 from headway.calls import Call
 from headway.errors import HeadwayError, InternalError
+from headway.inflow import ThreadInflow
 from headway.lent import Lender
 from headway.messages import Reply
 from headway.outgoing import (
@@ -44,8 +45,10 @@ from headway.outgoing import (
     query_of,
     reply_of,
     sticking,
+    streaming,
     tensors_of,
 )
+from headway.pieces import MORE
 from headway.pump import Pump
 from headway.settings import ClientSettings, Shared, read
 from headway.tensors import Array, Tensors
@@ -120,6 +123,37 @@ class Client:
         """
         asked = sticking(ask_body(model, body, version, self.lender), sticky)
         return body_of(self._reply(asked, timeout_s))
+
+    def stream(
+        self,
+        model: str,
+        body: Body | bytes,
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        sticky: str = "",
+    ) -> Generator[Body, None, None]:
+        """The answer to a raw body in pieces, each as soon as the model has sent it, and what it returned as
+        the last; the whole answer at once if the model sends no pieces.
+
+        The request is sent when the first piece is asked for, and `timeout_s` is for all of them. Leaving the
+        iterator withdraws the request; the model is not interrupted. Pieces that are not taken wait in
+        memory, at most 64 MiB of them: then the request is withdrawn, and QueueFull raised after the last.
+        Once a piece has come, a lost worker is a WorkerLost: the request is not run again. Raises: any of
+        `headway.errors`, between pieces too.
+        """
+        asked = streaming(sticking(ask_body(model, body, version, self.lender), sticky))
+        inflow, call = ThreadInflow(), self._call(asked, timeout_s)
+        try:
+            self._pump.start(call, (asked.model, asked.version), inflow.end, inflow.put)
+            reply = reply_of(inflow.next())
+            yield body_of(reply)
+            while MORE in reply.meta:
+                reply = reply_of(inflow.next())
+                if reply.content or MORE in reply.meta:
+                    yield body_of(reply)
+        finally:
+            self._pump.abandon(call.id)
 
     @overload
     def submit(

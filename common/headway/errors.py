@@ -27,12 +27,20 @@ Must not know: HTTP or gRPC statuses. Those live at the doors.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
 
 class HeadwayError(Exception):
-    """Base of all. `code` is the number on the wire, 0 where the error never travels."""
+    """Base of all. `code` is the number on the wire, 0 where the error never travels. `meta` is what the reply
+    said beside it, where it came in one."""
 
     code = 0
     retryable = False
+    meta: Mapping[str, Any] = _NOTHING
 
     def __init__(self, message: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(message or type(self).__name__)

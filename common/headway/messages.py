@@ -103,7 +103,8 @@ class Request(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """The one outcome of a request: `code` 0 and packed tensors or a body, or an error's code and text."""
+    """The one outcome of a request: `code` 0 and packed tensors or a body, or an error's code and text; or,
+    with `more` in its `meta`, a piece of it."""
 
     id: Id
     code: Code
@@ -271,6 +272,21 @@ class Results(NamedTuple):
     results: Annotated[list[Result], Many(Result)]
 
 
+class Piece(NamedTuple):
+    """A part of a reply, sent before the rest of it is there: of the request at `place` in the batch."""
+
+    batch: Id
+    place: Count
+    content: Annotated[bytes | str, Content()]
+    meta: Options
+
+
+class Pieces(NamedTuple):
+    """Parts of replies to requests whose callers take them, in the order in which they were made."""
+
+    pieces: Annotated[list[Piece], Many(Piece)]
+
+
 class Leave(NamedTuple):
     """The worker wants to go: send nothing new, and a final Dismiss once nothing of it is open."""
 
@@ -364,8 +380,8 @@ class Dismiss(NamedTuple):
 
 Message = (
     Requests | Cancels | Query | Ping | Bye | Reclaims | Command | Replies | Answer | Heartbeat | Released
-    | Join | Alive | CopyState | Results | Leave | AgentJoin | AgentReport | Welcome | Load | Unload | Batches
-    | Dismiss | StartWorker | StopWorker
+    | Join | Alive | CopyState | Results | Leave | AgentJoin | AgentReport | Pieces | Welcome | Load | Unload
+    | Batches | Dismiss | StartWorker | StopWorker
 )  # fmt: skip
 
 KINDS: dict[int, type[Any]] = {
@@ -387,6 +403,7 @@ KINDS: dict[int, type[Any]] = {
     36: Leave,
     37: AgentJoin,
     38: AgentReport,
+    39: Pieces,
     48: Welcome,
     49: Load,
     50: Unload,

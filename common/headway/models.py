@@ -15,12 +15,15 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, get_type_hints
 
 from headway.errors import SettingsError
-from headway.messages import BATCH_ROWS_MAX, NAME_CHARS_MAX, TIMEOUT_MS_MAX
+from headway.messages import BATCH_ROWS_MAX, TIMEOUT_MS_MAX
 from headway.tensors import BY_NAME, NAME_BYTES_MAX, RANK_MAX
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
-VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,3}")
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+\-]{0,127}")
+TEMPORARY = (".tmp", ".part", ".partial", ".swp", "~")  # of what is still being copied
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
+WORKER = "worker"
+BATCH_CLOCKS = ("arrival", WORKER)
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 
@@ -61,10 +64,12 @@ class ModelSpec:
     device: str = "auto"
     batch_size_max: int = 1
     batch_delay_ms: float = 0.0
+    batch_clock: str = "arrival"
     batch_buckets: tuple[int, ...] = ()
     slo_ms: float = 0.0
     share: float = 1.0
     response_timeout_s: float = 60.0
+    load_timeout_s: float = 0.0
     queue_size_max: int = 1000
     queue_bytes_max: int = 256 << 20
     copies: int = 1
@@ -97,22 +102,29 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "slo_ms": (0, TIMEOUT_MS_MAX),
     "share": (0.001, 1000),
     "response_timeout_s": (0.001, TIMEOUT_MS_MAX / 1000),
-    "queue_size_max": (1, 1 << 40),
+    "load_timeout_s": (0, TIMEOUT_MS_MAX / 1000),
+    "queue_size_max": (0, 1 << 40),
     "queue_bytes_max": (1, 1 << 60),
     "copies": (0, 1 << 16),
     "copies_min": (-1, 1 << 16),
     "copies_max": (-1, 1 << 16),
     "memory_mb": (0, 1 << 30),
 }
+NO_VERSION = "no version: letters, digits, '_', '-', '+' and '.', and no ending like .tmp"
 _GIVEN = ("name", "version", "folder")  # by the store, not by the file
+
+
+def is_version(text: str) -> bool:
+    """Whether a version may be called so. A copy that is still being made may not."""
+    return bool(VERSION.fullmatch(text)) and not text.endswith(TEMPORARY)
 
 
 def parse_model(table: Mapping[str, Any], name: str, version: str, folder: str) -> ModelSpec:
     """The spec in a parsed `model.toml`. Raises: SettingsError naming the key that is wrong."""
     if not NAME.fullmatch(name):
         raise SettingsError(f"{name!r} is no name for a model: letters, digits, '_', '-' and '.'")
-    if not VERSION.fullmatch(version) or len(version) > NAME_CHARS_MAX:
-        raise SettingsError(f"{version!r} is no version: digits, with '.' between them")
+    if not is_version(version):
+        raise SettingsError(f"{version!r} is {NO_VERSION}")
     values = checked(ModelSpec, table, skip=_GIVEN)
     for key in ("inputs", "outputs"):
         if key in values:
@@ -146,6 +158,8 @@ def _check(spec: ModelSpec) -> None:
             raise SettingsError(f"{key} must be from {least} to {most}, not {getattr(spec, key)}")
     if not DEVICE.fullmatch(spec.device):
         raise SettingsError(f"device: {spec.device!r} is not auto, cpu, cuda or cuda:N")
+    if spec.batch_clock not in BATCH_CLOCKS:
+        raise SettingsError(f"batch_clock: {spec.batch_clock!r} is not one of {', '.join(BATCH_CLOCKS)}")
     if spec.precision not in PRECISIONS:
         raise SettingsError(f"precision: {spec.precision!r} is not one of {', '.join(PRECISIONS)}")
     _check_buckets(spec)

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from headway import link
-from headway.calls import Action, Calls, Release, Send, Settle, Unsent
+from headway.calls import Action, Advance, Calls, Release, Send, Settle, Unsent
 from headway.lent import Lender
+from headway.messages import Reply
 from headway.wire import encode
 
 
@@ -21,8 +22,10 @@ def carry_out(
     socket: link.Socket,
     lender: Lender,
     settle: Callable[[int, Any], None],
+    advance: Callable[[int, Reply], None],
 ) -> None:
-    """Settle, release and send, in order. What the socket does not take goes back to `calls`."""
+    """Settle, hand on pieces, release and send, in order. What the socket does not take goes back to
+    `calls`."""
     for action in actions:
         match action:
             case Settle(id=id, outcome=outcome):
@@ -32,3 +35,5 @@ def carry_out(
             case Send(message=message):
                 if not link.send(socket, encode(message)):
                     calls.handle(Unsent(message), time.monotonic())
+            case Advance(id=id, reply=reply):
+                advance(id, reply)

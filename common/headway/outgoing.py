@@ -25,6 +25,7 @@ from headway.errors import (
 )
 from headway.lent import Lender, Lent, Received
 from headway.messages import BATCH_ROWS_MAX, NAME_CHARS_MAX, OPTIONS_MAX, REQUEST_BYTES_MAX, Reply
+from headway.pieces import STREAM, TRUE, takes_pieces
 from headway.refs import REPLY_SLOT, SLOT
 from headway.tensors import Part, Tensors, pieces_of, raw_pieces, size_of, unpack
 
@@ -103,6 +104,11 @@ def sticking(asked: Asked, key: str) -> Asked:
     return asked._replace(options={**asked.options, STICKY: key})
 
 
+def streaming(asked: Asked) -> Asked:
+    """The request, by a caller that takes its reply in pieces."""
+    return asked._replace(options={**asked.options, STREAM: TRUE})
+
+
 def _too_large(size: int) -> TooLarge:
     return TooLarge(f"a request of {size} bytes is over the limit of {REQUEST_BYTES_MAX}")
 
@@ -139,6 +145,7 @@ def call_of(id: int, asked: Asked, deadline: float) -> Call:
         asked.tensors,
         options_bytes=options_bytes,
         slots=bool(asked.lent),
+        stream=bool(asked.options) and takes_pieces(asked.options),
     )
 
 

@@ -10,9 +10,9 @@ open, such as a future; else it is parked. A leader serves everybody: what other
 comes to it as events with a signal, and leaves in one message. When it has its own answer, it hands over to
 the pump's thread if anything is open. PERF: see `headway_worker.exchange`, which does the same.
 
-Invariants: a call's `told` is called once, unless the call is abandoned; when the pump has ended, nothing
-waits. A KeyboardInterrupt can end a leader at any point: where it may have hit in the middle of something,
-everything open is told so, rather than left waiting for what was lost.
+Invariants: a call's `told` is called once, unless the call is abandoned, and no `piece` of it after that;
+when the pump has ended, nothing waits. A KeyboardInterrupt can end a leader at any point: where it may have
+hit in the middle of something, everything open is told so, rather than left waiting for what was lost.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from headway.errors import BrokerUnreachable, HeadwayError, InternalError
 from headway.inbox import drain
 from headway.keys import Curve
 from headway.lent import Lender
-from headway.messages import Bye
+from headway.messages import Bye, Reply
 from headway.outbox import carry_out
 from headway.wire import encode
 
@@ -45,7 +45,8 @@ Told = Callable[
     [Any], None
 ]  # gets a call's outcome: a `Reply`, an answer's body, or an error; must not raise
 Model = tuple[str, str] | None  # whose reply it is, a name and a version; None for a question
-_NOBODY: tuple[Told, Model] = (lambda outcome: None, None)
+Took = Callable[[Reply], None]  # gets a piece of a reply; must not raise
+_NOBODY: tuple[Told, Model, None] = (lambda outcome: None, None, None)
 
 
 class Pump:
@@ -56,7 +57,7 @@ class Pump:
         self._lender = lender
         self._pid = os.getpid()
         self._calls = Calls()
-        self._waiting: dict[int, tuple[Told, Model]] = {}
+        self._waiting: dict[int, tuple[Told, Model, Took | None]] = {}
         self._events: deque[Event] = deque()
         self._signalled = False
         self._closing = False
@@ -73,10 +74,11 @@ class Pump:
         self.thread = threading.Thread(target=self._run, name="headway-client", daemon=True)
         self.thread.start()
 
-    def start(self, call: Call, model: Model, told: Told) -> None:
-        """Ask; `told` is called from whichever thread leads then. Raises: BrokerUnreachable."""
+    def start(self, call: Call, model: Model, told: Told, piece: Took | None = None) -> None:
+        """Ask; `told` is called from whichever thread leads then, and before it `piece` with each piece of
+        the reply, in order. Raises: BrokerUnreachable."""
         self._check_open(call)
-        self._waiting[call.id] = (told, model)
+        self._waiting[call.id] = (told, model, piece)
         self._tell(call)
         if self._ended:  # meanwhile: nobody else may have seen it
             self._tell_all(BrokerUnreachable, "the client was closed")
@@ -139,7 +141,7 @@ class Pump:
         self._leader = threading.get_ident()
         try:
             self._check_open(call)
-            self._waiting[call.id] = (outcome.append, model)
+            self._waiting[call.id] = (outcome.append, model, None)
             now = time.monotonic()
             self._midway = True
             self._do(self._calls.handle(call, now))
@@ -223,15 +225,19 @@ class Pump:
         self._signalled = False  # before the deque is read: a later event signals again
 
     def _do(self, actions: list[Action]) -> None:
-        carry_out(actions, self._calls, self._socket, self._lender, self._settle)
+        carry_out(actions, self._calls, self._socket, self._lender, self._settle, self._advance)
 
     def _settle(self, id: int, outcome: Any) -> None:
-        told, model = self._waiting.pop(id, _NOBODY)
+        told, model, _ = self._waiting.pop(id, _NOBODY)
         try:
             told(self._lender.outcome(id, outcome, model) if model else outcome)
         except KeyboardInterrupt:
             told(InternalError("the reading of the reply was interrupted"))
             raise
+
+    def _advance(self, id: int, reply: Reply) -> None:
+        if piece := self._waiting.get(id, _NOBODY)[2]:
+            piece(reply)
 
     def _fail_all(self, reason: str) -> None:
         self._midway = False

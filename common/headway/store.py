@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headway.errors import SettingsError
-from headway.models import VERSION, ModelSpec, parse_model
+from headway.models import TEMPORARY, ModelSpec, is_version, parse_model
 
 MODEL_FILE = "model.toml"
-TEMPORARY = (".tmp", ".part", ".partial", ".swp", "~")
 
 
 @dataclass
@@ -57,7 +56,9 @@ def signature(store: Path) -> tuple[tuple[str, int, int, int], ...]:
     """What changes when a version comes, goes, or gets another `model.toml`; empty for a store that cannot be
     read."""
     seen: list[tuple[str, int, int, int]] = []
-    for path in sorted(store.glob(f"[!.]*/[0-9]*/{MODEL_FILE}")):
+    for path in sorted(store.glob(f"[!.]*/[!.]*/{MODEL_FILE}")):
+        if not is_version(path.parent.name):
+            continue
         try:
             found = path.stat()
         except OSError:  # it went meanwhile
@@ -104,4 +105,4 @@ def _may_be_a_model(folder: Path) -> bool:
 
 
 def _is_version(folder: Path) -> bool:
-    return bool(VERSION.fullmatch(folder.name)) and (folder / MODEL_FILE).is_file()
+    return is_version(folder.name) and (folder / MODEL_FILE).is_file()

@@ -4,14 +4,15 @@
     client.infer("tiny", {"x": np.ones(16)})
 
 A model is a function: from a dict of arrays to a dict of arrays (`infer`), or from a `Body` to a `Body`
-(`predict`). A function may raise any of `headway.errors`. Tensors go through `pack` and `unpack` as on
-the real way, so a dtype that does not travel fails here too. `calls` lists what was asked.
+(`predict`). One that streams gives several bodies, as a generator does: `stream` has them one by one, and
+`predict` all together. A function may raise any of `headway.errors`. Tensors go through `pack` and `unpack`
+as on the real way, so a dtype that does not travel fails here too. `calls` lists what was asked.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -22,7 +23,17 @@ from headway.body import Body, is_body, unpack_body
 from headway.errors import HeadwayError, UnknownModel
 from headway.lent import Lender
 from headway.messages import OK, Reply
-from headway.outgoing import Asked, Inputs, ask_body, ask_tensors, body_of, sticking, tensors_of
+from headway.outgoing import (
+    Asked,
+    Inputs,
+    ask_body,
+    ask_tensors,
+    body_of,
+    sticking,
+    streaming,
+    tensors_of,
+)
+from headway.pieces import MORE
 from headway.tensors import Array, Tensors, pack, unpack
 
 Models = Mapping[str, Callable[[Any], Any]]
@@ -36,15 +47,28 @@ class _Stub:
         self.lender = Lender("", 0)
 
     def _reply(self, asked: Asked) -> Reply:
+        """All of it, as one."""
+        *pieces, last = self._replies(asked)
+        whole = b"".join(reply.content for reply in (*pieces, last) if isinstance(reply.content, bytes))
+        return last._replace(content=whole)
+
+    def _replies(self, asked: Asked) -> Iterator[Reply]:
+        """The pieces, and the last of it."""
         self.calls.append(asked)
         model = self._models.get(asked.model)
         if model is None:
             raise UnknownModel(f"there is no model {asked.model!r}")
         tensors = unpack(asked.tensors)
         if not is_body(asked.options):
-            return Reply(0, OK, pack(model(tensors)), {})
-        answer: Body = model(unpack_body(tensors, asked.options))
-        return Reply(0, OK, bytes(answer.data), {"content_type": answer.content_type})
+            yield Reply(0, OK, pack(model(tensors)), {})
+            return
+        answer = model(unpack_body(tensors, asked.options))
+        bodies = iter([answer] if isinstance(answer, Body) else answer)
+        last: Body = next(bodies, Body(b""))
+        for body in bodies:
+            yield _reply_of(last, {MORE: 1})
+            last = body
+        yield _reply_of(last, {})
 
     @staticmethod
     def empty(shape: Sequence[int] | int, dtype: npt.DTypeLike = np.float32) -> Array:
@@ -78,6 +102,10 @@ class _Stub:
         return self._state() if verb == "state" else dict(arguments)
 
 
+def _reply_of(body: Body, meta: dict[str, Any]) -> Reply:
+    return Reply(0, OK, bytes(body.data), {"content_type": body.content_type, **meta})
+
+
 class StubClient(_Stub):
     """Stands in for `Client`."""
 
@@ -103,6 +131,20 @@ class StubClient(_Stub):
         sticky: str = "",
     ) -> Body:
         return body_of(self._reply(sticking(ask_body(model, body, version), sticky)))
+
+    def stream(
+        self,
+        model: str,
+        body: Body | bytes,
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        sticky: str = "",
+    ) -> Generator[Body, None, None]:
+        asked = streaming(sticking(ask_body(model, body, version), sticky))
+        for place, reply in enumerate(self._replies(asked)):
+            if not place or reply.content or MORE in reply.meta:
+                yield body_of(reply)
 
     def submit(
         self,
@@ -192,18 +234,55 @@ class AsyncStubClient(_Stub):
     ) -> Body:
         return body_of(await self.reply(sticking(ask_body(model, body, version), sticky)))
 
+    async def stream(
+        self,
+        model: str,
+        body: Body | bytes,
+        *,
+        version: str = "",
+        timeout_s: float | None = None,
+        sticky: str = "",
+    ) -> AsyncGenerator[Body, None]:
+        is_first = True
+        async for reply in self.replies(sticking(ask_body(model, body, version), sticky), timeout_s):
+            if is_first or reply.content or MORE in reply.meta:
+                yield body_of(reply)
+            is_first = False
+
     async def reply(self, asked: Asked, timeout_s: float | None = None) -> Reply:
         return self._reply(asked)
 
-    def start(self, asked: Asked, timeout_s: float | None, done: Callable[[Any], None]) -> int:
-        """As `AsyncClient.start`, over `reply`."""
-        task = asyncio.get_running_loop().create_task(self._told(asked, timeout_s, done))
+    async def replies(self, asked: Asked, timeout_s: float | None = None) -> AsyncGenerator[Reply, None]:
+        for reply in self._replies(streaming(asked)):
+            yield reply
+
+    def start(
+        self,
+        asked: Asked,
+        timeout_s: float | None,
+        done: Callable[[Any], None],
+        piece: Callable[[Reply], None] | None = None,
+    ) -> int:
+        """As `AsyncClient.start`, over `reply` and `replies`."""
+        task = asyncio.get_running_loop().create_task(self._told(asked, timeout_s, done, piece))
         self._tasks[id(task)] = task
         return id(task)
 
-    async def _told(self, asked: Asked, timeout_s: float | None, done: Callable[[Any], None]) -> None:
+    async def _told(
+        self,
+        asked: Asked,
+        timeout_s: float | None,
+        done: Callable[[Any], None],
+        piece: Callable[[Reply], None] | None,
+    ) -> None:
         try:
-            outcome: Any = await self.reply(asked, timeout_s)
+            outcome: Any = None
+            if piece is None:
+                outcome = await self.reply(asked, timeout_s)
+            else:
+                async for outcome in self.replies(asked, timeout_s):
+                    if MORE in outcome.meta:
+                        piece(outcome)
         except Exception as error:
             outcome = error
         done(outcome)

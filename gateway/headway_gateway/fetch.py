@@ -22,7 +22,7 @@ import ssl
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -49,6 +49,7 @@ from headway_gateway.unpack import Effort, unpack
 PREFIX = ".fetch-"
 SILENCE_S = 30.0
 ABANDONED_S = 60.0  # a hidden folder older than this that nobody has locked
+Check = Callable[[str], None]  # of a URL
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def into_store(url: str, wanted: tuple[str, str], store: Path, limits: Limits, s
     _check_new(store, name, version)
     effort = Effort(limits.bytes_max, limits.timeout_s, stop)
     try:
-        with _hidden(store) as folder:
+        with hidden_folder(store) as folder:
             archive = folder / "archive"
             _fetch(url, archive, limits.prefixes, effort)
             unpack(archive, folder / "unpacked", is_zip(url), effort)
@@ -95,7 +96,8 @@ def into_store(url: str, wanted: tuple[str, str], store: Path, limits: Limits, s
 
 
 @contextmanager
-def _hidden(store: Path) -> Iterator[Path]:
+def hidden_folder(store: Path) -> Iterator[Path]:
+    """A folder in the store that no scan looks into, gone afterwards."""
     _sweep(store)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=store))
     lock = os.open(folder, os.O_RDONLY)
@@ -146,25 +148,25 @@ def _publish(made: Path, store: Path, name: str, version: str) -> None:
 class _Redirects(HTTPRedirectHandler):
     """Follows where it is allowed."""
 
-    def __init__(self, prefixes: tuple[Prefix, ...]) -> None:
-        self._prefixes = prefixes
+    def __init__(self, check: Check) -> None:
+        self._check = check
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         target = urljoin(req.full_url, newurl)
         if urlsplit(target).scheme == "file":
             raise InvalidInput("a redirection to a file is not followed")
         try:
-            check_url(target, self._prefixes)
+            self._check(target)
         except InvalidInput as error:
             raise InvalidInput(f"{shown(req.full_url)} redirects: {error}") from None
         return super().redirect_request(req, fp, code, msg, headers, target)
 
 
-def _opener(prefixes: tuple[Prefix, ...]) -> OpenerDirector:
+def _opener(check: Check) -> OpenerDirector:
     """Without a proxy, ftp:, data: and file:, which urllib's own has."""
     opener = OpenerDirector()
     handlers = [HTTPHandler(), HTTPSHandler(), HTTPDefaultErrorHandler(), HTTPErrorProcessor()]
-    for handler in [*handlers, _Redirects(prefixes)]:
+    for handler in [*handlers, _Redirects(check)]:
         opener.add_handler(handler)
     return opener
 
@@ -172,15 +174,21 @@ def _opener(prefixes: tuple[Prefix, ...]) -> OpenerDirector:
 def _fetch(url: str, archive: Path, prefixes: tuple[Prefix, ...], effort: Effort) -> None:
     if urlsplit(url).scheme == "file":
         _fetch_file(url, archive, prefixes, effort)
-        return
+    else:
+        download(url, archive, lambda target: check_url(target, prefixes), effort)
+
+
+def download(url: str, target: Path, check: Check, effort: Effort) -> None:
+    """What is at an http(s) URL as a new file. `check` raises InvalidInput for a URL that must not be
+    redirected to. Raises: InvalidInput, TooLarge, DeadlineExceeded, Cancelled."""
     try:
         request = Request(url, headers={"User-Agent": "headway", "Accept-Encoding": "identity"})
-        with _opener(prefixes).open(request, timeout=SILENCE_S) as answer:
+        with _opener(check).open(request, timeout=SILENCE_S) as answer:
             length = int(answer.headers.get("Content-Length") or 0)
             if length > effort.bytes_max:
                 raise TooLarge(f"{shown(url)} has {length} bytes, over {effort.bytes_max}")
-            with archive.open("xb") as target:
-                size = effort.copy(answer, target, 0, shown(url))
+            with target.open("xb") as file:
+                size = effort.copy(answer, file, 0, shown(url))
     except HTTPError as error:
         raise InvalidInput(f"{shown(url)}: {error.code} {error.reason}") from None
     except (URLError, TimeoutError, ConnectionError, ssl.SSLError, HTTPException, ValueError) as error:

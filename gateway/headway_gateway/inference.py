@@ -35,12 +35,14 @@ class Head(Protocol):
 
 
 class Answer(NamedTuple):
-    """An HTTP response, but for what the server adds."""
+    """An HTTP response, but for what the server adds. `content_type` is "" for none; `phrase` None for the
+    status' own."""
 
     status: int
     content_type: str
     data: bytes
     headers: tuple[tuple[str, str], ...] = ()
+    phrase: str | None = None
 
 
 class Question(NamedTuple):

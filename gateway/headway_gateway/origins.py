@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from headway.errors import InvalidInput, SettingsError
-from headway.models import NAME, VERSION
+from headway.models import NAME, NO_VERSION, is_version
 
 PORTS = {"http": 80, "https": 443, "file": None}
 TAR, ZIP = (".tar.gz", ".tgz"), (".zip",)
@@ -95,8 +95,8 @@ def wanted(url: str, name: str = "", version: str = "") -> tuple[str, str]:
     version = version or (found[2] if found else "1")
     if not NAME.fullmatch(name):
         raise InvalidInput(f"name: {name!r} is no name for a model: letters, digits, '_', '-' and '.'")
-    if not VERSION.fullmatch(version):
-        raise InvalidInput(f"version: {version!r} is no version: digits, with '.' between them")
+    if not is_version(version):
+        raise InvalidInput(f"version: {version!r} is {NO_VERSION}")
     return name, version
 
 

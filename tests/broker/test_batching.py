@@ -16,7 +16,7 @@ def waiting(
     """8 rows fit; the oldest request came at 50; every batch takes as long."""
     costs = Costs()
     costs.observe(8, batch_s)
-    return Waiting(rows, 8, 50.0, deadline, delay_s, costs, slo_s)
+    return Waiting(rows, 8, 50.0, deadline, delay_s, costs, slo_s, 50.0)
 
 
 def test_a_full_batch_is_ripe_at_once() -> None:
@@ -32,6 +32,12 @@ def test_a_partial_batch_is_ripe_when_its_oldest_request_has_waited_the_delay() 
     assert POLICY.ripe_at(waiting(rows=7)) == 50.1
 
 
+def test_a_delay_that_began_later_is_over_later() -> None:
+    assert POLICY.ripe_at(waiting()._replace(since=60.0)) == 60.1
+    late = waiting(deadline=60.05, batch_s=0.03)._replace(since=60.0)
+    assert POLICY.ripe_at(late) == 60.05 - 0.03 - MARGIN_S, "a deadline is a deadline"
+
+
 def test_a_partial_batch_is_ripe_in_time_for_its_earliest_deadline() -> None:
     assert POLICY.ripe_at(waiting(deadline=50.08, batch_s=0.03)) == 50.08 - 0.03 - MARGIN_S
 
@@ -44,7 +50,7 @@ def slo_waiting(slo_s: float, delay_s: float = 0.0, rows: int = 1) -> Waiting:
     """A batch of n rows takes n times 10 ms."""
     costs = Costs()
     costs.learn({str(n): n * 10_000 for n in range(1, 9)})
-    return Waiting(rows, 8, 50.0, math.inf, delay_s, costs, slo_s)
+    return Waiting(rows, 8, 50.0, math.inf, delay_s, costs, slo_s, 50.0)
 
 
 def test_without_an_slo_a_batch_is_as_large_as_its_model_allows() -> None:

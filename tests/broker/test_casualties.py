@@ -11,6 +11,8 @@ def test_one_loss_is_chance_and_the_second_holds_the_version_back() -> None:
     casualties = Casualties()
     assert not casualties.lost(KEY, "w1", "its process was killed by SIGSEGV", 100.0)
     assert not casualties.held(100.0) and not casualties.is_suspect(KEY)
+    words = "a worker was lost while it loaded it (w1: its process was killed by SIGSEGV)"
+    assert casualties.told() == {KEY: words}
     assert casualties.lost(KEY, "w2", "its process was killed by SIGKILL", 110.0)
     assert casualties.held(110.0) == {
         KEY: "it is not loaded for now: 2 workers were lost while they loaded it "

@@ -20,6 +20,15 @@ def test_versions_are_ordered_as_numbers() -> None:
     assert sorted(["10", "9", "1.10", "1.9", "1"], key=version_order) == ["1", "1.9", "1.10", "9", "10"]
 
 
+def test_words_come_before_all_numbers_and_count_as_people_do() -> None:
+    rising = ["1.0-rc2", "1.0-rc10", "2.0+cu118", "latest", "v2", "v10", "0.1", "1", "1.0.0.0.1"]
+    assert sorted(set(rising), key=version_order) == rising
+    catalog = Catalog([spec(version=v) for v in ("v2", "1", "2.0+cu118")])
+    assert catalog.resolve("m", "") == ("m", "1")
+    assert catalog.resolve("m", "2.0+cu118") == ("m", "2.0+cu118")
+    assert Catalog([spec(version=v) for v in ("v10", "v9")]).default("m") == "v10"
+
+
 def test_a_caller_who_names_a_version_gets_that_one() -> None:
     assert Catalog([spec(version="1"), spec(version="2")]).resolve("m", "1") == ("m", "1")
 

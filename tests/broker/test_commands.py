@@ -429,7 +429,89 @@ def test_a_request_that_waits_is_answered_when_no_copies_are_wanted_any_more() -
     bench.wake()
     order(bench, "scale", model="m", min=0)
     replies = bench.live(1.5).replies()
-    assert replies[1].code == NotReady.code and "wants no copies" in str(replies[1].content)
+    assert replies[1].code == NotReady.code and "no copies of version 1 of model 'm' are ordered" in str(
+        replies[1].content
+    )
+
+
+@pytest.mark.parametrize("waited_s", [0.0, 5.0])
+def test_a_version_that_was_unregistered_and_written_anew_is_loaded_as_it_is_now(waited_s: float) -> None:
+    bench = Bench(spec(batch_size_max=2), token=TOKEN)
+    bench.host("w")
+    ordered(bench, "scale", model="m", min=1, max=3)
+    order(bench, "unregister", model="m")
+    sent = bench.wake()
+    assert answer_in(sent) == {"model": "m", "versions": ["1"]} and sent.orders == [("w", "unload", "m")]
+    bench.reports("w", copy(state="gone"))
+    bench.live(waited_s, ["w"])
+    bench.ask(1)
+    assert bench.wake().codes() == {1: UnknownModel.code}
+    order(bench, "register", path="m/1")
+    changed = spec(batch_size_max=9, copies=2, queue_size_max=7)
+    sent = with_store(bench, bench.wake(), changed)
+    assert answer_in(sent) == {"model": "m", "versions": ["1"]}
+    assert sent.orders == [("w", "load", "m")]
+    assert bench.scheduler.catalog.limits(("m", "1")) == (2, 2), "not those of the one that is gone"
+    assert bench.scheduler.queues["m", "1"].spec == changed
+    bench.reports("w", copy())
+    bench.ask(*range(2, 11))
+    assert [len(batch.requests) for _, batch in bench.wake().batches] == [9]
+
+
+def test_a_default_that_was_ordered_stays_when_higher_versions_come() -> None:
+    bench = Bench(spec(version="1.0-rc1"), token=TOKEN)
+    bench.join("w", copy(version="1.0-rc1"))
+    bench.wake()
+    order(bench, "default", model="m", version="1.0-rc1")
+    assert saved(bench.wake())["models"]["m"]["default"] == "1.0-rc1"
+    store = [spec(version="1.0-rc1")]
+    for version in ("1.0-rc2", "1", "2.0"):
+        store.append(spec(version=version))
+        order(bench, "register", path=f"m/{version}")
+        with_store(bench, bench.wake(), *store)
+        bench.reports("w", copy(version=version))
+        bench.live(2.0, ["w"])
+        assert versions_asked(bench, 2) == ["1.0-rc1"] * 2
+    ordered(bench, "default", model="m", version="2.0")
+    assert versions_asked(bench, 2) == ["2.0"] * 2
+
+
+def test_a_version_scaled_to_nothing_refuses_at_once_whatever_was_there_before() -> None:
+    bench = Bench(token=TOKEN)
+    bench.host("w")
+    ordered(bench, "drain", worker="w")
+    bench.ask(1)
+    [(_, batch)] = bench.wake().batches
+    ordered(bench, "scale", model="m", min=0)
+    bench.ask(2)
+    reply = bench.wake().replies()[2]
+    assert (reply.code, reply.content) == (
+        NotReady.code,
+        "no copies of version 1 of model 'm' are ordered",
+    ), "although one that is about to go could still serve it"
+    bench.answers("w", batch)
+    assert bench.wake().codes() == {1: 0}, "what it had begun is done"
+    ordered(bench, "scale", model="m", min=0, max=1)
+    bench.ask(3)
+    assert bench.live(2.0, ["w"]).codes() == {}, "it may have one: the request waits"
+
+
+def test_a_failed_copy_of_a_version_scaled_to_nothing_is_not_the_reason_that_is_said() -> None:
+    bench = Bench(token=TOKEN)
+    bench.join("w", copy(state="failed", detail="OSError: x"))
+    bench.wake()
+    ordered(bench, "scale", model="m", min=0)
+    bench.ask(1)
+    assert "no copies" in str(bench.wake().replies()[1].content)
+
+
+def test_a_version_without_copies_is_registered_at_once() -> None:
+    bench = Bench(token=TOKEN)
+    bench.host("w")
+    order(bench, "register", path="m/2", wait=1)
+    sent = with_store(bench, bench.wake(), spec(), spec(version="2", copies=0))
+    assert answer_in(sent) == {"model": "m", "versions": ["1", "2"]}
+    assert sent.orders == []
 
 
 def test_a_version_that_comes_back_changed_is_loaded_anew() -> None:

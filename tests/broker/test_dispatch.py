@@ -298,3 +298,125 @@ def test_workers_that_host_different_models_all_take_what_they_have_in_common() 
     bench.wake()
     bench.ask(1, 2, 3, 4)
     assert sorted(worker for worker, _ in bench.wake().riders) == ["a", "a", "b", "b"]
+
+
+# ---- a delay that counts from when a worker is idle ----
+
+
+def clocked(copies: int = 1, **keys: Any) -> Bench:
+    """Four to a batch, which waits a second for company once a worker has taken it up."""
+    keys = {"batch_size_max": 4, "batch_delay_ms": 1000.0, "batch_clock": "worker", **keys}
+    bench = Bench(spec(copies=copies, **keys))
+    for worker in "wvu"[:copies]:
+        bench.host(worker)
+    bench.wake()
+    return bench
+
+
+def left(bench: Bench, seconds: float) -> list[tuple[float, str, int]]:
+    """The batches of the next seconds: after how many, to whom, of how many."""
+    began, found = bench.now, []
+    while bench.now < began + seconds:
+        for worker, batch in bench.wake().batches:
+            found.append((bench.now - began, worker, len(batch.requests)))
+        bench.alive("w", "v", "u")
+        bench.now += 0.125  # which is a number that adds up
+    return found
+
+
+def test_one_request_leaves_after_the_delay() -> None:
+    bench = clocked()
+    bench.ask(1)
+    assert left(bench, 2.0) == [(1.0, "w", 1)]
+
+
+def test_as_many_as_fit_leave_at_once() -> None:
+    bench = clocked()
+    bench.ask(1, 2, 3, 4)
+    assert bench.wake().riders == [("w", [b"t1", b"t2", b"t3", b"t4"])]
+
+
+def test_one_more_than_fit_waits_for_company_when_the_worker_is_idle_again() -> None:
+    bench = clocked()
+    bench.ask(1, 2, 3, 4, 5)
+    [(_, batch)] = bench.wake().batches
+    assert left(bench, 0.5) == []
+    bench.answers("w", batch)
+    assert left(bench, 2.0) == [(1.0, "w", 1)]
+
+
+def test_a_request_that_waited_behind_a_batch_still_waits_for_company() -> None:
+    bench = clocked()
+    bench.ask(1, 2, 3, 4)
+    [(_, batch)] = bench.wake().batches
+    bench.ask(5)
+    assert left(bench, 5.0) == [], "nobody collects while the worker is busy"
+    bench.answers("w", batch)
+    assert left(bench, 0.625) == []
+    bench.ask(6)
+    assert left(bench, 2.0) == [(0.375, "w", 2)]
+
+
+def test_a_full_backlog_leaves_as_soon_as_the_worker_is_idle_and_not_ahead() -> None:
+    bench = clocked()
+    bench.ask(*range(1, 12))
+    [(_, batch)] = bench.wake().batches
+    assert not bench.wake().batches, "nothing ahead"
+    bench.answers("w", batch)
+    [(_, second)] = bench.wake().batches
+    assert len(second.requests) == 4
+    bench.answers("w", second)
+    bench.ask(12)
+    assert len(bench.wake().batches[0][1].requests) == 4, "the last makes it full"
+
+
+def test_with_two_workers_what_is_left_over_waits_for_company_at_the_second() -> None:
+    bench = clocked(copies=2)
+    bench.ask(1, 2, 3, 4, 5)
+    assert [len(batch.requests) for _, batch in bench.wake().batches] == [4]
+    assert left(bench, 2.0) == [(1.0, "v", 1)]
+
+
+def test_a_clock_that_ran_for_a_request_that_went_starts_anew() -> None:
+    bench = clocked()
+    bench.ask(1)
+    assert left(bench, 0.5) == []
+    bench.cancel(1)
+    bench.ask(2)
+    assert left(bench, 2.0) == [(1.0, "w", 1)]
+
+
+def test_a_request_that_comes_back_does_not_wait_for_company() -> None:
+    bench = clocked(copies=2)
+    bench.ask(1, 2, 3, 4)
+    [(worker, _)] = bench.wake().batches
+    bench.handle(WorkerGone(worker.encode(), "no route"))
+    assert [len(batch.requests) for _, batch in bench.wake().batches] == [1]
+
+
+def test_a_delay_that_is_over_is_not_begun_again_because_another_model_has_the_worker() -> None:
+    keys = {"batch_size_max": 4, "batch_delay_ms": 1000.0, "batch_clock": "worker"}
+    bench = Bench(spec(**keys), spec("n"))
+    bench.host("w", "m", "n")
+    bench.ask(1)
+    bench.wake()
+    bench.ask(2, model="n")
+    [(_, other)] = bench.wake().batches
+    assert left(bench, 1.5) == []
+    bench.answers("w", other)
+    assert bench.wake().riders == [("w", [b"t1"])]
+
+
+def test_a_model_that_does_not_send_ahead_does_not_keep_others_from_their_turn() -> None:
+    bench = Bench(spec(batch_size_max=1, batch_clock="worker"), spec("n"))
+    bench.host("w", "m", "n")
+    bench.ask(1, 2, 3)
+    bench.ask(4, 5, 6, model="n")
+    seen: list[bytes] = []
+    sent = bench.wake()
+    while sent.batches:
+        for worker, batch in sent.batches:
+            seen += [request.tensors for request in batch.requests]
+            bench.answers(worker, batch)
+        sent = bench.wake()
+    assert sorted(seen) == [b"t%d" % id for id in range(1, 7)]

@@ -25,6 +25,7 @@ class Node:
     wanted: int = 2
     places: tuple[Place, ...] = GPUS
     joined_at: float = 0.0
+    copies_max: int = 0
     up: bool = True
     known: dict[str, AgentWorker] = field(default_factory=dict)
     copies: dict[str, int] = field(default_factory=dict)  # of what is on the roster
@@ -32,7 +33,8 @@ class Node:
 
     @property
     def offer(self) -> Offer:
-        return Offer(self.host, self.most, self.wanted, self.places, dict(self.known), self.joined_at)
+        known = dict(self.known)
+        return Offer(self.host, self.most, self.wanted, self.places, known, self.joined_at, self.copies_max)
 
     def begin(self, name: str, device: str) -> None:
         self.known[name] = AgentWorker(name, 7, device, "running", "")
@@ -524,3 +526,23 @@ def test_whatever_happens_there_are_in_the_end_as_many_as_there_should_be(seed: 
     for node in nodes:
         goal = town.ordered.get(node.host, node.wanted)
         assert len(town.running(node.host)) == min(goal, node.offer.room)
+
+
+# ---- so many copies in a worker ----
+
+
+@pytest.mark.parametrize(("copies_max", "started"), [(0, 1), (1, 3), (2, 2)])
+def test_a_worker_on_its_way_is_counted_for_as_many_copies_as_it_takes(copies_max: int, started: int) -> None:
+    town = Town(Node("h", most=4, wanted=0, copies_max=copies_max))
+    town.needs = [need("a"), need("b"), need("c")]
+    assert len(town.look()) == started
+    assert town.look() == [], "they are on their way"
+
+
+def test_workers_with_one_copy_each_are_started_within_the_hosts_limit() -> None:
+    town = Town(Node("h", most=3, wanted=0, copies_max=1))
+    town.needs = [need("a", copies=2), need("b", copies=2)]
+    assert len(town.look()) == 3
+    town.nodes["h"].copies = dict.fromkeys(town.nodes["h"].copies, 1)
+    town.needs = [need("b")]
+    assert town.looks(3) == [], "the host is full"

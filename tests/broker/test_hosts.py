@@ -25,8 +25,8 @@ from tests.broker.test_commands import TOKEN, ordered, refused
 DEVICE = {"device": "cpu", "device_id": "cpu", "device_name": "", "places": 4}
 
 
-def facts(wanted: int = 0, most: int = 4) -> dict[str, Any]:
-    return {"workers_max": most, "workers_wanted": wanted, "devices": [DEVICE]}
+def facts(wanted: int = 0, most: int = 4, **more: int) -> dict[str, Any]:
+    return {"workers_max": most, "workers_wanted": wanted, "devices": [DEVICE], **more}
 
 
 def agent(bench: Bench, identity: str = "agent", *workers: AgentWorker, wanted: int = 0) -> None:
@@ -202,3 +202,22 @@ def test_a_version_that_is_held_back_gets_no_worker() -> None:
         says(bench, process(name, "ended", "was killed by SIGSEGV"))
         bench.wake()
     assert set(starts(bench.live(3.0, ["agent"]))) <= {"h-w1", "h-w2"}, "those that ended, and no more"
+
+
+def test_with_one_copy_for_each_worker_none_is_started_before_it_is_needed_and_then_one_for_each() -> None:
+    bench = Bench(spec("a", copies=0), spec("b", copies=0), token=TOKEN)
+    bench.hears("agent", AgentJoin("agent", "h", facts(most=3, copies_max=1), []))
+    assert starts(bench.live(3.0, ["agent"])) == []
+    for model, count in (("a", 2), ("b", 2)):
+        ordered(bench, "scale", model=model, min=count)
+    names = starts(bench.live(1.0, ["agent"]))
+    assert names == ["h-w1", "h-w2", "h-w3"]
+    loads: list[tuple[str, str, str]] = []
+    for name in names:
+        says(bench, process(name))
+        bench.hears(name, Join(name, "h", 7, "cpu", [], {"copies_max": 1}))
+        loads += bench.wake().orders
+    assert sorted(model for _, _, model in loads) in (["a", "a", "b"], ["a", "b", "b"])
+    assert {worker for worker, _, _ in loads} == set(names)
+    (short,) = bench.scheduler.report.short.values()
+    assert "full (copies_max): every suited worker" in short

@@ -25,6 +25,11 @@ def test_an_offer_is_read_from_the_facts() -> None:
     assert (offer.workers_max, offer.workers_wanted, offer.room, offer.joined_at) == (4, 2, 4, 7.0)
 
 
+def test_how_many_copies_a_worker_takes_may_be_missing() -> None:
+    assert offer_of("h", FACTS, {}, 0.0).copies_max == 0
+    assert offer_of("h", {**FACTS, "copies_max": 2}, {}, 0.0).copies_max == 2
+
+
 def test_a_worker_may_use_its_share_of_a_devices_memory() -> None:
     offer = offer_of("h", {**FACTS, "devices": [{**GPU, "share": 30}]}, {}, 0.0)
     assert offer.memory_of("cuda:0") == 300
@@ -45,6 +50,7 @@ def test_a_worker_may_use_its_share_of_a_devices_memory() -> None:
         ({"devices": [{**GPU, "share": 101}]}, "share of the agent on h must be from 0 to 100, not 101"),
         ({"devices": [{**GPU, "memory_bytes": "much"}]}, "memory_bytes"),
         ({"workers_max": 1.5}, "workers_max"),
+        ({"copies_max": "1"}, "copies_max"),
         ({"workers_wanted": None}, "workers_wanted"),
     ],
 )

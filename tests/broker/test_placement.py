@@ -401,3 +401,73 @@ def test_a_copy_that_serves_is_unloaded_only_when_enough_others_serve(
     for key, count in copies.items():
         ready = {(s.worker, key) for s in seats if not s.leaving and s.copies.get(key) == "ready"}
         assert not ready & gone or len(ready - gone) >= count
+
+
+# ---- so many copies in a worker ----
+
+
+def small(name: str, **copies: str) -> Seat:
+    """A worker that takes one copy."""
+    return seat(name, **copies)._replace(copies_max=1)
+
+
+def test_a_full_worker_is_no_place_and_a_free_one_is() -> None:
+    made = plan([spec("x"), spec("y"), spec("z")], [small("a", x="ready"), small("b")])
+    assert orders(made) == [("b", "load", "y")]
+    assert made.short == {("z", "1"): "full (copies_max): every suited worker"}
+    assert made.lacking == {("z", "1"): 1}
+
+
+def test_a_worker_takes_as_many_copies_as_it_says_wherever_there_is_room() -> None:
+    seats = [seat("a", x="ready")._replace(copies_max=2), seat("b")._replace(copies_max=1)]
+    made = plan([spec(name) for name in "xyz"], seats)
+    assert orders(made) == [("b", "load", "y"), ("a", "load", "z")] and made.short == {}
+    short = "3 copies wanted, 2 workers suited (one copy each), full (copies_max): 1 suited worker"
+    assert plan([spec("x", copies=3)], seats).short == {("x", "1"): short}
+
+
+def test_a_copy_that_failed_or_goes_does_not_fill_its_worker() -> None:
+    assert orders(plan([spec("x"), spec("y")], [small("a", x="failed")])) == [("a", "load", "y")]
+    assert orders(plan([spec("y")], [small("a", x="unloading")])) == [("a", "load", "y")]
+    assert orders(plan([spec("y")], [small("a", x="ready")])) == [("a", "unload", "x"), ("a", "load", "y")]
+
+
+def test_a_worker_that_has_more_copies_than_it_takes_keeps_them() -> None:
+    made = plan([spec("x"), spec("y"), spec("z")], [small("a", x="ready", y="ready")])
+    assert made.orders == [] and made.lacking == {("z", "1"): 1}
+
+
+def test_a_full_worker_is_told_apart_from_one_without_memory() -> None:
+    seats = [small("a")._replace(memory_bytes=4 * GIB), small("b", x="ready")._replace(memory_bytes=8 * GIB)]
+    made = plan_for([Want(spec("x"), 1, GIB), Want(spec("y"), 1, 6 * GIB)], seats)
+    assert made.orders == [] and made.lacking == {("y", "1"): 1}
+    assert "the most that any suited worker has free is 4.0 GiB" in made.short["y", "1"]
+    assert "full (copies_max): 1 suited worker" in made.short["y", "1"]
+    made = plan_for([Want(spec("x"), 1, GIB), Want(spec("y"), 2, GIB), Want(spec("z"), 1, GIB)], seats)
+    assert orders(made) == [("a", "load", "y")]
+    assert made.short["z", "1"] == "full (copies_max): every suited worker"
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=6),
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), max_size=5),
+)
+@settings(max_examples=200, deadline=None)
+def test_no_worker_gets_more_copies_than_it_takes(
+    workers: list[tuple[int, int]], models: list[tuple[int, int]]
+) -> None:
+    seats = [
+        seat(f"w{i}")._replace(copies_max=most, memory_bytes=memory * GIB)
+        for i, (most, memory) in enumerate(workers)
+    ]
+    wants = [Want(spec(f"m{i}", copies=n), n, need * GIB // 2) for i, (n, need) in enumerate(models)]
+    made = plan_for(wants, seats)
+    for each in seats:
+        got = sum(order.worker == each.worker for order in made.orders)
+        assert not each.copies_max or got <= each.copies_max
+    short = made.lacking
+    assert sum(want.copies for want in wants) == len(made.orders) + sum(short.values())
+    for want in wants if not any(memory for _, memory in workers) else ():
+        for each in seats if want.spec.key in short else ():
+            mine = [order.key for order in made.orders if order.worker == each.worker]
+            assert want.spec.key in mine or (each.copies_max and len(mine) == each.copies_max), "room is left"

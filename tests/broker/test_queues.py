@@ -65,6 +65,18 @@ def test_a_queue_is_bounded_by_count() -> None:
     assert len(queue) == 2
 
 
+def test_what_is_taken_at_once_does_not_count() -> None:
+    queue = queue_of(open_request(1), open_request(2), queue_size_max=2)
+    queue.add(open_request(3), taken=1)
+    with pytest.raises(QueueFull, match="its 2 requests"):
+        queue.add(open_request(4), taken=1)
+
+
+def test_a_model_without_a_queue_says_so() -> None:
+    with pytest.raises(QueueFull, match="no copy of 'm' is idle, and it keeps no queue"):
+        Queue(spec(queue_size_max=0)).add(open_request(1))
+
+
 def test_a_queue_is_bounded_by_bytes() -> None:
     queue = queue_of(open_request(1, tensors=b"12345"), queue_bytes_max=8)
     with pytest.raises(QueueFull, match="its 8 bytes"):

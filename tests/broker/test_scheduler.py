@@ -40,6 +40,7 @@ from headway.parts import PART_BYTES_MAX
 from headway_broker.events import CallerGone, FromCaller, FromWorker, WorkerGone
 from headway_broker.scheduler import PROBE_S, TICK_S
 from tests.broker.bench import START, Bench, Sent, copy, spec
+from tests.broker.test_commands import TOKEN, ordered
 
 SOON_S = 2 * TICK_S
 TRACEBACK = "Traceback (most recent call last):\n  File x\nRuntimeError: no such file: weights.pt\n"
@@ -197,6 +198,60 @@ def test_a_full_queue_is_refused_at_once_with_a_time_to_retry() -> None:
     assert bench.outcomes["QueueFull"] == 1
 
 
+def codes_of(bench: Bench, *ids: int) -> dict[int, int]:
+    """The codes of requests that come in one turn, as far as they are answered in it."""
+    bench.ask(*ids)
+    return bench.wake().codes()
+
+
+def test_a_queue_does_not_count_what_idle_copies_take_at_once() -> None:
+    bench = Bench(spec(queue_size_max=2, batch_size_max=4, batch_delay_ms=100.0, copies=2))
+    bench.host("a")
+    bench.host("b")
+    refused = codes_of(bench, *range(1, 13))
+    assert refused == dict.fromkeys((11, 12), QueueFull.code), "two batches of four, and two that wait"
+
+
+def test_with_the_worker_s_clock_a_busy_copy_has_its_batch_and_the_queue_its_number() -> None:
+    bench = serving(queue_size_max=2, batch_clock="worker")
+    assert codes_of(bench, 1) == {}
+    assert codes_of(bench, 2, 3, 4) == {4: QueueFull.code}
+
+
+def test_a_model_without_a_queue_takes_a_request_only_if_a_copy_is_idle() -> None:
+    bench = Bench(spec(queue_size_max=0, copies=2))
+    bench.host("a")
+    bench.host("b")
+    assert codes_of(bench, 1, 2, 3) == {3: QueueFull.code}, "each takes one, in one turn or in two"
+    assert codes_of(bench, 4) == {4: QueueFull.code}
+    assert bench.outcomes["QueueFull"] == 2
+
+
+def test_a_model_without_a_queue_takes_the_next_request_when_its_copy_is_through() -> None:
+    bench = serving(queue_size_max=0, batch_size_max=4, batch_delay_ms=50.0)
+    assert codes_of(bench, 1) == {}
+    assert codes_of(bench, 2) == {2: QueueFull.code}, "the first waits for company, and none is let in"
+    [(_, batch)] = bench.wake(0.05).batches
+    code, text, meta = refusal(bench)
+    assert (code, text) == (QueueFull.code, "no copy of 'm' is idle, and it keeps no queue")
+    assert meta["retry_after_ms"] >= 100
+    bench.answers("w", batch)
+    bench.wake()
+    assert codes_of(bench, 3) == {}
+    assert len(bench.wake(0.05).batches) == 1
+
+
+def test_a_model_without_a_queue_refuses_while_it_is_loaded_and_is_loaded_all_the_same() -> None:
+    bench = Bench(spec(queue_size_max=0, copies_min=0, copies_max=1))
+    bench.host("w")
+    assert bench.live(310, ["w"]).orders == [("w", "unload", "m")]
+    bench.reports("w", copy(state="gone"))
+    bench.wake()
+    bench.ask(1)
+    sent = bench.wake()
+    assert sent.codes() == {1: QueueFull.code} and sent.orders == [("w", "load", "m")]
+
+
 def test_a_queue_is_full_by_bytes_too() -> None:
     bench = serving(queue_bytes_max=10)
     bench.scheduler.roster.leave(bench.scheduler.roster.workers[b"w"])
@@ -232,7 +287,9 @@ def test_a_model_that_wants_no_copies_says_so() -> None:
     bench = Bench(spec(copies=0))
     bench.join("w")
     code, text, _ = refusal(bench)
-    assert code == NotReady.code and "copies = 0" in text
+    assert code == NotReady.code and text == "no copies of version 1 of model 'm' are ordered"
+    [model] = bench.scheduler.report.models()
+    assert (model["state"], model["error"]) == ("asleep", "")
 
 
 def test_a_request_waits_while_its_model_loads_or_no_worker_has_joined() -> None:
@@ -538,6 +595,72 @@ def test_the_load_timeout_is_for_each_model_and_not_for_all_together() -> None:
         assert not bench.live(15.0).dismissed
         bench.reports("w", copy(model))
     assert not bench.wake().dismissed
+
+
+def test_a_version_may_have_a_load_timeout_of_its_own() -> None:
+    bench = Bench(spec("a", load_timeout_s=3.0), spec("b"), load_timeout_s=20.0)
+    bench.join("w")
+    assert [model for _, _, model in bench.wake().orders] == ["a", "b"], "one after the other"
+    bench.live(2.9, ["w"])
+    bench.reports("w", copy("a"))
+    assert not bench.live(19.8).dismissed, "what the first said does not count for the second"
+    assert bench.live(0.4).dismissed == [("w", "model not loaded in 20 s", 1)]
+    bench.join("v")
+    assert len(bench.wake().orders) == 2
+    assert bench.live(3.2).dismissed == [("v", "model not loaded in 3 s", 1)]
+
+
+def test_a_load_timeout_begins_when_what_is_unloaded_before_is_gone() -> None:
+    bench = Bench(spec("a"), spec("b", copies=0, load_timeout_s=3.0), token=TOKEN, load_timeout_s=20.0)
+    bench.host("w", "a")
+    ordered(bench, "scale", model="a", min=0)
+    ordered(bench, "scale", model="b", min=1)
+    assert not bench.live(10.0).dismissed
+    bench.reports("w", copy("a", "gone"))
+    assert not bench.live(2.8).dismissed
+    assert bench.live(0.4).dismissed == [("w", "model not loaded in 3 s", 1)]
+
+
+def test_the_state_says_why_a_version_is_not_loaded() -> None:
+    bench = Bench(spec(load_timeout_s=3.0))
+    bench.join("a")
+    bench.wake()
+    [model] = bench.scheduler.report.models()
+    assert (model["state"], model["error"]) == ("loading", "")
+    bench.live(3.2)
+    [model] = bench.scheduler.report.models()
+    lost = "a worker was lost while it loaded it (a: model not loaded in 3 s)"
+    assert model["error"] == f"{lost}; no worker has joined"
+    bench.join("b")
+    bench.wake()
+    [model] = bench.scheduler.report.models()
+    assert (model["state"], model["error"]) == ("loading", lost)
+    bench.live(3.2)
+    [model] = bench.scheduler.report.models()
+    assert model["state"] == "failed"
+    assert model["error"].startswith("it is not loaded for now: 2 workers were lost while they loaded it")
+    assert model["error"].endswith("(the last, b: model not loaded in 3 s)")
+    bench = Bench()
+    bench.join("a")
+    bench.wake()
+    bench.reports("a", copy(state="failed", detail=TRACEBACK))
+    bench.wake()
+    [model] = bench.scheduler.report.models()
+    assert model["state"] == "failed"
+    assert model["error"].strip().endswith("RuntimeError: no such file: weights.pt")
+    assert model["copies"] == [{"worker": "a", "state": "failed", "error": TRACEBACK, "facts": {}}]
+
+
+def test_a_version_that_is_loaded_at_last_has_nothing_against_it() -> None:
+    bench = Bench(spec(load_timeout_s=3.0))
+    bench.join("a")
+    bench.live(3.2)
+    bench.join("b")
+    bench.wake()
+    bench.reports("b", copy())
+    bench.wake()
+    [model] = bench.scheduler.report.models()
+    assert (model["state"], model["error"]) == ("ready", "")
 
 
 def test_the_requests_of_a_lost_worker_go_back_to_the_head_each_alone_and_to_an_idle_worker() -> None:

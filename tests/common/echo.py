@@ -7,6 +7,9 @@ What it does with a request is said by the name of the model:
     hold      does not answer, until a `release` comes: that answers them all, and itself
     garbage   answers with bytes that are no tensors
     text      answers with success and a string, which no reply may have
+    pieces    answers with three pieces of the bytes, then with the rest; pieces-N ends with error N instead
+    flood     answers with 80 pieces of a MiB, then with the bytes
+    begin     sends one piece, and is held then
     noise     sends frames that are no messages, then answers as `echo` does
 """
 
@@ -136,20 +139,40 @@ class EchoBroker:
                 return [encode(Answer(id, answer))]
             case Requests(requests=requests):
                 noise = NOISE if any(r.model == "noise" for r in requests) else []
-                return [*noise, encode(Replies([_reply(r) for r in self._answerable(requests)]))]
+                begun = [Reply(r.id, OK, b"begun", {"more": 1}) for r in requests if r.model == "begin"]
+                replies = begun + _replies(self._answerable(requests))
+                if any(r.model == "flood" for r in requests):  # too large for one message
+                    return [encode(Replies([reply])) for reply in replies]
+                return [*noise, encode(Replies(replies))]
         return []
 
     def _answerable(self, requests: list[Request]) -> list[Request]:
-        self._held += [r for r in requests if r.model == "hold"]
-        answerable = [r for r in requests if r.model != "hold"]
+        self._held += [r for r in requests if r.model in ("hold", "begin")]
+        answerable = [r for r in requests if r.model not in ("hold", "begin")]
         if any(r.model == "release" for r in requests):
             answerable, self._held = self._held + answerable, []
         return answerable
 
 
+def _replies(requests: list[Request]) -> list[Reply]:
+    return [reply for request in requests for reply in [*_pieces(request), _reply(request)]]
+
+
+def _pieces(request: Request) -> list[Reply]:
+    name = request.model.partition("-")[0]
+    if name not in ("pieces", "flood") or request.options.get("stream") != "true":
+        return []
+    (body,) = unpack(request.tensors).values()
+    contents = [bytes([byte]) for byte in body[:3]] if name == "pieces" else [bytes(1 << 20)] * 80
+    return [Reply(request.id, OK, content, {"content_type": "x/y", "more": 1}) for content in contents]
+
+
 def _reply(request: Request) -> Reply:
     name, _, code = request.model.partition("-")
-    if name == "error":
+    if name == "pieces" and not code and request.options.get("stream") == "true":
+        (body,) = unpack(request.tensors).values()
+        return Reply(request.id, OK, body[3:].tobytes(), {"content_type": "x/y"})
+    if name == "error" or code:
         return Reply(request.id, int(code), "on demand", {"retry_after_ms": 250})
     if name == "garbage":
         return Reply(request.id, OK, b"\xff" * 20, {})

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import aclosing
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,10 @@ from headway.errors import (
     RemoteProtocolError,
     SettingsError,
     UnknownModel,
+    WorkerLost,
 )
 from headway.messages import Bye, Requests
-from headway.outgoing import ask_tensors
+from headway.outgoing import ask_body, ask_tensors
 
 X = {"x": np.arange(16, dtype=np.float32)}
 
@@ -55,6 +57,80 @@ async def until(true, timeout_s=5.0):
     async with asyncio.timeout(timeout_s):
         while not true():
             await asyncio.sleep(0.005)
+
+
+# ---- replies in pieces
+
+
+def test_stream_and_replies_have_the_pieces_and_then_the_rest(broker):
+    async def steps(client):
+        bodies = [body.data async for body in client.stream("pieces", b"abcd")]
+        assert bodies == [b"a", b"b", b"c", b"d"]
+        assert [body.data async for body in client.stream("pieces", b"abc")] == [b"a", b"b", b"c"]
+        assert [body.data async for body in client.stream("echo", b"abc")] == [b"abc"]
+        replies = [reply async for reply in client.replies(ask_body("pieces", b"abc"))]
+        assert [(r.content, r.meta.get("more")) for r in replies] == [
+            (b"a", 1), (b"b", 1), (b"c", 1), (b"", None),
+        ]  # fmt: skip
+
+    use(broker, steps)
+
+
+def test_start_tells_of_each_piece_and_then_of_the_end(broker):
+    async def steps(client):
+        told = []
+        asked = ask_body("pieces", b"abcd")
+        client.start(asked, 5, lambda o: told.append(("done", o.content)), lambda r: told.append(r.content))
+        await until(lambda: len(told) == 4)
+        assert told == [b"a", b"b", b"c", ("done", b"d")]
+        client.start(asked, 5, lambda outcome: told.append(outcome.content))
+        await until(lambda: len(told) == 5)
+        assert told[4] == b"abcd", "who says nothing of pieces gets none"
+
+    use(broker, steps)
+
+
+def test_what_is_abandoned_from_within_a_piece_gets_no_more(broker):
+    async def steps(client):
+        told = []
+        asked = ask_body("pieces", b"abcd")
+
+        def piece(reply):
+            told.append(reply.content)
+            client.abandon(id)
+
+        id = client.start(asked, 5, told.append, piece)
+        await until(lambda: told)
+        await client.infer("echo", X)
+        assert told == [b"a"]
+
+    use(broker, steps)
+
+
+def test_leaving_replies_withdraws_the_request(broker):
+    async def steps(client):
+        async with aclosing(client.replies(ask_body("begin", b"x"))) as replies:
+            async for reply in replies:
+                assert reply.content == b"begun"
+                break
+        await until(broker.cancelled)
+        waiting = asyncio.create_task(anext(client.stream("hold", b"x")))
+        await until(lambda: len(broker.requests()) == 2)
+        waiting.cancel()
+        await until(lambda: len(broker.cancelled()) == 2)
+
+    use(broker, steps)
+
+
+def test_a_stream_that_has_begun_does_not_survive_its_broker(broker):
+    async def steps(client):
+        bodies = client.stream("begin", b"x")
+        assert (await anext(bodies)).data == b"begun"
+        broker.restart()
+        with pytest.raises(WorkerLost, match="started anew"):
+            await anext(bodies)
+
+    use(broker, steps)
 
 
 # ---- asking

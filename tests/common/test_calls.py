@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from headway.calls import Abandon, Call, Calls, CallTimes, Release, Send, Settle, Unsent
+from headway.calls import Abandon, Advance, Call, Calls, CallTimes, Release, Send, Settle, Unsent
 from headway.errors import (
     BrokerUnreachable,
     DeadlineExceeded,
     InternalError,
     QueueFull,
     RemoteProtocolError,
+    WorkerLost,
 )
 from headway.messages import (
     REQUESTS_MAX,
@@ -476,13 +477,13 @@ def reclaimed(messages):
     return [id for m in messages if isinstance(m, Reclaims) for id in m.ids]
 
 
-def test_a_call_with_slots_waits_for_the_brokers_name_and_others_do_not():
+def test_a_call_waits_for_the_brokers_name_and_is_then_sent_once():
     calls = Calls()
     calls.handle(Call(2, 10), 0)
-    assert ids_of(lent(1, calls)) == [2]
+    assert ids_of(lent(1, calls)) == []
     assert calls.next_wake() > 0, "it does not spin"
     calls.handle(Heartbeat(b"one"), 0.1)
-    assert attempts_of(turn(calls, 0.1)[0]) == {1: 0, 2: 1}
+    assert attempts_of(turn(calls, 0.1)[0]) == {1: 0, 2: 0}
 
 
 def test_a_reply_gives_the_slots_back_after_it_was_read():
@@ -562,6 +563,93 @@ def test_what_a_new_broker_releases_tells_that_it_is_new():
     calls.handle(Abandon(1), 1)
     assert releases(calls.handle(Released(b"two", [1]), 2)) == []
     assert releases(calls.wake(2 + TIMES.orphan_s)) == [1]
+
+
+# ---- replies in pieces
+
+
+def piece(id, content=b"p", **meta):
+    return Reply(id, 0, content, {"more": 1, **meta})
+
+
+def streaming(now=0.0, **more):
+    """Calls with a request 1 that was sent and takes pieces."""
+    calls = acquainted(now)
+    calls.handle(Call(1, 10, options={"stream": "true"}, stream=True, **more), now)
+    turn(calls, now)
+    return calls
+
+
+def test_pieces_come_before_the_outcome_in_their_order():
+    calls, last = streaming(), Reply(1, 0, b"", {})
+    replies = [piece(1, b"a"), piece(1, b"b"), last, piece(1, b"late")]
+    assert calls.handle(Replies(replies[:1]), 0.1) == [Advance(1, replies[0])]
+    assert calls.handle(Replies(replies[1:]), 0.1) == [Advance(1, replies[1]), Settle(1, last)]
+    assert len(calls) == 0
+
+
+def test_pieces_that_nobody_asked_for_are_dropped():
+    calls = acquainted()
+    calls.handle(Call(1, 10), 0)
+    turn(calls, 0)
+    assert calls.handle(Replies([piece(1), piece(2)]), 0.1) == []
+    assert len(calls) == 1
+
+
+def test_an_error_is_the_last_whatever_it_says():
+    (settle,) = streaming().handle(Replies([Reply(1, QueueFull.code, "full", {"more": 1})]), 0.1)
+    assert type(settle.outcome) is QueueFull
+
+
+def test_a_request_that_takes_pieces_is_not_sent_before_the_broker_is_known():
+    calls = Calls()
+    calls.handle(Call(1, 10, stream=True), 0)
+    assert [type(m) for m in turn(calls, 0)[0]] == [Ping]
+    calls.handle(Heartbeat(b"one"), 0.1)
+    assert attempts_of(turn(calls, 0.1)[0]) == {1: 0}
+
+
+def test_a_new_broker_is_sent_the_request_of_which_no_piece_has_come():
+    calls = streaming()
+    calls.handle(Heartbeat(b"two"), 0.1)
+    assert attempts_of(turn(calls, 0.1)[0]) == {1: 1}
+
+
+@pytest.mark.parametrize("slots", [False, True])
+def test_a_new_broker_fails_the_request_of_which_a_piece_has_come(slots):
+    calls = streaming(slots=slots)
+    calls.handle(Replies([piece(1)]), 0.1)
+    (settle,) = calls.handle(Heartbeat(b"two"), 0.2)
+    assert type(settle.outcome) is WorkerLost
+    assert turn(calls, 0.2)[0] == [] and len(calls) == 0
+    assert calls.held == slots, "a worker of the old broker may still touch them"
+
+
+def test_what_is_left_of_an_attempt_that_is_over_is_dropped():
+    calls = streaming()
+    calls.handle(Heartbeat(b"two"), 0.1)
+    turn(calls, 0.1)
+    assert calls.handle(Replies([piece(1, b"old"), Reply(1, 0, b"old", {})]), 0.2) == []
+    new = [piece(1, b"new", attempt=1), Reply(1, 0, b"", {"attempt": 1})]
+    assert calls.handle(Replies(new), 0.3) == [Advance(1, new[0]), Settle(1, new[1])]
+
+
+def test_the_deadline_is_for_the_whole_reply():
+    calls = streaming()
+    for tenths in range(1, 105):
+        calls.handle(Replies([piece(1)]), tenths / 10)
+        assert turn(calls, tenths / 10)[1] == {}
+    _, settled = turn(calls, 10 + TIMES.grace_s)
+    assert type(settled[1]) is DeadlineExceeded
+    assert calls.handle(Replies([piece(1)]), 10.6) == []
+
+
+def test_a_request_that_was_begun_can_be_abandoned():
+    calls = streaming()
+    calls.handle(Replies([piece(1)]), 0.1)
+    calls.handle(Abandon(1), 0.1)
+    assert Cancels([1]) in turn(calls, 0.1)[0]
+    assert calls.handle(Replies([piece(1)]), 0.2) == []
 
 
 # ---- everything at once

@@ -52,6 +52,7 @@ def test_a_removed_model_is_said() -> None:
 def test_a_server_is_settled_when_no_model_can_change_by_waiting() -> None:
     assert settled([], joined=False)
     assert settled([model("ready", 1), model("failed")], joined=False)
+    assert settled([model("asleep", wanted=0)], joined=False)
     assert not settled([model("ready", 1), model("loading")], joined=True)
     assert not settled([model("waiting")], joined=False)
     assert settled([model("waiting")], joined=True)

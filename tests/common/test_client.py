@@ -23,11 +23,14 @@ from headway.errors import (
     DeadlineExceeded,
     InternalError,
     InvalidInput,
+    ModelError,
+    QueueFull,
     RemoteProtocolError,
     SettingsError,
     TooLarge,
     Unauthorized,
     UnknownModel,
+    WorkerLost,
 )
 from headway.messages import BATCH_ROWS_MAX, Bye, Requests
 
@@ -42,6 +45,72 @@ def open_files() -> int:
 def client(broker):
     with Client(broker.address, timeout_s=10) as opened:
         yield opened
+
+
+# ---- replies in pieces
+
+
+def test_stream_has_the_pieces_and_then_the_rest(client, broker):
+    bodies = list(client.stream("pieces", Body(b"abcd", "text/plain"), version="2", sticky="k"))
+    assert bodies == [Body(data, "x/y") for data in (b"a", b"b", b"c", b"d")]
+    (request,) = broker.requests()
+    assert (request.version, request.options["sticky"], request.options["stream"]) == ("2", "k", "true")
+
+
+@pytest.mark.parametrize("data", [b"abc", b""])
+def test_an_empty_rest_is_given_only_where_nothing_came_before(client, data):
+    assert [body.data for body in client.stream("pieces", data)] == ([b"a", b"b", b"c"] if data else [b""])
+
+
+def test_a_model_without_pieces_is_streamed_as_one(client):
+    assert list(client.stream("echo", Body(b"abc", "a/b"))) == [Body(b"abc", "a/b")]
+
+
+def test_predict_asks_for_no_pieces(client, broker):
+    assert client.predict("pieces", b"abcd").data == b"abcd"
+    assert "stream" not in broker.requests()[0].options
+
+
+def test_an_error_comes_after_the_pieces(client):
+    bodies = client.stream(f"pieces-{ModelError.code}", b"abcd")
+    assert [next(bodies).data for _ in range(3)] == [b"a", b"b", b"c"]
+    with pytest.raises(ModelError, match="on demand"):
+        next(bodies)
+
+
+def test_leaving_a_stream_withdraws_it(client, broker):
+    bodies = client.stream("begin", b"x")
+    assert next(bodies).data == b"begun"
+    bodies.close()
+    broker.wait_for(broker.cancelled)
+
+
+def test_a_stream_that_nobody_takes_ends_in_an_error_and_not_in_all_of_memory(client):
+    bodies = client.stream("flood", b"abcd")
+    taken = [next(bodies)]
+    give_up = time.monotonic() + 10
+    while len(client._pump._calls) and time.monotonic() < give_up:  # until all has come
+        time.sleep(0.01)
+    with pytest.raises(QueueFull, match="wait to be taken"):
+        taken += bodies
+    assert 60 < len(taken) < 80
+
+
+def test_a_stream_that_has_begun_does_not_survive_its_broker(client, broker):
+    bodies = client.stream("begin", b"x")
+    assert next(bodies).data == b"begun"
+    broker.restart()
+    with pytest.raises(WorkerLost, match="started anew"):
+        next(bodies)
+    assert len(broker.requests()) == 1
+
+
+def test_a_stream_of_a_client_that_is_closed_ends(client):
+    bodies = client.stream("begin", b"x")
+    next(bodies)
+    client.close()
+    with pytest.raises(BrokerUnreachable):
+        next(bodies)
 
 
 # ---- asking

@@ -41,8 +41,10 @@ def test_every_key_can_be_set():
         "batch_delay_ms": 2.5,
         "batch_buckets": [1, 4, 8],
         "slo_ms": 50.0,
+        "batch_clock": "worker",
         "share": 2.0,
         "response_timeout_s": 5.0,
+        "load_timeout_s": 9.0,
         "queue_size_max": 10,
         "queue_bytes_max": 1000,
         "copies": 2,
@@ -118,7 +120,9 @@ def test_a_key_of_a_wrong_type_is_refused_by_name(key, values):
         ("slo_ms", [-1, math.nan, TIMEOUT_MS_MAX + 1]),
         ("share", [0, -1, math.nan, 1001]),
         ("response_timeout_s", [0, 0.0, -1, math.nan, math.inf, 86_401.0, 10**400]),
-        ("queue_size_max", [0, 2**64]),
+        ("load_timeout_s", [-1, math.nan, 86_401.0]),
+        ("batch_clock", ["", "Worker", "arrivals"]),
+        ("queue_size_max", [-1, 2**64]),
         ("queue_bytes_max", [0, 2**64]),
         ("copies", [-1, 2**64]),
         ("device", ["", "cuda:", "cuda:x", "gpu", "CPU", "cpu ", "cuda:1\n"]),
@@ -237,13 +241,15 @@ def test_a_name_that_no_model_can_have_is_refused(name):
     assert "is no name for a model" in refusal(name=name)
 
 
-@pytest.mark.parametrize("version", ["1", "01", "1.2", "1.2.3.4", "20240131"])
+@pytest.mark.parametrize(
+    "version", ["1", "01", "1.2", "1.2.3.4.5", "20240131", "v2", "1.0-rc1", "2.0+cu118", "a_b", "x" * 128]
+)
 def test_a_good_version_is_taken(version):
     assert parsed(version=version).version == version
 
 
 @pytest.mark.parametrize(
-    "version", ["", "v1", "1.", ".1", "1..2", "1.2.3.4.5", "-1", "1\n", "\u0663", "1" * 129]
+    "version", ["", ".1", "..", "-1", "+1", "_1", "1\n", "1 2", "1/2", "\u0663", "1" * 129, "1.tmp", "1~"]
 )
 def test_a_version_that_is_none_is_refused(version):
     assert "is no version" in refusal(version=version)

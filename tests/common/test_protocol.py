@@ -13,7 +13,9 @@ from headway.wire import PROTOCOL, encode
 
 TEXT = (Path(m.__file__).parent.parent / "PROTOCOL.md").read_text()
 TYPES = ("Id", "Count", "TimeoutMs", "Micros", "Flag", "Code", "Name", "Reason", "Path", "Nonce", "Packed")
-PARTS = (m.Request, m.Reply, m.Copy, m.Batch, m.BatchRequest, m.Result, m.BatchReply, m.AgentWorker)
+PARTS = (
+    m.Request, m.Reply, m.Copy, m.Batch, m.BatchRequest, m.Result, m.BatchReply, m.Piece, m.AgentWorker,
+)  # fmt: skip
 
 
 def table(heading: str) -> list[list[str]]:

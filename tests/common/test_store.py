@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headway.errors import SettingsError
-from headway.store import Found, read_version, scan
+from headway.store import Found, read_version, scan, signature
 
 GOOD = 'backend = "python"\n'
 
@@ -91,11 +91,27 @@ def test_a_folder_or_a_dead_link_in_place_of_the_file_is_no_version(store, add):
 
 
 def test_what_is_not_named_like_a_version_is_passed_over(store, add):
-    for version in ["v1", "latest", ".1", "1.", "1~", "old", "1 "]:
+    for version in [".1", "1~", "1 ", "-old", "v1.part", "__pycache__"]:
         add("tiny", version)
     add("tiny", "1")
     found = scan(store)
     assert (keys(found), found.broken) == ([("tiny", "1")], {})
+
+
+def test_a_version_may_be_a_word(store, add):
+    for version in ["1.0-rc1", "2.0+cu118", "v2"]:
+        add("tiny", version)
+    assert keys(scan(store)) == [("tiny", "1.0-rc1"), ("tiny", "2.0+cu118"), ("tiny", "v2")]
+
+
+def test_a_version_that_is_a_word_changes_the_signature_and_a_copy_being_made_does_not(store, add):
+    add("tiny", "1")
+    before = signature(store)
+    add("tiny", "v2.tmp")
+    add("tiny", ".v2")
+    assert signature(store) == before
+    add("tiny", "v2")
+    assert len(signature(store)) == len(before) + 1
 
 
 def test_hidden_folders_and_files_in_the_store_are_passed_over(store, add):

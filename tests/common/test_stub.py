@@ -12,6 +12,7 @@ from headway.aio import AsyncClient
 from headway.body import Body
 from headway.client import Client
 from headway.errors import InvalidInput, QueueFull, UnknownModel
+from headway.outgoing import ask_body
 from headway.stub import AsyncStubClient, StubClient
 
 X = {"x": np.ones(3, np.float32)}
@@ -24,6 +25,7 @@ def full(_):
 MODELS = {
     "double": lambda inputs: {"y": inputs["x"] * 2},
     "upper": lambda body: Body(bytes(body.data).upper(), body.content_type),
+    "letters": lambda body: (Body(bytes([byte]), "a/b") for byte in bytes(body.data)),
     "complex": lambda inputs: {"y": np.zeros(1, complex)},
     "full": full,
 }
@@ -41,7 +43,18 @@ def stub():
 def test_a_stub_takes_what_the_client_takes(stub_class, client_class):
     public = {n for n in vars(client_class) if not n.startswith("_")}
     assert public - set(dir(stub_class)) <= {"address"}
-    for name in public & {"infer", "predict", "submit", "models", "stats", "reply", "open", "close"}:
+    for name in public & {
+        "infer",
+        "predict",
+        "submit",
+        "models",
+        "stats",
+        "reply",
+        "replies",
+        "stream",
+        "open",
+        "close",
+    }:
         stubbed, real = (inspect.signature(getattr(c, name)).parameters for c in (stub_class, client_class))
         assert {n: p.kind for n, p in stubbed.items()} == {n: p.kind for n, p in real.items()}, name
 
@@ -50,6 +63,31 @@ def test_a_function_stands_in_for_a_model(stub):
     assert stub.infer("double", X)["y"].tolist() == [2.0, 2.0, 2.0]
     assert stub.predict("upper", Body(b"a", "text/plain")) == Body(b"A", "text/plain")
     assert stub.predict("upper", b"a").data == b"A"
+
+
+def test_a_function_that_gives_several_bodies_stands_in_for_one_that_streams(stub):
+    assert list(stub.stream("letters", b"abc")) == [Body(letter, "a/b") for letter in (b"a", b"b", b"c")]
+    assert stub.calls[0].options["stream"] == "true"
+    assert stub.predict("letters", b"abc") == Body(b"abc", "a/b")
+    assert list(stub.stream("upper", Body(b"a", "text/plain"))) == [Body(b"A", "text/plain")]
+    assert [body.data for body in stub.stream("letters", b"")] == [b""]
+
+
+def test_the_asyncio_stub_streams_too():
+    async def run():
+        client, told, asked = AsyncStubClient(MODELS), [], ask_body("letters", b"abc")
+        assert [body.data async for body in client.stream("letters", b"abc")] == [b"a", b"b", b"c"]
+        replies = [reply async for reply in client.replies(asked)]
+        assert [(r.content, "more" in r.meta) for r in replies] == [(b"a", True), (b"b", True), (b"c", False)]
+        client.start(asked, None, lambda last: told.append(last.content), lambda r: told.append([r.content]))
+        client.start(ask_body("full", b"x"), None, told.append, told.append)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return told
+
+    *told, error = asyncio.run(run())
+    assert told == [[b"a"], [b"b"], b"c"]
+    assert type(error) is QueueFull
 
 
 def test_a_sticky_key_is_among_what_was_asked(stub):

@@ -92,6 +92,7 @@ def test_a_files_name_says_name_and_version(file, found):
 def test_what_the_caller_says_wins_over_the_files_name():
     assert wanted("https://x/resnet-50.zip", "resnet-50") == ("resnet-50", "50")
     assert wanted("https://x/m-2.zip", "n", "7") == ("n", "7")
+    assert wanted("https://x/m-2.zip", "", "1.0-rc1") == ("m", "1.0-rc1")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,8 @@ def test_what_the_caller_says_wins_over_the_files_name():
         ("https://x/%2Fetc.zip", "../m", ""),
         ("https://x/m.zip", ".hidden", ""),
         ("https://x/m.zip", "", "../1"),
-        ("https://x/m.zip", "", "v1"),
+        ("https://x/m.zip", "", "1.tmp"),
+        ("https://x/m.zip", "", "-1"),
         ("https://x/m.zip", "a/b", ""),
     ],
 )

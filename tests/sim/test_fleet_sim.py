@@ -22,7 +22,8 @@ PLACES = tuple(Place(f"cuda:{i}", f"{i}", 24 * GIB, 2, 50) for i in range(2))
 class Site:
     """Hosts with two GPUs, each of which two workers may share; one worker runs if nobody needs more."""
 
-    def __init__(self, hosts: int) -> None:
+    def __init__(self, hosts: int, copies_max: int = 0, wanted: int = 1) -> None:
+        self.copies_max, self.wanted = copies_max, wanted
         self.fleet = Fleet()
         self.wants: dict[Key, Want] = {}
         self.now = 0.0
@@ -58,7 +59,10 @@ class Site:
             for key, count in made.lacking.items()
         ]
         joined = {name: Joined(seat.host, len(seat.copies)) for name, seat in self.seats.items()}
-        offers = [Offer(host, 4, 1, PLACES, dict(workers), 0.0) for host, workers in self.workers.items()]
+        offers = [
+            Offer(host, 4, self.wanted, PLACES, dict(workers), 0.0, self.copies_max)
+            for host, workers in self.workers.items()
+        ]
         for order in self.fleet.orders(offers, joined, {}, needs, self.now):
             name = order.message.name
             if isinstance(order.message, StartWorker):
@@ -73,7 +77,8 @@ class Site:
     def join(self, name: str) -> None:
         host = name.partition("-")[0]
         device = self.workers[host][name].device
-        self.seats[name] = Seat(name.encode(), name, host, device, device, {}, 12 * GIB, 24 * GIB)
+        seat = Seat(name.encode(), name, host, device, device, {}, 12 * GIB, 24 * GIB)
+        self.seats[name] = seat._replace(copies_max=self.copies_max)
 
     def lose(self, name: str, reason: str) -> None:
         host = name.partition("-")[0]
@@ -155,3 +160,27 @@ def test_workers_that_die_are_replaced_and_their_copies_are_loaded_elsewhere_mea
     assert all(site.ready(f"m{i}") == 2 for i in range(8)) and not site.short
     assert all(len(workers) <= 4 for workers in site.workers.values())
     assert set(site.seats) == {name for workers in site.workers.values() for name in workers}
+
+
+def test_with_one_copy_for_each_worker_there_are_as_many_workers_as_copies() -> None:
+    site = Site(2, copies_max=1, wanted=0)
+    site.run(30)
+    assert site.started == 0, "none until one is needed"
+    site.want("a", 2, 1)
+    site.want("b", 3, 1)
+    site.run(30)
+    assert (site.ready("a"), site.ready("b"), len(site.seats)) == (2, 3, 5)
+    assert all(len(seat.copies) == 1 for seat in site.seats.values())
+    site.want("b", 7, 1)
+    site.run(30)
+    assert (site.ready("b"), len(site.seats)) == (6, 8), "more than both hosts may have"
+    assert site.short == {
+        ("b", "1"): "7 copies wanted, 8 workers suited, full (copies_max): every suited worker"
+    }
+    site.want("b", 1, 1)
+    site.run(120)
+    assert (site.ready("a"), site.ready("b"), len(site.seats)) == (2, 1, 3)
+    assert site.started == 8
+    site.lose(next(name for name, seat in site.seats.items() if ("a", "1") in seat.copies), "killed")
+    site.run(20)
+    assert (site.ready("a"), site.ready("b"), len(site.seats)) == (2, 1, 3)

@@ -6,12 +6,13 @@ import random
 
 import pytest
 
-from headway.messages import OK
+from headway.messages import OK, Reply
 from headway.models import ModelSpec
 from headway_broker.scheduler import BrokerTimes
 from tests.sim.world import Nature, WorkerNode, World
 
 SEEDS = range(120)
+PIECES_SEEDS = range(1000, 1060)
 LOAD_S = 1.5
 TIMEOUTS_S = (0.2, 1.0, 2.5)
 
@@ -27,6 +28,7 @@ def models(rng: random.Random) -> list[ModelSpec]:
             copies=rng.randint(1, 3),
             batch_size_max=rng.choice((1, 4, 16)),
             batch_delay_ms=rng.choice((0.0, 0.0, 5.0)),
+            batch_clock="worker" if i == 1 else "arrival",
             queue_size_max=rng.choice((8, 200)),
             response_timeout_s=rng.choice((0.5, 3.0)),
             slo_ms=rng.choice((0.0, 0.0, 50.0, 500.0)),
@@ -48,13 +50,14 @@ def rough_world(seed: int) -> World:
     world.add_workers(rng.randint(1, 4))
     world.add_callers(rng.randint(1, 4))
     world.sharing = rng.choice((0.0, 0.6, 1.0))
+    world.streaming = rng.choice((0.0, 0.3, 0.8))
     return world
 
 
-def make_load(world: World, rate: float) -> None:
+def make_load(world: World, rate: float, start: float = 0.0) -> None:
     """Requests at random times; one in twenty is given up, one in two hundred kills its worker."""
-    rng, id, time = world.random, 0, 0.0
-    while (time := time + rng.expovariate(rate)) < LOAD_S:
+    rng, id, time = world.random, 0, start
+    while (time := time + rng.expovariate(rate)) < start + LOAD_S:
         id += 1
         caller, kind = rng.choice(world.callers), rng.random()
         tensors = b"%s %d" % (b"poison" if kind < 0.005 else b"request", id)
@@ -65,18 +68,18 @@ def make_load(world: World, rate: float) -> None:
             world.plan(given_up, lambda caller=caller, id=id: caller.abandon(id))
 
 
-def make_faults(world: World) -> None:
+def make_faults(world: World, start: float = 0.0) -> None:
     """Anybody may be killed at any time; workers may hang, stand still, or be told to go."""
-    rng = world.random
+    rng, times = world.random, (start, start + LOAD_S)
     faults = [world.crash] * 3 + [WorkerNode.hang, WorkerNode.freeze, WorkerNode.freeze, world.drain]
     for _ in range(rng.randint(0, 12)):
         worker, fault = rng.choice(world.workers), rng.choice(faults)
-        world.plan(rng.uniform(0, LOAD_S), lambda worker=worker, fault=fault: fault(worker))
+        world.plan(rng.uniform(*times), lambda worker=worker, fault=fault: fault(worker))
     for _ in range(rng.choice((0, 0, 1, 2))):
-        world.plan(rng.uniform(0, LOAD_S), lambda: world.crash(world.broker))
+        world.plan(rng.uniform(*times), lambda: world.crash(world.broker))
     for _ in range(rng.choice((0, 1, 2))):
         caller = rng.choice(world.callers)
-        world.plan(rng.uniform(0, LOAD_S), lambda caller=caller: world.crash(caller))
+        world.plan(rng.uniform(*times), lambda caller=caller: world.crash(caller))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -89,6 +92,18 @@ def test_every_request_gets_one_outcome_in_time_whatever_dies(seed: int) -> None
     lives = world.broker.life  # a caller sends again what a broker's death left open
     for tensors, runs in world.judge.runs.items():
         assert runs <= 2 * lives, f"{tensors!r} ran {runs} times under {lives} brokers"
+
+
+@pytest.mark.parametrize("seed", PIECES_SEEDS)
+def test_no_reply_in_pieces_is_made_of_two_whatever_dies(seed: int) -> None:
+    world = rough_world(seed)
+    world.streaming, world.nature.batch_s, world.nature.restart_s = 0.9, (0.01, 0.3), (0.1, 0.3)
+    world.add_workers(2)
+    make_load(world, rate=100, start=4.0)  # models are loaded by then
+    make_faults(world, start=4.0)
+    world.start()
+    world.settle_down(4.0 + LOAD_S + max(TIMEOUTS_S) + 4.0)
+    assert world.judge.pieces
 
 
 def calm_world(workers: int = 2, **keys: object) -> World:
@@ -143,6 +158,30 @@ def test_a_worker_told_to_go_costs_nothing() -> None:
     assert set(world.judge.runs.values()) == {1}
 
 
+def test_replies_in_pieces_are_whole_and_in_order() -> None:
+    world = calm_world(batch_size_max=8)
+    world.streaming = 0.5
+    ask_steadily(world, rate=200, seconds=4)
+    world.settle_down(30.0)
+    assert not world.judge.errors
+    assert sum(map(len, world.judge.pieces.values())) > 500
+
+
+@pytest.mark.parametrize("victim", ["worker", "broker"])
+def test_a_reply_that_has_begun_when_its_worker_or_the_broker_dies_is_not_made_again(victim: str) -> None:
+    world = calm_world(workers=1, batch_size_max=8)
+    world.streaming, world.nature.batch_s = 1.0, (1.0, 1.0)
+    for id in range(1, 9):
+        world.callers[0].ask(id, "m", 20.0, b"request %d" % id)
+    crashes = world.workers[0] if victim == "worker" else world.broker
+    world.plan(world.now + 0.6, lambda: world.crash(crashes))
+    world.settle_down(60.0)
+    begun = {who for who in world.judge.pieces if not isinstance(world.judge.outcomes[who], Reply)}
+    assert len(begun) == world.judge.errors["WorkerLost"] > 2
+    assert set(world.judge.errors) == {"WorkerLost"}, "the others were run again"
+    assert {runs for tensors, runs in world.judge.runs.items()} == {1, 2}
+
+
 def test_a_poisoned_request_takes_two_workers_and_nobody_elses_request() -> None:
     world = calm_world(workers=3, batch_size_max=8)
     ask_steadily(world, rate=200, seconds=4)
@@ -170,7 +209,7 @@ def test_overload_is_answered_at_once_and_not_queued() -> None:
     for id in range(1, 201):
         world.callers[0].ask(id, "m", 10.0, b"request %d" % id)
     world.clock.run(start + 0.05)
-    assert world.judge.errors == {"QueueFull": 180}
+    assert world.judge.errors == {"QueueFull": 179}, "twenty wait, and one is taken at once"
     world.settle_down(30.0)
     assert len(world.judge.outcomes) == 200
 

@@ -19,12 +19,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from headway.calls import Abandon, Call, Calls, CallTimes, Release, Settle
+from headway.calls import Abandon, Advance, Call, Calls, CallTimes, Release, Settle
 from headway.calls import Send as CallerSend
 from headway.calls import Unsent as CallerUnsent
 from headway.errors import HeadwayError, InvalidInput
-from headway.messages import OK, BatchReply, Copy, Load, Message, Reply, Result, Unload
+from headway.messages import OK, BatchReply, Copy, Load, Message, Piece, Reply, Result, Unload
 from headway.models import ModelSpec
+from headway.pieces import STREAM, TRUE, takes_pieces
 from headway.refs import REPLY_SLOT, SLOT
 from headway.slots import Slot
 from headway.wire import decode, encode
@@ -81,6 +82,7 @@ class Judge:
         self.errors: Counter[str] = Counter()
         self.shared = 0  # replies that came in slots
         self.released = 0  # calls with slots that got them back
+        self.pieces: dict[Any, list[tuple[int, int]]] = defaultdict(list)  # of each: which run, and its place
 
     def asked(self, who: Any, deadline: float) -> None:
         self.deadlines[who] = deadline
@@ -94,6 +96,16 @@ class Judge:
             self.errors[type(outcome).__name__] += 1
         else:
             assert outcome.code == OK and outcome.content == answer_to(tensors), f"{who} got another's answer"
+            run, count = outcome.meta.get("run", 0), outcome.meta.get("pieces", 0)
+            assert self.pieces.get(who, []) == [(run, i) for i in range(count)], f"{who} lacks pieces"
+
+    def advanced(self, who: Any, tensors: bytes, piece: Reply) -> None:
+        """A piece of a reply: each once and in order, all of one run, none after the outcome."""
+        assert who not in self.outcomes and who not in self.abandoned, f"{who} got a piece after the end"
+        assert piece.content == answer_to(tensors), f"{who} got a piece of another's answer"
+        self.pieces[who].append((piece.meta["run"], piece.meta["piece"]))
+        run = self.pieces[who][0][0]
+        assert self.pieces[who] == [(run, i) for i in range(len(self.pieces[who]))], self.pieces[who]
 
     def unanswered(self) -> set[Any]:
         return set(self.deadlines) - set(self.outcomes) - self.abandoned
@@ -253,20 +265,42 @@ class WorkerNode(Node):
             assert (order.model, order.version) not in self.loaded, f"{self.name} is to load what it has"
             self.deliver(Copy(order.model, order.version, "loading", "", {}))
         took = self.world.duration(order)
-        self.world.clock.at(self.world.now + took, lambda: self.finished(order, took, life))
+        sent = self.plan_pieces(order.batch, took) if isinstance(order, Run) else {}
+        self.world.clock.at(self.world.now + took, lambda: self.finished(order, took, life, sent))
 
-    def finished(self, order: Any, took: float, life: int) -> None:
+    def plan_pieces(self, batch: Any, took: float) -> dict[int, dict[str, int]]:
+        """Send pieces while the batch runs; what the last reply of each request then says of them."""
+        said = {}
+        for place, request in enumerate(batch.requests):
+            if not takes_pieces(request.options):
+                continue
+            run, count = next(self.world.executions), self.world.random.randint(0, 4)
+            said[place] = {"run": run, "pieces": count}
+            for i in range(count):
+                made = Piece(batch.id, place, answer_to(self.read(request)), {"run": run, "piece": i})
+                at = self.world.now + took * (i + 1) / (count + 1)
+                self.world.clock.at(at, lambda made=made, life=self.life: self.send_piece(made, life))
+        return said
+
+    def send_piece(self, piece: Piece, life: int) -> None:
+        if self.world.now < self.frozen_until:
+            self.world.clock.at(self.frozen_until, lambda: self.send_piece(piece, life))
+        elif self.alive and self.life == life and not self.hung:
+            self.deliver(piece)
+
+    def finished(self, order: Any, took: float, life: int, sent: dict[int, dict[str, int]]) -> None:
         if not self.alive or self.life != life or self.hung:
             return
         if self.world.now < self.frozen_until:
-            self.world.clock.at(self.frozen_until, lambda: self.finished(order, took, life))
+            self.world.clock.at(self.frozen_until, lambda: self.finished(order, took, life, sent))
             return
         self.busy = False
         if isinstance(order, Run):
             if any(b"poison" in self.read(request) for request in order.batch.requests):
                 self.world.crash(self)
                 return
-            replies = [self.reply(request) for request in order.batch.requests]
+            requests = order.batch.requests
+            replies = [self.reply(request, sent.get(place, {})) for place, request in enumerate(requests)]
             del self.touches[order.batch.id]
             self.deliver(Result(order.batch.id, int(took * 1e6), replies))
         elif isinstance(order, Unload):
@@ -283,14 +317,14 @@ class WorkerNode(Node):
             self.deliver(Copy(order.model, order.version, "ready", "", facts))
         self.next_order()
 
-    def reply(self, request: Any) -> BatchReply:
+    def reply(self, request: Any, meta: dict[str, Any]) -> BatchReply:
         tensors, ref = self.read(request), request.options.get(REPLY_SLOT)
         if not tensors:
             return BatchReply(InvalidInput.code, "the slot is not this request's any more", {})
         answer = answer_to(tensors)
         if ref and self.world.arenas[ref[0]].write(ref, answer):
-            return BatchReply(OK, b"", {SLOT: len(answer)})
-        return BatchReply(OK, answer, {})
+            return BatchReply(OK, b"", {SLOT: len(answer), **meta})
+        return BatchReply(OK, answer, meta)
 
     def read(self, request: Any) -> bytes:
         """The request's tensors; b"" when its slot is another's by now."""
@@ -326,8 +360,10 @@ class CallerNode(Node):
         self.open[id] = tensors
         chance = self.world.random.random()
         options = self.arena.ask(id, tensors, reply=chance < 0.4) if chance < self.world.sharing else {}
-        deadline, inline = self.world.now + timeout_s, b"" if options else tensors
-        call = Call(id, deadline, model, version, rows, options, inline, slots=bool(options))
+        deadline, inline, slots = self.world.now + timeout_s, b"" if options else tensors, bool(options)
+        stream = self.world.streaming > 0 and self.world.random.random() < self.world.streaming
+        options = {**options, STREAM: TRUE} if stream else options
+        call = Call(id, deadline, model, version, rows, options, inline, slots=slots, stream=stream)
         self.world.judge.asked((self.identity, id), call.deadline)
         self.deliver(call)
 
@@ -354,6 +390,9 @@ class CallerNode(Node):
             match action:
                 case Settle(id, outcome):
                     self.settle(id, outcome)
+                case Advance(id, piece):
+                    if id in self.open:
+                        self.world.judge.advanced((self.identity, id), self.open[id], piece)
                 case Release(id):
                     self.release(id)
                 case CallerSend(message):
@@ -409,6 +448,7 @@ class World:
     nature: Nature = field(default_factory=Nature)
     times: BrokerTimes = field(default_factory=BrokerTimes)
     sharing: float = 0.6  # of the requests are in slots, where there is room
+    streaming: float = 0.0  # of the requests take pieces
     orphan_s: float = 6.0
 
     def __post_init__(self) -> None:
@@ -423,6 +463,7 @@ class World:
         self.deadly: set[Key] = set()  # versions whose load kills the worker
         self.broken: set[Key] = set()  # versions whose load fails
         self.pids = itertools.count(1)
+        self.executions = itertools.count(1)  # of requests that take pieces
         self.arenas: dict[str, Arena] = {}  # as workers have them mapped, also those of callers that died
         self.planned = 0.0  # when the last of what the test plans happens
         self._arrives: dict[tuple[str, str], float] = defaultdict(float)
@@ -466,7 +507,7 @@ class World:
         return True
 
     def carry(self, sender: Node, to: Node, message: Message, wrap: Callable[[Message], Any]) -> None:
-        frame, life, route = encode(message), to.life, (sender.name, to.name)
+        frame, life, route = encode(message), to.life, (f"{sender.name}.{sender.life}", to.name)
         arrives = max(self.now + self.between(self.nature.latency_s), self._arrives[route])
         self._arrives[route] = arrives
 

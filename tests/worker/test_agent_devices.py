@@ -34,6 +34,11 @@ def smi(tmp_path: Path) -> Any:
     return make
 
 
+def test_the_copies_that_a_worker_takes_are_offered(smi: Any) -> None:
+    assert offer(AgentSettings(copies_max=1, workers_wanted=0), smi()).facts()["copies_max"] == 1
+    assert offer(AgentSettings(), smi()).copies_max == 0
+
+
 def offered(nvidia_smi: str, **settings: Any) -> list[tuple[str, str, int]]:
     found = offer(AgentSettings(**settings), nvidia_smi)
     return [(d.device, d.device_id, d.places) for d in found.devices]

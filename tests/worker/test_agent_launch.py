@@ -16,14 +16,27 @@ ORDER = Start("w1", "cuda:1", 0)
 
 def launch(run_dir: Path, config: Path | None = None) -> Launch:
     settings = AgentSettings(
-        run_dir=run_dir, state_dir=run_dir, threads=3, drain_s=7.0, orphan_s=9.0, log_format="json"
+        run_dir=run_dir,
+        state_dir=run_dir,
+        threads=3,
+        copies_max=2,
+        drain_s=7.0,
+        orphan_s=9.0,
+        log_format="json",
     )
     return Launch(settings, config)
 
 
 def test_a_command_line_has_the_workers_settings(tmp_path: Path) -> None:
     said = launch(tmp_path).arguments(ORDER)
-    for option in ("--name=w1", "--device=cuda:1", "--threads=3", "--drain-s=7.0", "--orphan-s=9.0"):
+    for option in (
+        "--name=w1",
+        "--device=cuda:1",
+        "--threads=3",
+        "--copies-max=2",
+        "--drain-s=7.0",
+        "--orphan-s=9.0",
+    ):
         assert option in said
     assert f"--agent-lock={tmp_path}/agent.lock" in said
     assert f"--run-dir={tmp_path}" in said
@@ -56,5 +69,6 @@ def test_a_units_variables_are_settings_that_a_worker_reads(
         monkeypatch.setenv(key, value)
     found = read(WorkerSettings)
     assert (found.name, found.device, found.threads, found.drain_s) == ("w1", "cuda:1", 3, 7.0)
+    assert found.copies_max == 2
     assert (found.run_dir, found.state_dir, found.log_format) == (tmp_path, tmp_path, "json")
     assert (found.agent_lock, found.orphan_s) == (f"{tmp_path}/agent.lock", 9.0)

@@ -55,6 +55,11 @@ def test_a_worker_without_a_share_of_its_own_gets_the_hosts_share() -> None:
     assert "80 % of cuda:0 are taken" in offer.refusal(order(), there(2, share=40))
 
 
+def test_how_many_copies_a_worker_takes_is_a_fact_where_there_is_a_limit() -> None:
+    assert Offer((CPU,), 1, 0, copies_max=1).facts()["copies_max"] == 1
+    assert "copies_max" not in OFFER.facts()
+
+
 def test_the_facts_are_those_of_the_protocol() -> None:
     assert OFFER.facts() == {
         "workers_max": 4,

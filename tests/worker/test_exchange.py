@@ -26,6 +26,8 @@ from headway.messages import (
     Join,
     Leave,
     Message,
+    Piece,
+    Pieces,
     Result,
     Results,
     Welcome,
@@ -171,6 +173,27 @@ def until(true: Callable[[], object]) -> None:
 
 def ids(results: Results) -> list[int]:
     return [result.batch for result in results.results]
+
+
+def test_pieces_are_sent_while_the_runner_is_in_its_model(broker: Broker, worker: Worker) -> None:
+    goes_on = threading.Event()
+
+    def work(order: Order) -> None:
+        assert isinstance(order, Run)
+        for content in (b"a", b"b"):
+            worker.exchange.report(Piece(order.batch.id, 0, content, {}))
+            assert goes_on.wait(WAIT_S)
+            goes_on.clear()
+        worker.answer(order)
+
+    worker.work = work  # type: ignore[method-assign]
+    broker.give(1)
+    for content in (b"a", b"b"):
+        asked = time.monotonic()
+        assert [p.content for p in broker.hear(Pieces).pieces] == [content]
+        assert time.monotonic() - asked < exchange_module.PARKED_S / 2, "somebody had to notice first"
+        goes_on.set()
+    assert ids(broker.hear(Results)) == [1]
 
 
 def test_an_idle_runner_takes_its_orders_at_the_socket(broker, worker):

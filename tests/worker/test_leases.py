@@ -51,3 +51,14 @@ def test_a_batch_that_comes_after_all_were_answered_has_its_whole_lease():
     leases.end(1, 11.0)
     leases.add(2, 3.0, 50.0)
     assert leases.until == 53.0
+
+
+def test_the_lease_of_a_batch_that_goes_on_begins_anew():
+    leases = Leases()
+    leases.add(1, 2.0, 10.0)
+    leases.add(2, 60.0, 10.0)
+    leases.renew(1, 11.0)
+    assert leases.until == 13.0
+    leases.renew(2, 11.5)
+    leases.renew(3, 11.5)
+    assert leases.until == 13.0, "only the one at hand goes on"

@@ -21,13 +21,18 @@ def test_with_a_store_of_its_own_the_broker_s_path_does_not_matter(tmp_path: Pat
     assert folder_of(Load("m", "1", "/elsewhere/x/7"), tmp_path) == tmp_path / "m" / "1"
 
 
+def test_a_version_that_is_a_word_is_found_in_the_store(tmp_path: Path) -> None:
+    (tmp_path / "m" / "2.0+cu118").mkdir(parents=True)
+    assert folder_of(Load("m", "2.0+cu118", "/x"), tmp_path) == tmp_path / "m" / "2.0+cu118"
+
+
 def test_what_the_store_lacks_is_named_with_the_setting(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=rf"model_store: there is no {tmp_path}/m/1 on this host"):
         folder_of(Load("m", "1", "/srv/models/m/1"), tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("model", "version"), [("..", "1"), ("m", ".."), ("a/b", "1"), ("m", "1/.."), ("", "1")]
+    ("model", "version"), [("..", "1"), ("m", ".."), ("a/b", "1"), ("m", "1/.."), ("", "1"), ("m", "1.tmp")]
 )
 def test_names_do_not_lead_out_of_the_store(tmp_path: Path, model: str, version: str) -> None:
     with pytest.raises(SettingsError, match="cannot be in a store"):

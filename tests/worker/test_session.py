@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway.errors import RemoteProtocolError, TooLarge
+from headway.errors import RemoteProtocolError, TooLarge, WorkerLost
 from headway.messages import (
     OK,
     Alive,
@@ -23,6 +23,8 @@ from headway.messages import (
     Join,
     Leave,
     Load,
+    Piece,
+    Pieces,
     Ping,
     Result,
     Results,
@@ -30,6 +32,7 @@ from headway.messages import (
     Welcome,
 )
 from headway.parts import PART_BYTES_MAX
+from headway.pieces import FRAMING_BYTES, WAITING_BYTES_MAX
 from headway_worker.orders import Run
 from headway_worker.session import REPLY_BYTES_MAX, RETRY_S, About, Drain, Leaving, Send, Session, Unsent
 
@@ -317,6 +320,77 @@ def test_results_that_could_not_be_sent_are_sent_later_and_in_order() -> None:
     assert bench.session.next_wake() == 100.0 + RETRY_S
     sent = [r for message in bench.wake(RETRY_S) for r in message.results]
     assert [(r.batch, r.first, r.done) for r in sent] == [(1, 0, 0), (1, 1, 1), (2, 0, 1)]
+
+
+def piece(batch: int, content: bytes = b"p", place: int = 0) -> Piece:
+    return Piece(batch, place, content, {})
+
+
+def test_pieces_leave_at_once_and_before_the_result() -> None:
+    bench = Bench()
+    bench.holds(1, 2)
+    bench.handle(piece(1, b"a"))
+    assert bench.session.next_wake() < bench.now
+    assert bench.wake() == [Pieces([piece(1, b"a")])]
+    bench.handle(piece(1, b"b"))
+    bench.handle(piece(1, b"c"))
+    bench.handle(result(1))
+    assert bench.wake() == [Pieces([piece(1, b"b"), piece(1, b"c")]), Results([result(1)])]
+
+
+def test_pieces_of_batches_that_nobody_waits_for_are_dropped() -> None:
+    bench = Bench()
+    bench.holds(1, 2)
+    bench.handle(result(1))
+    bench.wake()
+    bench.handle(piece(1))
+    bench.handle(piece(3))
+    assert bench.wake() == []
+    bench.handle(piece(2))
+    bench.handle(Dismiss("lost patience", 0))
+    bench.handle(piece(2))
+    bench.handle(WELCOME)
+    assert [m for m in bench.wake() if isinstance(m, Pieces)] == []
+
+
+def test_pieces_that_could_not_be_sent_are_sent_later_and_in_order() -> None:
+    bench = Bench()
+    bench.holds(1)
+    half = bytes(PART_BYTES_MAX // 2 + 1)
+    for content in (b"a" + half, b"b" + half):
+        bench.handle(piece(1, content))
+    bench.handle(result(1))
+    unsent = bench.wake()
+    assert [type(message) for message in unsent] == [Pieces, Pieces, Results]
+    for message in unsent:
+        bench.handle(Unsent(message))
+    assert bench.session.next_wake() == 100.0 + RETRY_S
+    assert bench.wake(RETRY_S) == unsent
+
+
+def test_a_reply_whose_pieces_have_no_room_left_ends_in_an_error() -> None:
+    bench = Bench()
+    bench.handle(Batches([batch(1, requests=2)]))
+    large = bytes(WAITING_BYTES_MAX // 2 - FRAMING_BYTES)
+    for content in (large, large, b"too much", b""):
+        bench.handle(piece(1, content, place=1))
+    bench.handle(result(1, b"fine", b"torn"))
+    sent = bench.wake()
+    assert [len(p.content) for m in sent if isinstance(m, Pieces) for p in m.pieces] == [len(large)] * 2
+    (results,) = sent[-1].results
+    assert [reply.code for reply in results.replies] == [OK, WorkerLost.code]
+    bench.holds(2)
+    bench.handle(piece(2))
+    bench.handle(result(2, b"fine"))
+    assert bench.wake() == [Pieces([piece(2)]), Results([result(2, b"fine")])]
+
+
+def test_a_piece_shows_that_its_batch_goes_on() -> None:
+    bench = Bench()
+    bench.holds(1)
+    bench.wake(0.8)
+    bench.handle(piece(1))
+    assert bench.session.leases.until == bench.now + 1.0
 
 
 def test_a_copys_state_that_could_not_be_sent_is_sent_later() -> None:

@@ -17,9 +17,11 @@ import pytest
 import torch
 
 from headway.body import Body
-from headway.messages import BatchReply, Replies, Reply
+from headway.errors import ModelError, TooLarge
+from headway.messages import BatchReply, Piece, Replies, Reply
 from headway.torchserve.metrics import Record, unpacked
 from headway.wire import encode
+from headway_worker import replies
 from headway_worker.torchserve import scratch
 from tests.worker.archives import archived, asking, needs_archiver, part, place
 from tests.worker.bench import Bench, X, floats, request, tensors_of
@@ -123,7 +125,7 @@ def test_an_archive_without_a_manifest_is_named_after_its_file_and_takes_the_ope
     assert "the archive's manifest names none" in bench.load().detail
     facts = ready(bench, path, '[options]\nhandler = "mine:go"\n')
     assert facts["backend"]["archive"] == "bare 1.0"
-    assert said(bench.ask(asking("x"))) == "m"  # as registered: the manifest's name is for the archive
+    assert said(bench.ask(asking("x"))) == "m", "a handler is told what the model is registered as"
 
 
 COMMON = """
@@ -354,10 +356,8 @@ def test_what_a_handler_says_of_each_reply_goes_with_it(bench: Bench) -> None:
     }
     assert two.meta["status"] == 418
     assert two.meta["phrase"] == "teapot"
-    assert without_metrics(*bench.run(first, second)) == [
-        one,
-        two,
-    ]  # nothing is left over from the call before
+    again = without_metrics(*bench.run(first, second))
+    assert again == [one, two], "nothing is left over from the call before"
 
 
 def test_the_context_says_what_handlers_look_for(bench: Bench) -> None:
@@ -415,8 +415,8 @@ def test_keys_without_a_meaning_are_said_in_one_warning(
     ready(bench, archived(bench.store, "handler.py", files, config_file="model-config.yaml"))
     [warning] = [r.getMessage() for r in caplog.records if "model-config.yaml" in r.getMessage()]
     assert warning == (
-        "model m version 1: model-config.yaml: no meaning here: torchrun, useVenv; of a wrong type: "
-        "maxBatchDelay ('soon' is not a whole number above 0); model.toml says otherwise, and counts: "
+        "model m version 1: model-config.yaml: no meaning here: useVenv, torchrun; of a wrong type: "
+        "maxBatchDelay ('soon' is not a whole number, 0 or more); model.toml says otherwise, and counts: "
         "batch_size_max 1 (the file: 4)"
     )
     assert json.loads(said(bench.ask(asking("x")))) == {"k": 1}
@@ -457,6 +457,67 @@ def without_metrics(*replies: BatchReply) -> list[BatchReply]:
     for reply in replies:
         reply.meta.pop("metrics", None)
     return list(replies)
+
+
+PIECES = """
+    from ts.handler_utils.utils import send_intermediate_predict_response as send
+    def handle(data, context):
+        if data is None:
+            return
+        for i in range(2):
+            context.set_response_header(0, "seen", str(i))
+            send([{"part": i}, f"part {i}, "][:len(data)], context.request_ids, "ok", 200, context)
+        context.set_response_status(201)
+        if any(row["body"] == b"bad" for row in data):
+            raise ValueError("no")
+        return ["end" for _ in data]
+"""
+
+
+def pieces(bench: Bench) -> list[Any]:
+    return [report for report in bench.reports if isinstance(report, Piece)]
+
+
+def test_parts_are_sent_at_once_to_who_takes_them_with_what_was_said_by_then(bench: Bench) -> None:
+    served(bench, PIECES, "batch_size_max = 2\n")
+    one, other = bench.run(asking("x", stream="true"), asking("y"))
+    assert said(one) == "end" and said(other) == "part 0, part 1, end"
+    first, second = pieces(bench)
+    assert (first.batch, first.place, json.loads(first.content)) == (7, 0, {"part": 0})
+    assert first.meta == {
+        "content_type": "application/json",
+        "headers": {"seen": "0", "ts_stream_next": "true"},
+    }
+    assert second.meta["headers"]["seen"] == "1"
+    assert one.meta["status"] == 201 and "status" not in second.meta
+    assert bench.reports.index(second) < len(bench.reports) - 1, "the result is the last"
+
+
+def test_tensors_do_not_come_in_pieces(bench: Bench) -> None:
+    served(bench, PIECES.replace('row["body"] == b"bad"', "False"))
+    asked = request(x=floats(1, 2))._replace(options={"stream": "true"})
+    assert bench.ask(asked).code == 0
+    assert pieces(bench) == []
+
+
+def test_a_request_that_was_sent_a_piece_is_not_run_again_with_the_others(bench: Bench) -> None:
+    served(bench, PIECES, "batch_size_max = 2\n[options]\nretry_alone = true\n")
+    one, other = bench.run(asking("x", stream="true"), asking("bad"))
+    assert (one.code, other.code) == (ModelError.code, ModelError.code)
+    assert len(pieces(bench)) == 2
+    one, other = bench.run(asking("bad", stream="true"), asking("x"))
+    assert one.code == ModelError.code
+    assert said(other).endswith("end"), "who had no part in it is run again"
+    assert len(pieces(bench)) == 4
+
+
+def test_a_piece_that_is_too_large_is_the_handlers_error(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replies, "PIECE_BYTES_MAX", 10)
+    served(bench, PIECES)
+    reply = bench.ask(asking("x", stream="true"))
+    assert reply.code == TooLarge.code and "is over the limit of 10" in str(reply.content)
 
 
 RECORDS = """

@@ -42,7 +42,8 @@ def main(settings: WorkerSettings) -> None:
     device.set_threads(settings.threads)
     place = _place(settings)
     name = settings.name or f"worker-{os.getpid()}"
-    about = About(name, socket.gethostname(), os.getpid(), place.name, place.facts)
+    facts = place.facts | ({"copies_max": settings.copies_max} if settings.copies_max else {})
+    about = About(name, socket.gethostname(), os.getpid(), place.name, facts)
     address = settings.workers_address
     curve = keys.to_broker(settings, address, keys.WORKER)
     session = Session(about, drain_s=settings.drain_s)
@@ -51,7 +52,7 @@ def main(settings: WorkerSettings) -> None:
     identity = f"{name[:100]}.".encode() + secrets.token_bytes(8)
     exchange = Exchange(session, address, identity, curve, notifier)
     loop = Loop(exchange, partial(leave_stuck, place), leash)
-    _log.info("worker starts", name=name, device=place.name, **place.facts)
+    _log.info("worker starts", name=name, device=place.name, **facts)
     sharing = Sharing(shm.folder_of(address), pages_for(place.device))
     store = Path(settings.model_store) if settings.model_store else None
     runner = Runner(place.device, exchange.report, time.monotonic, sharing, exchange, store)

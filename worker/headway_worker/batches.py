@@ -7,7 +7,8 @@ Must not know: threads, orders, sockets, torch.
 Invariants: a result has one reply per request, in order; no exception of a model's leaves this file, not
 even `SystemExit`, but for a fault of the device (`DeviceFault`), after which nobody is answered; when a batch
 of several raises, each is run again alone (unless the model is marked `idempotent = false`, or its backend
-does not retry alone), so that only the guilty get the error.
+does not retry alone), so that only the guilty get the error. A request of whose reply a piece was sent is not
+run again, and gets the error.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any, TypeVar
 
 from headway.body import is_body, unpack_body
 from headway.errors import DeadlineExceeded, InvalidInput, ModelError
-from headway.messages import Batch, BatchReply, Result
+from headway.messages import Batch, BatchReply, Piece, Result
+from headway.pieces import takes_pieces
 from headway.refs import has_slots, without_slots
 from headway.tensors import Tensors, unpack
 from headway_worker import device
@@ -28,7 +30,15 @@ from headway_worker.collate import as_tensors, to_host
 from headway_worker.inputs import check_names, check_shapes, checked, from_body, takes
 from headway_worker.loaded import Loaded
 from headway_worker.orders import Run
-from headway_worker.replies import Answer, answer_reply, body_reply, error_reply, message_of, tensors_reply
+from headway_worker.replies import (
+    Answer,
+    answer_reply,
+    body_reply,
+    error_reply,
+    message_of,
+    piece_of,
+    tensors_reply,
+)
 from headway_worker.request import ModelRequest
 from headway_worker.sharing import Sharing
 from headway_worker.tracks import Clock, Collated, Flight, Share
@@ -55,11 +65,21 @@ class Passage:
     """One batch on its way: `prepare`, `launch`, `finish`, in this order and each once, under
     `torch.inference_mode()`. `prepare` may be called in another thread than the rest."""
 
-    def __init__(self, loaded: Loaded, order: Run, clock: Clock, sharing: Sharing) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        order: Run,
+        clock: Clock,
+        sharing: Sharing,
+        send: Callable[[Piece], None] | None = None,
+    ) -> None:
+        """`send` takes pieces of replies; without it there are none."""
         self.loaded = loaded
         self.batch, self.received = order
         self.clock = clock
         self.sharing = sharing
+        self.send = send
+        self.begun: set[int] = set()  # places of which a piece was sent
         self.compute_s = 0.0
         self.requests: dict[int, ModelRequest] = {}
         self.replies: dict[int, BatchReply] = {}
@@ -146,8 +166,9 @@ class Passage:
             device.raise_fault(error)
             may_again = self.loaded.spec.idempotent and self.loaded.retries_alone
             group.again = len(group.places) > 1 and may_again
-            if not group.again:
-                self._fail(group.places, error)
+            over = [place for place in group.places if place in self.begun or not group.again]
+            self._fail(over, error)
+            group.places = [place for place in group.places if place not in over]
             exhausted = device.is_out_of_memory(error)
         if exhausted:  # here, where the exception no longer holds the tensors of its frames
             device.free_memory()
@@ -170,6 +191,8 @@ class Passage:
         body = unpack_body(tensors, options)
         request = ModelRequest(options, 0, body)
         if self.loaded.takes_requests:
+            if self.send and takes_pieces(options):
+                request.send = partial(self._send, self.send, place)
             return request
         if self.loaded.preprocess is None:
             request.tensors = checked(from_body(body, specs), specs, 0)
@@ -191,6 +214,12 @@ class Passage:
                 self.replies[place] = body_reply(answer, put)
         except BaseException as error:
             self._fail([place], error)
+
+    def _send(self, send: Callable[[Piece], None], place: int, answer: Answer) -> None:
+        """A piece of a reply. Raises: TooLarge."""
+        piece = piece_of(answer, self.batch.id, place)
+        self.begun.add(place)
+        send(piece)
 
     def _fail(self, places: Sequence[int], error: BaseException) -> None:
         device.raise_fault(error)

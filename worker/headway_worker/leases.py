@@ -24,6 +24,11 @@ class Leases:
             self.until = now + lease_s
         self._lease_s[batch] = lease_s
 
+    def renew(self, batch: int, now: float) -> None:
+        """A batch has shown that it goes on."""
+        if batch == next(iter(self._lease_s), None):
+            self.until = now + self._lease_s[batch]
+
     def end(self, batch: int, now: float) -> None:
         """The runner reported a batch; one that it was not given means nothing."""
         was_first = batch == next(iter(self._lease_s), None)

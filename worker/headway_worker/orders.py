@@ -1,15 +1,16 @@
 """What the session tells the runner, and what the runner tells back.
 
-Orders are put into the runner's queue in the order in which they shall happen; `Load` and `Unload` are
-the broker's own messages. Reports are the messages that go to the broker: `messages.Result` for a batch
-that ran, `messages.Copy` for a copy that changed its state.
+Orders are put into the runner's queue in the order in which they shall happen; `Load` and `Unload` are the
+broker's own messages. Reports are the messages that go to the broker: `messages.Result` for a batch that ran,
+`messages.Piece` for what a model sends of a reply before that, `messages.Copy` for a copy that changed its
+state.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from headway.messages import Batch, Copy, Load, Result, Unload
+from headway.messages import Batch, Copy, Load, Piece, Result, Unload
 
 
 class Run(NamedTuple):
@@ -20,4 +21,4 @@ class Run(NamedTuple):
 
 
 Order = Run | Load | Unload
-Report = Result | Copy
+Report = Result | Copy | Piece

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from headway.errors import SettingsError
 from headway.messages import Load
-from headway.models import NAME, VERSION, ModelSpec
+from headway.models import NAME, ModelSpec, is_version
 from headway.store import read_version
 
 
@@ -21,7 +21,7 @@ def folder_of(order: Load, store: Path | None) -> Path:
     """The version's folder; `store` None: as the broker says. Raises: SettingsError where it is not there."""
     if store is None:
         return Path(order.folder)
-    if not NAME.fullmatch(order.model) or not VERSION.fullmatch(order.version):
+    if not NAME.fullmatch(order.model) or not is_version(order.version):
         raise SettingsError(f"{order.model!r} version {order.version!r} cannot be in a store")
     folder = store / order.model / order.version
     if not folder.is_dir():

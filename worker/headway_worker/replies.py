@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headway.body import Body
-from headway.errors import HeadwayError, InvalidInput, ModelError
-from headway.messages import OK, BatchReply
+from headway.errors import HeadwayError, InvalidInput, ModelError, TooLarge
+from headway.messages import MESSAGE_BYTES_MAX, OK, BatchReply, Piece
 from headway.refs import SLOT
 from headway.tensors import Buffer, Tensors, pieces_of
 
 ERROR_CHARS_MAX = 8000
+PIECE_BYTES_MAX = MESSAGE_BYTES_MAX // 2  # two may wait at the broker
 
 
 Put = Callable[[list[Buffer]], int | None]  # writes a reply where its request wants it; None: nowhere
@@ -90,6 +91,14 @@ def answer_reply(answer: Answer, put: Put = inline) -> BatchReply:
     """What a backend that takes requests whole returned for a body."""
     meta = {"content_type": answer.body.content_type, **answer.meta}
     return _reply([bytes(answer.body.data)], meta, put)
+
+
+def piece_of(answer: Answer, batch: int, place: int) -> Piece:
+    """What a backend sends of a body before it is through. Raises: TooLarge."""
+    meta = {"content_type": answer.body.content_type, **answer.meta}
+    if (size := len(answer.body.data)) > PIECE_BYTES_MAX:
+        raise TooLarge(f"a piece of {size} bytes is over the limit of {PIECE_BYTES_MAX}")
+    return Piece(batch, place, bytes(answer.body.data), meta)
 
 
 def _reply(pieces: list[Buffer], meta: dict[str, Any], put: Put) -> BatchReply:

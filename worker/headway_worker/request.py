@@ -6,12 +6,14 @@ Must not know: torch, batches, the wire.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from headway.body import BODY, Body
 from headway.tensors import Tensors
+from headway_worker.replies import Answer
 
 
 @dataclass
@@ -19,10 +21,12 @@ class ModelRequest:
     """One request. A body request (`content` is there) goes through `preprocess` and `postprocess`;
     a tensor request goes past both.
 
-    `tensors` is what the model is given for this request, as numpy arrays: the caller's own (read-only
-    views) in a tensor request; in a body request empty until `preprocess` has returned. `rows` 0: one
-    example without a batch dimension; n > 0 (tensor requests only): each array has a leading n.
-    `state` is free: what `preprocess` puts there, `postprocess` finds.
+    `tensors` is what the model is given for this request, as numpy arrays: the caller's own (read-only views)
+    in a tensor request; in a body request empty until `preprocess` has returned. `rows` 0: one example
+    without a batch dimension; n > 0 (tensor requests only): each array has a leading n. `state` is free: what
+    `preprocess` puts there, `postprocess` finds. `send`: for backends that take requests whole, sends a piece
+    of the reply to a caller that takes pieces; the answer is then what is left. From any thread, until the
+    backend has answered.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
@@ -30,6 +34,7 @@ class ModelRequest:
     content: Body | None = None
     tensors: Tensors = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
+    send: Callable[[Answer], None] | None = None
 
     @property
     def width(self) -> int:

@@ -69,8 +69,9 @@ class Host(Protocol):
 class Runner:
     """Models on one device.
 
-    `running` is (batch id, monotonic seconds of its start) while a batch runs, otherwise None; other
-    threads may read it. `report` is called from the runner's thread and must not raise.
+    `running` is (batch id, monotonic seconds of its start) while a batch runs, otherwise None; other threads
+    may read it. `report` must not raise, and is called from the runner's thread; with pieces of replies, from
+    any that a model has.
     """
 
     def __init__(
@@ -253,7 +254,7 @@ class Runner:
             text = f"model {batch.model} version {batch.version} is not loaded here"
             held.refused = refuse_batch(batch, NotReady(text))
         else:
-            held.passage = Passage(loaded, held.order, self._clock, self._sharing)
+            held.passage = Passage(loaded, held.order, self._clock, self._sharing, self._report)
             held.step(Passage.prepare)
 
     def _launch(self, held: _Held) -> None:

@@ -5,11 +5,12 @@ Speaks the three verbs of the design: `handle(event, now)`, `wake(now)`, `next_w
 Knows: whether it is on the roster, its copies, the batches it holds. Must not know: sockets, clocks,
 torch, threads; it gives orders to a runner and gets reports back.
 
-How it works. The worker says `Join` until it is welcomed. It is thrown off the roster by a broker that
-was started anew (which knows nobody) or that lost patience, and then joins again with the copies it has,
-so that nothing is loaded twice. A copy may change while a `Join` is on its way: what changed before the
-`Welcome` is said again after it. Orders go to the runner in the order in which they came. Reports are
-collected, and leave in one message in the next `wake`.
+How it works. The worker says `Join` until it is welcomed. It is thrown off the roster by a broker that was
+started anew (which knows nobody) or that lost patience, and then joins again with the copies it has, so that
+nothing is loaded twice. A copy may change while a `Join` is on its way: what changed before the `Welcome` is
+said again after it. Orders go to the runner in the order in which they came. Reports are collected, and leave
+in one message in the next `wake`. Pieces of replies leave before results; when too many wait for a broker
+that takes nothing, the rest of such a reply is refused, and so is its outcome.
 
 A batch that it held when it left the roster is run to its end all the same. Its result is of no use, but says
 that the worker touches the batch's shared memory no more: so it is sent, empty, to the broker that gave it.
@@ -26,7 +27,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from headway.errors import RemoteProtocolError, TooLarge
+from headway.errors import RemoteProtocolError, TooLarge, WorkerLost
 from headway.messages import (
     MESSAGE_BYTES_MAX,
     Alive,
@@ -40,12 +41,15 @@ from headway.messages import (
     Leave,
     Load,
     Message,
+    Piece,
+    Pieces,
     Result,
     Results,
     Unload,
     Welcome,
 )
 from headway.parts import parts
+from headway.pieces import FRAMING_BYTES, WAITING_BYTES_MAX
 from headway_worker.leases import Leases
 from headway_worker.orders import Order, Run
 from headway_worker.unloads import Unloads
@@ -90,7 +94,7 @@ class Leaving(NamedTuple):
     stuck: bool
 
 
-Event = Message | Result | Copy | Drain | Unsent
+Event = Message | Result | Copy | Piece | Drain | Unsent
 Action = Send | Run | Load | Unload | Leaving
 
 
@@ -112,6 +116,9 @@ class Session:
         self._leave_by = math.inf
         self._unsaid: dict[tuple[str, str], Copy] = {}  # changed since it left the roster
         self._results: list[Result] = []
+        self._pieces: list[Piece] = []
+        self._pieces_bytes = 0
+        self._torn: set[tuple[int, int]] = set()  # replies that lack a piece, by batch and place
         self._given_up: dict[int, None] = {}  # batches that were open when it left the roster
         self._finished: list[Result] = []  # of such batches
         self._outbox: list[Message] = []
@@ -134,6 +141,9 @@ class Session:
                 self._note_result(event)
             case Copy():
                 self._note_copy(event)
+            case Piece():
+                self.leases.renew(event.batch, now)
+                self._note_piece(event)
             case Batches(batches=batches):
                 for batch in batches:
                     self.open[batch.id] = None
@@ -163,13 +173,16 @@ class Session:
             self._beat_at = now + (self._beat_s if self._joined else self._join_s)
             self._outbox.append(Alive() if self._joined else self._join())
         messages, self._outbox = self._outbox, []
+        if self._pieces:
+            pieces, self._pieces, self._pieces_bytes = self._pieces, [], 0
+            messages += [Pieces(part) for part in parts(pieces, _piece_size)]
         results, self._results = self._results, []
         messages += [Results(part) for part in parts(results, _size)]
         return [Send(message) for message in messages]
 
     def next_wake(self) -> float:
         """Call `wake` no later than this; -inf for at once."""
-        if self._outbox or self._results:
+        if self._outbox or self._results or self._pieces:
             return self._blocked_until
         return min(max(self._beat_at, self._blocked_until), self._leave_by)
 
@@ -191,9 +204,27 @@ class Session:
     def _note_result(self, result: Result) -> None:
         if result.batch in self.open:
             del self.open[result.batch]
-            self._results += _in_parts(result)
+            self._results += _in_parts(self._mended(result) if self._torn else result)
         elif self._given_up.pop(result.batch, result) is None:  # all it says: we are through with its slots
             (self._results if self._joined else self._finished).append(_empty(result))
+
+    def _note_piece(self, piece: Piece) -> None:
+        """Pieces of batches that nobody waits for are dropped."""
+        if piece.batch not in self.open or (piece.batch, piece.place) in self._torn:
+            return
+        if self._pieces_bytes + _piece_size(piece) > WAITING_BYTES_MAX:
+            self._torn.add((piece.batch, piece.place))
+            return
+        self._pieces.append(piece)
+        self._pieces_bytes += _piece_size(piece)
+
+    def _mended(self, result: Result) -> Result:
+        """The result, with errors for replies of which a piece could not be sent."""
+        places = {place for batch, place in self._torn if batch == result.batch}
+        self._torn -= {(result.batch, place) for place in places}
+        error = BatchReply(WorkerLost.code, "the broker took no pieces of the reply for too long", {})
+        replies = [error if place in places else reply for place, reply in enumerate(result.replies)]
+        return result._replace(replies=replies)
 
     def _note_copy(self, copy: Copy) -> None:
         key = (copy.model, copy.version)
@@ -248,6 +279,9 @@ class Session:
         self._unloads.off_the_roster()
         self._finished += [_empty(result) for result in self._results if result.done]
         self._results.clear()
+        self._pieces.clear()
+        self._pieces_bytes = 0
+        self._torn.clear()
         self._outbox.clear()
         return []
 
@@ -269,6 +303,9 @@ class Session:
         self._blocked_until = now + RETRY_S
         if isinstance(message, Results):
             self._results += message.results  # in order: a batch's last part says that it is the last
+        elif isinstance(message, Pieces):
+            self._pieces += message.pieces
+            self._pieces_bytes += sum(map(_piece_size, message.pieces))
         elif not isinstance(message, (Alive, Join)):
             self._outbox.append(message)
         if isinstance(message, Join):
@@ -299,6 +336,10 @@ def _bounded(reply: BatchReply) -> BatchReply:
 
 def _reply_size(reply: BatchReply) -> int:
     return len(reply.content)
+
+
+def _piece_size(piece: Piece) -> int:
+    return FRAMING_BYTES + len(piece.content)
 
 
 def _size(result: Result) -> int:

@@ -14,6 +14,7 @@ from headway import __version__
 
 COMMANDS = {
     "up": "serve the models of a folder on this machine",
+    "torchserve": "serve TorchServe's archives and clients, by TorchServe's command line",
     "models": "show the models of a running server, and how they are",
     "infer": "send one request to a running server, without HTTP",
     "keys": "make and allow keys, for callers and workers on other hosts",

@@ -51,9 +51,10 @@ class Progress:
 
 
 def settled(models: Sequence[Model], joined: bool) -> bool:
-    """Whether waiting changes nothing: each model serves, failed, or has no place in any worker."""
+    """Whether waiting changes nothing: each model serves, failed, needs no copy now, or has no place."""
     return all(
-        model["state"] in ("ready", "failed") or (model["state"] == "waiting" and joined) for model in models
+        model["state"] in ("ready", "failed", "asleep") or (model["state"] == "waiting" and joined)
+        for model in models
     )
 
 

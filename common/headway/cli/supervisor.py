@@ -35,11 +35,13 @@ UNKILLABLE_S = 5.0  # a process in a hung driver's call may ignore SIGKILL for e
 
 @dataclass(frozen=True)
 class Command:
-    """A process to keep running. `stop_s`: how long it may take to end when it is told to."""
+    """A process to keep running. `stop_s`: how long it may take to end when it is told to. `output`: the
+    descriptor that it prints to; None for the supervisor's own."""
 
     name: str
     arguments: Sequence[str]
     stop_s: float = 3.0
+    output: int | None = None
 
 
 class _Kept:
@@ -53,7 +55,7 @@ class _Kept:
 
     def start(self) -> None:
         self.due = None
-        self.child = Child(self.command.arguments)
+        self.child = Child(self.command.arguments, output=self.command.output)
         self.restarts.started(time.monotonic())
 
     def look(self, now: float) -> Again | GiveUp | None:

@@ -9,7 +9,7 @@ the file says of these is compared with that, and said once where it differs; `m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,7 @@ from headway.models import ModelSpec
 
 FILE = "model-config.yaml"
 SIZE_BYTES_MAX = 1 << 20
-_WHOLE = "a whole number above 0"
-# Theirs: ours. Both count in the same units.
+# Theirs: ours, in `model.toml`. Both count in the same units.
 NUMBERS = {
     "batchSize": "batch_size_max",
     "maxBatchDelay": "batch_delay_ms",
@@ -29,35 +28,63 @@ NUMBERS = {
     "minWorkers": "copies_min",
     "maxWorkers": "copies_max",
 }
+# Whole numbers, and what each must be at least.
+LEAST = {
+    "batchSize": 1, "maxBatchDelay": 0, "responseTimeout": 1, "startupTimeout": 1, "jobQueueSize": 1,
+    "minWorkers": 0, "maxWorkers": 0, "clientTimeoutInMills": 0, "maxRetryTimeoutInSec": 0,
+    "parallelLevel": 0,
+}  # fmt: skip
+TRUTHS = ("useJobTicket", "useVenv")
+PARALLEL = ("pp", "tp", "pptp", "custom")
 # Read by handlers, or by what they inherit; nothing else here looks at them.
 HANDLERS = ("handler", "pt2", "micro_batching")
+# Heeded where the archive was registered through TorchServe's interfaces, which write its `model.toml`.
+REGISTERED = ("startupTimeout", "clientTimeoutInMills", "maxRetryTimeoutInSec", "useJobTicket", "useVenv")
+# Shown to TorchServe's clients as they are; they do nothing else here.
+SHOWN = ("deviceIds", "parallelType", "parallelLevel")
 # Known to TorchServe, without a meaning here (yet).
 IGNORED = (
-    "startupTimeout", "deviceIds", "parallelType", "parallelLevel", "torchrun", "maxRetryTimeoutInSec",
-    "clientTimeoutInMills", "useJobTicket", "sequenceBatching", "sequenceMaxIdleMSec", "sequenceTimeoutMSec",
-    "maxNumSequence", "maxSequenceJobQueueSize", "continuousBatching", "asyncCommunication", "useVenv",
-    "pippy", "deepspeed",
+    *SHOWN, "torchrun", "sequenceBatching", "sequenceMaxIdleMSec", "sequenceTimeoutMSec", "maxNumSequence",
+    "maxSequenceJobQueueSize", "continuousBatching", "asyncCommunication", "pippy", "deepspeed",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Config:
-    """`content`: the whole file. `model_keys`: what it says in the words of `model.toml`. `unused`: keys
-    that TorchServe knows and that do nothing here. `wrong`: keys of a wrong type, which do not count."""
+    """`content`: the whole file. `values`: TorchServe's own keys of the right type, by their names.
+    `unused`: keys that TorchServe knows and that do nothing here. `wrong`: keys of a wrong type, which do
+    not count, and what is wrong with them."""
 
     content: dict[str, Any] = field(default_factory=dict)
-    model_keys: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
 
+    @property
+    def model_keys(self) -> dict[str, Any]:
+        """What it says in the words of `model.toml`."""
+        keys = {NUMBERS[key]: value for key, value in self.values.items() if key in NUMBERS}
+        if device := self.values.get("deviceType"):
+            keys["device"] = {"gpu": "cuda"}.get(device, device)
+        return keys
+
+    @property
+    def warning(self) -> str:
+        """One sentence for the log of who registers it: what is ignored, and why; "" if nothing."""
+        return _sentence(self._ignored(self.unused))
+
     def notes(self, spec: ModelSpec) -> str:
-        """One sentence for the log: what does nothing, or something else than it says; "" if nothing."""
-        notes = [f"no meaning here: {', '.join(self.unused)}"] if self.unused else []
-        notes += [f"of a wrong type: {', '.join(self.wrong)}"] if self.wrong else []
+        """One sentence for the log of who serves it by `model.toml` alone: what does nothing, or something
+        else than it says; "" if nothing."""
+        notes = self._ignored((*(key for key in REGISTERED if key in self.content), *self.unused))
         differing = [_difference(spec, key, value) for key, value in self.model_keys.items()]
         if any(differing):
             notes.append(f"model.toml says otherwise, and counts: {', '.join(filter(None, differing))}")
-        return f"{FILE}: {'; '.join(notes)}" if notes else ""
+        return _sentence(notes)
+
+    def _ignored(self, unused: tuple[str, ...]) -> list[str]:
+        notes = [f"no meaning here: {', '.join(unused)}"] if unused else []
+        return notes + ([f"of a wrong type: {', '.join(self.wrong)}"] if self.wrong else [])
 
 
 def read_config(folder: Path, file: str) -> Config:
@@ -69,11 +96,9 @@ def read_config(folder: Path, file: str) -> Config:
     try:
         if path.stat().st_size > SIZE_BYTES_MAX:
             raise SettingsError(f"{file} has more than {SIZE_BYTES_MAX} bytes")
-        return parse_config(_loaded(path.read_text("utf-8"), file), file)
+        return parse_config(load_yaml(path.read_bytes(), file), file)
     except OSError as error:
         raise SettingsError(f"configFile: {file}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{file} is not UTF-8: {error}") from None
 
 
 def parse_config(found: Any, file: str = FILE) -> Config:
@@ -83,27 +108,46 @@ def parse_config(found: Any, file: str = FILE) -> Config:
     if not isinstance(found, Mapping):
         raise SettingsError(f"{file} must be a mapping, not {type(found).__name__}")
     content = {str(key): value for key, value in found.items()}
-    numbers = {key: content[key] for key in NUMBERS if key in content}
-    keys = {NUMBERS[key]: value for key, value in numbers.items() if _is_whole(value)}
-    wrong = [
-        f"{key} ({_shown(value)} is not {_WHOLE})" for key, value in numbers.items() if not _is_whole(value)
-    ]
-    if "deviceType" in content:
-        device = _device(content["deviceType"])
-        keys.update({"device": device} if device else {})
-        wrong += [] if device else [f"deviceType ({_shown(content['deviceType'])} is not cpu or gpu)"]
-    return Config(content, keys, tuple(key for key in IGNORED if key in content), tuple(wrong))
+    values: dict[str, Any] = {}
+    wrong: list[str] = []
+    for key, value in content.items():
+        rule = _rule_of(key)
+        if rule is None:
+            continue
+        wanted, is_right = rule
+        if is_right(value):
+            values[key] = {"cuda": "gpu"}.get(value, value) if key == "deviceType" else value
+        else:
+            wrong.append(f"{key} ({_shown(value)} is not {wanted})")
+    return Config(content, values, tuple(key for key in IGNORED if key in content), tuple(wrong))
 
 
-def _loaded(text: str, file: str) -> Any:
+def load_yaml(content: bytes, file: str) -> Any:
+    """Raises: SettingsError for what is no YAML."""
     try:
         import yaml  # only here: archives without such a file need none
     except ImportError:
         raise SettingsError(f"{file} cannot be read: pyyaml is not installed (pip install pyyaml)") from None
     try:
-        return yaml.safe_load(text)
+        return yaml.safe_load(content.decode())
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file} is not UTF-8: {error}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise SettingsError(f"{file} is not YAML: {error}") from None
+
+
+def _rule_of(key: str) -> tuple[str, Callable[[Any], bool]] | None:
+    """What a key's value must be, in words and as a test; None for keys that are not judged."""
+    if key in LEAST:
+        least = LEAST[key]
+        return _whole(least), lambda value: type(value) is int and value >= least
+    if key in TRUTHS:
+        return "true or false", lambda value: isinstance(value, bool)
+    return {
+        "deviceType": ("cpu or gpu", lambda value: _is_one_of(value, ("cpu", "gpu", "cuda"))),
+        "deviceIds": ("a list of whole numbers", _is_ids),
+        "parallelType": (" or ".join(PARALLEL), lambda value: _is_one_of(value, PARALLEL)),
+    }.get(key)
 
 
 def _shown(value: Any) -> str:
@@ -111,12 +155,20 @@ def _shown(value: Any) -> str:
     return f"{value!r:.40}" if isinstance(value, str | int | float) else f"a {type(value).__name__}"
 
 
-def _is_whole(value: Any) -> bool:
-    return type(value) is int and value > 0
+def _whole(least: int) -> str:
+    return f"a whole number above {least - 1}" if least else "a whole number, 0 or more"
 
 
-def _device(value: Any) -> str:
-    return {"cpu": "cpu", "gpu": "cuda", "cuda": "cuda"}.get(value, "") if isinstance(value, str) else ""
+def _is_one_of(value: Any, choices: tuple[str, ...]) -> bool:
+    return isinstance(value, str) and value in choices
+
+
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(type(inner) is int and inner >= 0 for inner in value)
+
+
+def _sentence(notes: list[str]) -> str:
+    return f"{FILE}: {'; '.join(notes)}" if notes else ""
 
 
 def _difference(spec: ModelSpec, key: str, value: Any) -> str:

@@ -92,6 +92,7 @@ class Properties:
     headway_truthful_ping: bool = False  # /ping is unhealthy, too, while a model that should serve does not
     headway_one_bad_request_fails_alone: bool = True
     headway_expired_answer: bool = True  # answer requests past clientTimeoutInMills, with 408
+    headway_telling_messages: bool = True  # a 503 says whether there is no worker or no room
     headway_copies_per_worker: int = 1  # 0: as many models share a process as fit
     headway_unpickle: bool = False  # default handlers may read pickled objects
     # everything the file said, as it was written there, for snapshots; no meaning otherwise

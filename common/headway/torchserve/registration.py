@@ -32,8 +32,9 @@ HIDDEN = ".torchserve-"
 @dataclass(frozen=True)
 class Registration:
     """`url` is what it was registered as, `archive` the absolute path of the file or folder that is served.
-    `workers_min`, `workers_max`: what was ordered at registration; what is now, the broker says. `downloaded`:
-    the archive came from a URL and goes when the version does."""
+    `workers_min`, `workers_max`: what was ordered last, in TorchServe's words; what the broker was told is
+    how many copies that means, see `model_keys`. `downloaded`: the archive came from a URL and goes when the
+    version does. `workflow`: whose node it is."""
 
     model: str
     version: str
@@ -58,6 +59,7 @@ class Registration:
     use_venv: bool = False
     at_startup: bool = False
     downloaded: bool = False
+    workflow: str = ""
     options: dict[str, Any] = field(default_factory=dict)  # more of model.toml's [options]
 
     @property
@@ -75,7 +77,7 @@ def write_version(store: Path, registration: Registration, properties: Propertie
     try:
         archive = Path(registration.archive)
         (made / archive.name).symlink_to(archive)
-        (made / FILE).write_text(json.dumps(dataclasses.asdict(registration), indent=2) + "\n")
+        (made / FILE).write_text(_json(registration))
         (made / MODEL_FILE).write_text(_toml(model_keys(registration, properties)))
         made.chmod(0o755)
         folder.parent.mkdir(exist_ok=True)
@@ -84,6 +86,14 @@ def write_version(store: Path, registration: Registration, properties: Propertie
         shutil.rmtree(made, ignore_errors=True)
         raise
     return folder
+
+
+def change_version(store: Path, registration: Registration) -> None:
+    """Say something else of a version that is there; its `model.toml` stays. Raises: OSError."""
+    folder = folder_of(store, *registration.key)
+    made = folder / f".{FILE}.{os.getpid()}"
+    made.write_text(_json(registration))
+    made.replace(folder / FILE)
 
 
 def read_registration(folder: Path) -> Registration:
@@ -124,7 +134,7 @@ def model_keys(registration: Registration, properties: Properties) -> dict[str, 
     """The version's `model.toml`."""
     return {
         "backend": "torchserve",
-        "file": os.path.basename(registration.archive),
+        "file": Path(registration.archive).name,
         "device": {"cpu": "cpu", "gpu": "cuda"}.get(registration.device_type, "auto"),
         "batch_size_max": registration.batch_size,
         "batch_delay_ms": float(registration.batch_delay_ms),
@@ -133,10 +143,14 @@ def model_keys(registration: Registration, properties: Properties) -> dict[str, 
         "load_timeout_s": float(registration.startup_timeout_s),
         "queue_size_max": 0 if registration.job_ticket else registration.queue_size,
         "copies_min": registration.workers_min,
-        "copies_max": registration.workers_max,
+        "copies_max": registration.workers_min,  # TorchServe never starts more than the least by itself
         "copies": registration.workers_min,
         "options": {**_options(registration, properties), **registration.options},
     }
+
+
+def _json(registration: Registration) -> str:
+    return json.dumps(dataclasses.asdict(registration), indent=2) + "\n"
 
 
 def _options(registration: Registration, properties: Properties) -> dict[str, Any]:

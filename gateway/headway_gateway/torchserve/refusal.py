@@ -12,7 +12,7 @@ NOT_FOUND_TEXT = "Requested resource is not found, please refer to API document.
 NOT_ALLOWED_TEXT = "Requested method is not allowed, please refer to API document."
 
 
-class Refusal(Exception):  # noqa: N818  it is an answer
+class Refusal(Exception):
     """`type` is the short name of the Java class that clients know."""
 
     def __init__(self, status: int, type: str, message: str) -> None:

@@ -46,7 +46,7 @@ def offer(settings: AgentSettings, nvidia_smi: str = "nvidia-smi") -> Offer:
     _check_share(settings.share, devices)
     most = settings.workers_max or sum(device.places for device in devices)
     wanted = len(devices) if settings.workers_wanted < 0 else settings.workers_wanted
-    return Offer(devices, most, min(wanted, most), settings.share)
+    return Offer(devices, most, min(wanted, most), settings.share, settings.copies_max)
 
 
 def find_gpus(nvidia_smi: str = "nvidia-smi") -> list[Gpu]:

@@ -55,6 +55,7 @@ class Launch:
             "name": order.name,
             "device": order.device,
             "threads": self.settings.threads,
+            "copies_max": self.settings.copies_max,
             "drain_s": self.settings.drain_s,
             "broker": self.settings.broker,
             "agent_lock": self.lock,

@@ -49,16 +49,19 @@ class Placed(Protocol):
 
 @dataclass(frozen=True)
 class Offer:
-    """`share` is what a worker gets whose order names none."""
+    """`share` is what a worker gets whose order names none; `copies_max`, how many copies each worker takes,
+    0 for as many as fit."""
 
     devices: tuple[Device, ...]
     workers_max: int
     workers_wanted: int
     share: int = 0
+    copies_max: int = 0
 
     def facts(self, is_closing: bool = False) -> dict[str, Any]:
         """As an AgentJoin has them; of an agent that ends: nothing."""
-        return {
+        facts: dict[str, Any] = {"copies_max": self.copies_max} if self.copies_max else {}
+        return facts | {
             "workers_max": 0 if is_closing else self.workers_max,
             "workers_wanted": 0 if is_closing else self.workers_wanted,
             "devices": [device.facts(is_closing, self.share) for device in self.devices],

@@ -8,17 +8,13 @@ is, and never written to by Headway.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from headway.errors import SettingsError
-from headway_worker.torchserve.extract import limits_for, untar, unzip
 from headway.torchserve.manifest import Manifest, read_manifest
+from headway.torchserve.peek import FOLDER, ZIP, kind_of, stem_of
+from headway_worker.torchserve.extract import limits_for, untar, unzip
 from headway_worker.torchserve.scratch import Scratch
-
-_ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second: one without members
-_GZIP = b"\x1f\x8b"
 
 
 @dataclass
@@ -38,35 +34,15 @@ class Archive:
 
 def open_archive(path: Path, bytes_max: int = 0) -> Archive:
     """Raises: SettingsError naming the file, the member or the key that is wrong."""
-    name = _stem(path.name)
-    if path.is_dir():
+    name, kind = stem_of(path.name), kind_of(path)
+    if kind == FOLDER:
         folder = path.resolve()
-        return Archive(folder, "folder", read_manifest(folder, name))
-    kind, scratch = _kind(path), Scratch()
+        return Archive(folder, kind, read_manifest(folder, name))
+    scratch = Scratch()
     try:
-        unpack = unzip if kind == "zip" else untar
+        unpack = unzip if kind == ZIP else untar
         unpack(path, scratch.path, limits_for(path, scratch.path, bytes_max))
         return Archive(scratch.path, kind, read_manifest(scratch.path, name), scratch)
     except BaseException:
         scratch.close()
         raise
-
-
-def _kind(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise SettingsError(f"file: {path.name}: {os.strerror(error.errno or 0)}") from None
-    if start in _ZIP:
-        return "zip"
-    if start.startswith(_GZIP):
-        return "tar.gz"
-    raise SettingsError(f"file: {path.name} is no TorchServe archive: not a zip file, a tar.gz or a folder")
-
-
-def _stem(name: str) -> str:
-    for ending in (".tar.gz", ".tgz", ".mar", ".zip"):
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return name

@@ -9,30 +9,23 @@ that are absolute, have `..` in them, or mean two files at once.
 
 from __future__ import annotations
 
-import gzip
 import os
 import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from headway.errors import SettingsError
+from headway.torchserve.peek import BROKEN, inner_name, unpacked_bytes_max
 
 FILES_MAX = 100_000
 DEPTH_MAX = 64
 CHUNK_BYTES = 1 << 20
-# A file may unpack to this many times its own size, and to so much in any case. Weights hardly shrink;
-# a bomb grows a thousandfold.
-GROWTH_MAX = 100
-ALWAYS_BYTES = 256 << 20
 RESERVE_BYTES = 64 << 20  # left free on the disk
-
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -45,8 +38,7 @@ class Limits:
 
 def limits_for(archive: Path, target: Path, bytes_max: int = 0) -> Limits:
     """As many bytes as the operator says, else in proportion to the archive; never more than the disk has."""
-    size = archive.stat().st_size
-    most = bytes_max or max(size * GROWTH_MAX, ALWAYS_BYTES)
+    most = bytes_max or unpacked_bytes_max(archive)
     return Limits(min(most, max(0, shutil.disk_usage(target).free - RESERVE_BYTES)))
 
 
@@ -57,7 +49,7 @@ def unzip(archive: Path, target: Path, limits: Limits) -> None:
         with zipfile.ZipFile(archive) as packed:
             for member in packed.infolist():
                 _add_zipped(packed, member, writer)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise SettingsError(f"{archive.name} is a broken zip file: {error}") from None
 
 
@@ -68,7 +60,7 @@ def untar(archive: Path, target: Path, limits: Limits) -> None:
         with tarfile.open(archive, "r|gz") as packed:
             for member in packed:
                 _add_tarred(packed, member, writer)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise SettingsError(f"{archive.name} is a broken tar.gz file: {error}") from None
 
 
@@ -85,7 +77,7 @@ def _add_zipped(packed: zipfile.ZipFile, member: zipfile.ZipInfo, writer: _Write
 
 
 def _add_tarred(packed: tarfile.TarFile, member: tarfile.TarInfo, writer: _Writer) -> None:
-    name = member.name.removeprefix("./").partition("/")[2] if "/" in member.name else member.name
+    name = inner_name(member.name)
     if member.isdir():
         return writer.folder(name) if "/" in member.name and name else None
     if not member.isreg() or member.issparse():

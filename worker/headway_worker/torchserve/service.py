@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from headway_worker.torchserve.archive import Archive
 from headway_worker.torchserve.entry import entry_of
 from headway_worker.torchserve.modules import Modules
 from headway_worker.torchserve.recorded import Recorded
-from headway_worker.torchserve.ts.context import Context
+from headway_worker.torchserve.ts.context import Context, RequestProcessor, Send
 from headway_worker.torchserve.ts.metrics.metrics_store import MetricsStore
 from headway_worker.torchserve.ts.torch_handler.request_envelope import envelope_of
 from headway_worker.torchserve.ts.utils.util import PredictionException
@@ -90,7 +91,7 @@ class Service:
 
     def _answer(self, requests: Sequence[ModelRequest]) -> list[Share]:
         asked = data.asked(requests, self._wishes.decodes)
-        self._context.begin(asked.ids, asked.processors)
+        self._context.begin(asked.ids, asked.processors, _senders(requests, asked))
         started = time.perf_counter()
         with self._entered():
             returned = self._handle(asked.data, self._context)
@@ -152,6 +153,16 @@ def _spans(asked: data.Asked) -> list[slice]:
     """Where each request's results are."""
     ends = [sum(asked.widths[: i + 1]) for i in range(len(asked.widths))]
     return [slice(end - width, end) for end, width in zip(ends, asked.widths, strict=True)]
+
+
+def _senders(requests: Sequence[ModelRequest], asked: data.Asked) -> dict[int, Send]:
+    """Who takes parts of replies at once, by the places of their data."""
+    pairs = zip(requests, _spans(asked), strict=True)
+    return {at.start: partial(_send, request.send) for request, at in pairs if request.send}
+
+
+def _send(send: Callable[[Answer], None], part: Any, processor: RequestProcessor) -> None:
+    send(data.answer(part, processor))
 
 
 def _closed(data: Any, context: Any) -> Any:

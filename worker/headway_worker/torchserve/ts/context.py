@@ -8,7 +8,7 @@ The reply's status, phrase and headers stand in a `RequestProcessor`, one for ea
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from headway_worker.torchserve.ts import __version__
@@ -45,6 +45,9 @@ class RequestProcessor:
 
     def get_response_header(self, key: str) -> Any:
         return self._headers.get(key)
+
+
+Send = Callable[[Any, RequestProcessor], None]
 
 
 class Context:
@@ -84,21 +87,32 @@ class Context:
         self.header_key_sequence_end = os.environ.get("TS_REQUEST_SEQUENCE_END", "ts_request_sequence_end")
         self.may_unpickle = False  # Headway's own: whether weights may be pickled objects
         self._sent: dict[int, list[Any]] = {}
+        self._senders: Mapping[int, Send] = {}
 
-    def begin(self, ids: dict[int, str], processors: Sequence[RequestProcessor]) -> None:
-        """Headway's own: another call begins."""
+    def begin(
+        self,
+        ids: dict[int, str],
+        processors: Sequence[RequestProcessor],
+        senders: Mapping[int, Send] | None = None,
+    ) -> None:
+        """Headway's own: another call begins. `senders`, by index: who takes parts of a reply at once."""
         self.request_ids = ids
         self.request_processor = list(processors)
         self._sent = {}
+        self._senders = senders or {}
         if self.metrics is not None:
             self.metrics.begin(ids)
 
     def send(self, idx: int, result: Any) -> None:
-        """Headway's own: keep a part of a reply that comes before the returned one."""
-        self._sent.setdefault(idx, []).append(result)
+        """Headway's own: send a part of a reply that comes before the returned one, or keep it where the
+        caller wants its reply in one."""
+        if sender := self._senders.get(idx):
+            sender(result, self.request_processor[idx])
+        else:
+            self._sent.setdefault(idx, []).append(result)
 
     def sent(self, idx: int) -> list[Any]:
-        """Headway's own: the parts, in order."""
+        """Headway's own: the parts that were kept, in order."""
         return self._sent.get(idx, [])
 
     def get_request_id(self, idx: int = 0) -> str | None:

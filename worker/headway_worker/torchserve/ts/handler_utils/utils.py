@@ -15,15 +15,15 @@ log = logging.getLogger(__name__)
 def send_intermediate_predict_response(
     ret: list[Any], req_id_map: Mapping[int, str], message: str, code: int, context: Any = None
 ) -> None:
-    """Add a part to each request's reply. Here all parts of a reply reach the client together, with what
-    the handler returns at the end."""
+    """Send a part of each request's reply, now, to callers that take it in parts. To others all of it goes
+    together, with what the handler returns at the end."""
     if context is None:
         raise ValueError("send_intermediate_predict_response needs the context")
     if not isinstance(ret, list) or len(ret) != len(req_id_map):
         raise ValueError(f"an intermediate response is a list of {len(req_id_map)}, one for each request")
     for idx, part in zip(req_id_map, ret, strict=True):
-        context.send(idx, part)
         context.set_response_header(idx, "ts_stream_next", "true")
+        context.send(idx, part)
 
 
 def import_class(class_name: str, module_prefix: str | None = None) -> type[Any]:

@@ -1,0 +1,148 @@
+"""Speaks to the broker for a start: orders the default versions, says when all is ready, writes snapshots.
+
+Knows: the direct client, the address that the gateway answers at, a thread. Must not know: processes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headway.client import Client
+from headway.errors import HeadwayError, NoRoom, SettingsError, WireError
+from headway.settings import Shared, find_token
+from headway.torchserve import snapshots
+from headway.torchserve.addresses import Address
+from headway.torchserve.properties import Properties
+from headway.torchserve.registration import Registration, read_registration
+from headway.torchserve.startup import Startup
+
+LOOK_S = 0.1
+ASK_TIMEOUT_S = 2.0
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}
+
+
+@dataclass(frozen=True)
+class About:
+    """What there is to speak of. `door`: where the gateway answers."""
+
+    shared: Shared
+    properties: Properties
+    store: Path
+    startup: Startup
+    door: Address
+
+
+class Herald:
+    """A thread for as long as the block lasts. `on_ready` is called in it, once."""
+
+    def __init__(self, about: About, say: Callable[[str], None], on_ready: Callable[[], None]) -> None:
+        self._about = about
+        self._say = say
+        self._on_ready = on_ready
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="headway-herald", daemon=True)
+
+    def __enter__(self) -> Herald:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._thread.join()
+
+    def stopping(self) -> None:
+        """The processes are about to be told to stop: write down what there was."""
+        self._closing.set()
+        self._thread.join()
+        self._write(snapshots.SHUTDOWN)
+
+    def _run(self) -> None:
+        while not self._closing.wait(LOOK_S):
+            try:
+                with self._client() as client:
+                    self._order(client)
+                break
+            except (WireError, NoRoom, SettingsError):
+                continue  # the broker is not there yet, or has made no token yet; the supervisor says why
+            except HeadwayError as error:
+                self._say(f"a default version could not be ordered: {error}")
+                break
+        while not self._closing.wait(LOOK_S):
+            if answers(self._about.door):
+                self._write(snapshots.STARTUP)
+                self._on_ready()
+                return
+
+    def _order(self, client: Client) -> None:
+        """Raises: HeadwayError where the broker does not answer."""
+        client.models(ASK_TIMEOUT_S)
+        versions: dict[str, int] = {}
+        for one in self._about.startup.registrations:
+            versions[one.model] = versions.get(one.model, 0) + 1
+        token = find_token(self._about.shared, self._about.shared.state_dir / "token")
+        for model, version in self._about.startup.defaults.items():
+            if versions.get(model, 0) > 1:
+                order = {"model": model, "version": version, "wait": False}
+                client.command("default", order, token, ASK_TIMEOUT_S)
+
+    def _write(self, kind: str) -> None:
+        properties = self._about.properties
+        if not properties.config_snapshots:
+            return
+        try:
+            with self._client() as client:
+                models = client.state(ASK_TIMEOUT_S)["models"]
+            now, defaults = served(self._about.store, models)
+            snapshots.write(kind, properties, now, snapshots.folder_of(properties), defaults)
+        except (HeadwayError, OSError) as error:
+            self._say(f"no {kind} snapshot: {error}")
+
+    def _client(self) -> Client:
+        shared = self._about.shared
+        return Client(shared.callers_address, timeout_s=ASK_TIMEOUT_S, shm_bytes=0, settings=shared)
+
+
+def served(store: Path, models: list[dict[str, Any]]) -> tuple[list[Registration], dict[str, str]]:
+    """What is registered, with as many workers as are ordered now, and the default versions. `models`: as
+    the broker's state lists them."""
+    found: list[Registration] = []
+    defaults: dict[str, str] = {}
+    for model in models:
+        name, version = model["name"], model["version"]
+        try:
+            registration = read_registration(store / name / version)
+        except SettingsError:
+            continue  # it is just going
+        bounds = {"workers_min": model["min"], "workers_max": model["max"]}
+        found.append(dataclasses.replace(registration, **bounds))
+        if model["default"]:
+            defaults[name] = version
+    return found, defaults
+
+
+def answers(door: Address) -> bool:
+    """Whether an HTTP server is there: it says something to a line that is none."""
+    try:
+        with _connected(door) as connection:
+            if door.tls:
+                return True  # who listens is known; a greeting would need its keys
+            connection.sendall(b"GET /ping HTTP/1.0\r\n\r\n")
+            return connection.recv(5) == b"HTTP/"
+    except OSError:
+        return False
+
+
+def _connected(door: Address) -> socket.socket:
+    if door.path:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(ASK_TIMEOUT_S)
+        connection.connect(door.path)
+        return connection
+    host = _ANYWHERE.get(door.host, door.host).strip("[]")
+    return socket.create_connection((host, door.port), ASK_TIMEOUT_S)

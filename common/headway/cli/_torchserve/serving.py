@@ -1,0 +1,137 @@
+"""Runs a server that speaks TorchServe, from its properties to its end.
+
+Knows: the order of the steps. Must not know: the steps themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from headway import __version__
+from headway.cli._torchserve.devices import count_cores, count_gpus, devices_for
+from headway.cli._torchserve.folder import fresh, shared_for
+from headway.cli._torchserve.herald import About, Herald
+from headway.cli._torchserve.logfiles import LogFiles
+from headway.cli._torchserve.pidfile import PidFile
+from headway.cli._torchserve.processes import PROPERTIES, Doors, Stack, doors_of, threads_for
+from headway.cli.rundir import check_http
+from headway.cli.supervisor import Supervisor
+from headway.errors import SettingsError
+from headway.locks import LockHeld
+from headway.settings import Shared
+from headway.torchserve.keys import Keys
+from headway.torchserve.properties import Properties
+from headway.torchserve.reading import Read
+from headway.torchserve.registration import write_version
+from headway.torchserve.startup import Startup, startup_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to serve, all of it checked, and nothing started."""
+
+    shared: Shared
+    properties: Properties
+    startup: Startup
+    doors: Doors
+    devices: str
+    threads: int
+    warnings: tuple[str, ...]
+
+
+def planned(read: Read, shared: Shared, environment: Mapping[str, str]) -> Plan:
+    """Raises: SettingsError for addresses that cannot be had, and a snapshot that cannot be restored."""
+    properties = read.properties
+    doors = doors_of(properties)
+    for key, door in (
+        ("inference_address", doors.inference),
+        ("management_address", doors.management),
+        ("metrics_address", doors.metrics),
+    ):
+        if door:
+            _check(door.tls, door.path, key)
+            check_http(str(door), key)
+    devices = devices_for(properties.number_of_gpu, count_gpus(environment))
+    cores = count_cores()
+    gpus = 0 if devices == "cpu" else devices.count(",") + 1
+    startup = startup_of(properties, properties.default_workers_per_model or gpus or cores)
+    threads = threads_for(cores, startup.workers)
+    warnings = (*read.warnings, *startup.warnings)
+    return Plan(
+        shared_for(shared, doors.inference.port), properties, startup, doors, devices, threads, warnings
+    )
+
+
+def serve(plan: Plan, pid_file: PidFile, echo: bool, on_ready: Callable[[], None]) -> int:
+    """Start, keep, stop; nothing is left behind. Returns the exit code. Raises: SettingsError."""
+    properties, keys = (
+        plan.properties,
+        Keys(Path(plan.properties.key_file), plan.properties.token_expiration_min),
+    )
+    with ExitStack() as held:
+        _take(pid_file, held)
+        logs = LogFiles(Path(properties.log_location), echo)
+        store = held.enter_context(fresh(plan.shared))
+        _write(plan, store)
+        if not properties.disable_token_authorization:
+            keys.make(properties.headway_tokens_survive)
+            if not properties.headway_tokens_survive:
+                held.callback(keys.remove)
+        stack = Stack(plan.shared, properties, store, plan.devices, plan.threads, plan.startup.workers)
+        about = About(plan.shared, properties, store, plan.startup, plan.doors.inference)
+
+        def ready() -> None:
+            logs.say("Model server started.")
+            on_ready()
+
+        herald = Herald(about, logs.say, ready)
+        supervisor = Supervisor(stack.ranks(logs), logs.say, on_stop=herald.stopping)
+        with supervisor, logs, herald:
+            _introduce(plan, logs.say)
+            return int(supervisor.run())
+
+
+def _take(pid_file: PidFile, held: ExitStack) -> None:
+    try:
+        pid_file.take()
+    except (LockHeld, OSError) as error:
+        raise SettingsError(f"{pid_file.path}: {error}") from None
+    held.callback(pid_file.remove)
+
+
+def _write(plan: Plan, store: Path) -> None:
+    """The files that the processes read."""
+    plan.properties.write(plan.shared.run_dir / PROPERTIES)
+    for registration in plan.startup.registrations:
+        write_version(store, registration, plan.properties)
+
+
+def _check(tls: bool, path: str, key: str) -> None:
+    if tls or path:
+        what = "https" if tls else "a unix socket"
+        raise SettingsError(f"{key}: {what} is not served yet; put a proxy in front")
+
+
+def _introduce(plan: Plan, say: Callable[[str], None]) -> None:
+    properties = plan.properties
+    say(f"Headway {__version__} speaking TorchServe 0.12.0")
+    for line in plan.warnings:
+        say(f"warning: {line}")
+    facts = {
+        "Inference address": properties.inference_address,
+        "Management address": properties.management_address,
+        "Metrics address": properties.metrics_address if properties.enable_metrics_api else "none",
+        "Model Store": properties.model_store or "N/A",
+        "Initial Models": properties.load_models or "N/A",
+        "Log dir": properties.log_location,
+        "Metrics dir": properties.metrics_location,
+        "Devices": plan.devices,
+        "CPU threads in each worker": plan.threads,
+        "Run directory": plan.shared.run_dir,
+        "Key file": "none" if properties.disable_token_authorization else properties.key_file,
+    }
+    for label, fact in facts.items():
+        say(f"{label}: {fact}")

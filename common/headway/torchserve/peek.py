@@ -1,0 +1,167 @@
+"""What an archive says of itself, read without unpacking it.
+
+Knows: zip files, gzipped tars and folders, where in them manifest and configuration are. Must not know: what
+is done with them.
+
+Only these two files are read, bounded by their own limits. A gzipped tar has no table: it is read through,
+but no further than to what is asked for, and no more than an archive of its size may have unpacked.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from headway.errors import SettingsError
+from headway.torchserve import config as configs
+from headway.torchserve import manifest as manifests
+from headway.torchserve.config import Config, load_yaml, parse_config
+from headway.torchserve.manifest import Manifest, parse_manifest
+
+ZIP, TAR_GZ, FOLDER = "zip", "tar.gz", "folder"
+# A file may unpack to this many times its own size, and to so much in any case. Weights hardly shrink;
+# a bomb grows a thousandfold.
+GROWTH_MAX = 100
+ALWAYS_BYTES = 256 << 20
+_ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # the second: one without members
+_GZIP_START = b"\x1f\x8b"
+# What broken archives make the standard library raise.
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
+# The bytes of a file in the archive, None where it has none; no more than the limit and one.
+Reader = Callable[[str, int], bytes | None]
+
+
+@dataclass(frozen=True)
+class Peeked:
+    """`has_manifest`: it came with one (else name and version are defaults)."""
+
+    manifest: Manifest
+    config: Config = field(default_factory=Config)
+    has_manifest: bool = True
+
+
+def peek(path: Path) -> Peeked:
+    """Raises: SettingsError naming what is wrong: the file, its manifest, its configuration."""
+    kind = kind_of(path)
+    read = {ZIP: _from_zip, TAR_GZ: _from_tar, FOLDER: _from_folder}[kind]
+    try:
+        return read(path)
+    except (*BROKEN, RuntimeError) as error:  # the last: a member is encrypted
+        raise SettingsError(f"{path.name} is a broken {kind} file: {error}") from None
+    except OSError as error:
+        raise SettingsError(f"{path.name}: {error.strerror or error}") from None
+
+
+def kind_of(path: Path) -> str:
+    """What it is, by its first bytes. Raises: SettingsError for what is no archive."""
+    if path.is_dir():
+        return FOLDER
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise SettingsError(f"file: {path.name}: {os.strerror(error.errno or 0)}") from None
+    if start in _ZIP_STARTS:
+        return ZIP
+    if start.startswith(_GZIP_START):
+        return TAR_GZ
+    raise SettingsError(f"file: {path.name} is no TorchServe archive: not a zip file, a tar.gz or a folder")
+
+
+def stem_of(name: str) -> str:
+    """An archive's name without what says its kind."""
+    for ending in (".tar.gz", ".tgz", ".mar", ".zip"):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def unpacked_bytes_max(path: Path) -> int:
+    """The most that a packed archive of this size is allowed to unpack to."""
+    return max(path.stat().st_size * GROWTH_MAX, ALWAYS_BYTES)
+
+
+def inner_name(name: str) -> str:
+    """Of a member of a tar: without the first part of its name, which is a folder around all of them."""
+    name = name.removeprefix("./")
+    return name.partition("/")[2] if "/" in name else name
+
+
+def _from_zip(path: Path) -> Peeked:
+    with zipfile.ZipFile(path) as packed:
+        names = set(packed.namelist())
+
+        def read(name: str, most: int) -> bytes | None:
+            if name not in names:
+                return None
+            with packed.open(name) as file:
+                return file.read(most + 1)
+
+        return _peeked(read, stem_of(path.name))
+
+
+def _from_folder(path: Path) -> Peeked:
+    root = path.resolve()
+
+    def read(name: str, most: int) -> bytes | None:
+        if not (root / name).is_file():
+            return None
+        with (root / name).open("rb") as file:
+            return file.read(most + 1)
+
+    return _peeked(read, stem_of(path.name))
+
+
+def _from_tar(path: Path) -> Peeked:
+    """Two passes at most: the manifest says what the other file is called."""
+    most_bytes = unpacked_bytes_max(path)
+
+    def read(name: str, most: int) -> bytes | None:
+        with tarfile.open(path, "r|gz") as packed:
+            for member in packed:
+                if member.offset > most_bytes:
+                    raise SettingsError(f"{path.name} unpacks to more than {most_bytes} bytes")
+                if member.isreg() and inner_name(member.name) == name:
+                    return _member(packed.extractfile(member), most)
+        return None
+
+    return _peeked(read, stem_of(path.name))
+
+
+def _member(file: IO[bytes] | None, most: int) -> bytes:
+    assert file is not None, "a plain file has data"
+    return file.read(most + 1)
+
+
+def _peeked(read: Reader, name: str) -> Peeked:
+    said = _limited(read, manifests.FILE, manifests.SIZE_BYTES_MAX)
+    manifest = parse_manifest({} if said is None else _json(said), name)
+    file = manifest.config_file
+    if not file:
+        return Peeked(manifest, has_manifest=said is not None)
+    content = _limited(read, file, configs.SIZE_BYTES_MAX)
+    if content is None:
+        raise SettingsError(f"configFile: {file} is not in the archive")
+    return Peeked(manifest, parse_config(load_yaml(content, file), file))
+
+
+def _limited(read: Reader, name: str, most: int) -> bytes | None:
+    found = read(name, most)
+    if found is not None and len(found) > most:
+        raise SettingsError(f"{name} has more than {most} bytes")
+    return found
+
+
+def _json(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"{manifests.FILE} is not JSON: {error}") from None

@@ -1,0 +1,165 @@
+"""Which models a start shall serve, and as what: `--models`, `load_models`, `models`, a snapshot.
+
+Knows: the order in which TorchServe looks, what it does where one is broken. Must not know: processes, the
+broker.
+
+A model that cannot be served is warned about, and the others are. Only a snapshot is all or nothing: it says
+what was served, so that an archive that is gone means that the store is another one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headway.errors import SettingsError
+from headway.models import NAME, VERSION
+from headway.torchserve import reading, snapshots
+from headway.torchserve.peek import peek
+from headway.torchserve.properties import Properties
+from headway.torchserve.registering import Origin, Wish, registration_of
+from headway.torchserve.registration import Registration
+
+ALL = "all"
+ENDINGS = (".mar", ".model", ".tar.gz")
+
+
+@dataclass
+class Startup:
+    """What to serve at first. `defaults`: by model, the version that is the default one; `warnings`: lines
+    for the log; `urls`: what must be fetched before it can be looked into."""
+
+    registrations: list[Registration] = field(default_factory=list)
+    defaults: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    urls: list[Wish] = field(default_factory=list)
+
+    @property
+    def workers(self) -> int:
+        """How many processes all of them take."""
+        return sum(one.workers_min for one in self.registrations)
+
+
+def startup_of(properties: Properties, workers_default: int) -> Startup:
+    """`workers_default`: workers of a model of which nothing says how many. Raises: SettingsError for a
+    snapshot that cannot be restored."""
+    if properties.model_snapshot:
+        return _restored(properties)
+    startup = Startup()
+    below = reading.models_of(properties)
+    for name, file in _listed(properties, startup.warnings):
+        try:
+            _add(startup, properties, name, file, below, workers_default)
+        except (SettingsError, OSError) as error:
+            startup.warnings.append(f"Failed to load model: {file}: {error}")
+    return startup
+
+
+def archive_in(store: str, file: str) -> Path:
+    """An archive in the model store, by its name there. Raises: SettingsError."""
+    if not file:
+        raise SettingsError("empty url")
+    if ".." in file:
+        raise SettingsError(f"Relative path is not allowed in url: {file}")
+    path = Path(store) / file
+    if not path.exists():
+        raise SettingsError(f"Model not found at: {file}")
+    return path
+
+
+def _listed(properties: Properties, warnings: list[str]) -> Iterator[tuple[str, str]]:
+    """Name (or "") and file of what `load_models` says."""
+    said = properties.load_models
+    if said.lower() != ALL:
+        for part in filter(None, (part.strip() for part in said.split(","))):
+            name, equals, file = part.partition("=")
+            yield (name.strip(), file.strip()) if equals else ("", part)
+        return
+    try:
+        entries = sorted(Path(properties.model_store).iterdir())
+    except OSError as error:
+        warnings.append(f"Model store path is not found: {properties.model_store}: {error.strerror}")
+        return
+    for path in entries:
+        if not path.name.startswith(".") and (path.is_dir() or path.name.endswith(ENDINGS)):
+            yield "", path.name
+
+
+def _add(
+    startup: Startup,
+    properties: Properties,
+    name: str,
+    file: str,
+    models: dict[str, dict[str, dict[str, Any]]],
+    workers_default: int,
+) -> None:
+    if "://" in file:
+        startup.urls.append(Wish(file, model_name=name, initial_workers=workers_default))
+        return
+    archive = archive_in(properties.model_store, file)
+    peeked = peek(archive)
+    key = name or peeked.manifest.model_name, peeked.manifest.model_version
+    below = _positive(models.get(key[0], {}).get(key[1], {}))
+    workers = below.get("minWorkers", workers_default)
+    wish = Wish(file, model_name=name, initial_workers=workers, workers_max=below.get("maxWorkers", workers))
+    origin = Origin(str(archive), at_startup=True, below=below)
+    registration = _checked(startup, registration_of(peeked, wish, properties, origin))
+    if note := peeked.config.warning:
+        startup.warnings.append(f"{file}: {note}")
+    startup.registrations.append(registration)
+    if models.get(key[0], {}).get(key[1], {}).get("defaultVersion") is True:
+        startup.defaults[key[0]] = key[1]
+    startup.defaults.setdefault(*key)
+
+
+def _restored(properties: Properties) -> Startup:
+    startup = Startup()
+    for name, versions in snapshots.models_of(properties).items():
+        for version, said in versions.items():
+            try:
+                archive = archive_in(properties.model_store, said["marName"])
+            except SettingsError:
+                raise SettingsError(
+                    f"Model archive file for model :{name}, version :{version} not found in model store"
+                ) from None
+            registration = _restored_one(properties, name, said, archive)
+            startup.registrations.append(_checked(startup, registration))
+            if said.get("defaultVersion") is True:
+                startup.defaults[name] = registration.version
+    if not startup.registrations:
+        startup.warnings.append("Model snapshot is empty. Starting without initial models.")
+    return startup
+
+
+def _restored_one(properties: Properties, name: str, said: dict[str, Any], archive: Path) -> Registration:
+    wish = Wish(
+        said["marName"],
+        model_name=name,
+        batch_size=said.get("batchSize"),
+        max_batch_delay=said.get("maxBatchDelay"),
+        response_timeout=said.get("responseTimeout"),
+        startup_timeout=said.get("startupTimeout"),
+    )
+    made = registration_of(peek(archive), wish, properties, Origin(str(archive), at_startup=True))
+    workers = max(said.get("minWorkers", 0), 0)  # as many as there were, whatever the archive says
+    most = max(said.get("maxWorkers", 0), workers)
+    return dataclasses.replace(made, workers_min=workers, workers_max=most)
+
+
+def _checked(startup: Startup, registration: Registration) -> Registration:
+    """Raises: SettingsError for what no model may be called, and for what is there already."""
+    if not NAME.fullmatch(registration.model) or not VERSION.fullmatch(registration.version):
+        raise SettingsError(f"{registration.model} {registration.version}: no name and version of a model")
+    if any(one.key == registration.key for one in startup.registrations):
+        raise SettingsError(
+            f"Model version {registration.version} is already registered for model {registration.model}"
+        )
+    return registration
+
+
+def _positive(said: dict[str, Any]) -> dict[str, Any]:
+    """Numbers that count: TorchServe passes over those of 0 and less."""
+    return {key: value for key, value in said.items() if type(value) is int and value > 0}

@@ -1,0 +1,167 @@
+"""headway_gateway.torchserve.archives: which archives are found, and which are not fetched."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from headway_gateway.torchserve.archives import Archives, Found, Limits
+from headway_gateway.torchserve.refusal import Refusal
+
+NO = threading.Event()
+ANY = Limits()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    store = tmp_path / "store"
+    (store / "folder" / "MAR-INF").mkdir(parents=True)
+    (store / "nested" / "inner").mkdir(parents=True)
+    (store / "m.mar").write_bytes(b"archive")
+    (store / ".hidden").write_bytes(b"")
+    (tmp_path / "out.mar").write_bytes(b"outside")
+    return store
+
+
+class Site(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path.startswith("/away/"):
+            self.send_response(302)
+            self.send_header("Location", "http://localhost:1/secret")
+            self.end_headers()
+        else:
+            super().do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Not in a test's output."""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[str]:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "new.mar").write_bytes(b"fetched")
+    (folder / "m.mar").write_bytes(b"another")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Site, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def find(store: Path | str, url: str, allowed: str = "", limits: Limits = ANY) -> Found:
+    return Archives(str(store), allowed, limits).find(url, NO)
+
+
+def refused(store: Path | str, url: str, allowed: str = "", limits: Limits = ANY) -> tuple[int, str, str]:
+    with pytest.raises(Refusal) as caught:
+        find(store, url, allowed, limits)
+    return caught.value.status, caught.value.type, caught.value.message
+
+
+def test_a_name_is_a_file_or_folder_of_the_store(store: Path) -> None:
+    assert find(store, "m.mar") == Found(store / "m.mar")
+    assert find(store, "folder") == Found(store / "folder")
+    assert find(store, str(store / "m.mar")) == Found(store / "m.mar")
+
+
+def test_a_folder_with_nothing_but_a_folder_in_it_stands_for_that(store: Path) -> None:
+    assert find(store, "nested").path == store / "nested" / "inner"
+
+
+@pytest.mark.parametrize("url", ["x.mar", "ftp://host/m.mar", ".hidden", "/etc/passwd", ".", "/", "a\0b"])
+def test_what_is_not_in_the_store_is_not_found(store: Path, url: str) -> None:
+    assert refused(store, url, "file://.*") == (404, "ModelNotFoundException", f"Model not found at: {url}")
+
+
+@pytest.mark.parametrize(
+    "url", ["../out.mar", "file:///a/../b.mar", "http://h/%2e%2e/b.mar", "a..b", "%252e%252e/x"]
+)
+def test_relative_paths_are_not_found_whatever_is_allowed(store: Path, url: str) -> None:
+    text = f"Relative path is not allowed in url: {url}"
+    assert refused(store, url, ".*") == (404, "ModelNotFoundException", text)
+
+
+def test_without_a_url_or_a_store_there_is_nothing(store: Path) -> None:
+    assert refused(store, "")[2] == "empty url"
+    assert refused("", "m.mar")[2] == "Model store has not been configured."
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("http://host/m.mar", ""),
+        ("HTTPS://host/m.mar", "http://host/.*"),
+        ("file:///etc/passwd", "http(s)?://.*"),
+        ("http://host.evil/x.mar", "http://host/.*"),
+        ("http://evil/?http://host/x.mar", "http://host/.*"),
+    ],
+)
+def test_nothing_is_fetched_that_is_not_allowed(store: Path, url: str, allowed: str) -> None:
+    text = f"Given URL {url} does not match any allowed URL(s)"
+    assert refused(store, url, allowed) == (404, "ModelNotFoundException", text)
+
+
+def test_what_is_allowed_lands_in_the_store(store: Path, site: str) -> None:
+    found = find(store, f"{site}/new.mar?a=1", "ftp://x, HTTP://127.*")
+    assert found == Found(store / "new.mar", downloaded=True)
+    assert found.path.read_bytes() == b"fetched"
+    assert not list(store.glob(".fetch*"))
+    found.forget()
+    assert not found.path.exists()
+
+
+def test_a_file_is_copied_into_the_store(store: Path) -> None:
+    found = find(store, f"file://{store.parent}/out.mar", "file://.*")
+    assert found.path.read_bytes() == b"outside"
+    assert not found.path.is_symlink()
+
+
+def test_an_archive_in_the_store_is_not_replaced(store: Path, site: str) -> None:
+    text = "Model file already exists m.mar"
+    assert refused(store, f"{site}/m.mar", "http://.*") == (500, "InternalServerException", text)
+    assert (store / "m.mar").read_bytes() == b"archive"
+
+
+def test_a_local_archive_is_not_forgotten(store: Path) -> None:
+    find(store, "m.mar").forget()
+    assert (store / "m.mar").exists()
+
+
+def test_what_cannot_be_fetched_leaves_nothing(store: Path, site: str) -> None:
+    before = sorted(store.iterdir())
+    for url in (f"{site}/none.mar", "http://127.0.0.1:1/x.mar", f"file://{store.parent}/none.mar"):
+        status, kind, message = refused(store, url, ".*")
+        assert (status, kind) == (400, "DownloadArchiveException")
+        assert message.startswith(f"Failed to download archive from: {url}")
+    assert sorted(store.iterdir()) == before
+
+
+def test_an_archive_that_is_too_large_leaves_nothing(store: Path, site: str) -> None:
+    before = sorted(store.iterdir())
+    assert refused(store, f"{site}/new.mar", ".*", Limits(bytes_max=3))[1] == "DownloadArchiveException"
+    assert sorted(store.iterdir()) == before
+
+
+def test_a_redirection_to_what_is_not_allowed_is_not_followed(store: Path, site: str) -> None:
+    message = refused(store, f"{site}/away/x.mar", f"{site}/.*")[2]
+    assert "http://localhost:1/secret does not match any allowed URL(s)" in message
+
+
+def test_s3_is_refused_with_what_to_do_instead(store: Path) -> None:
+    status, _, message = refused(store, "s3://bucket/m.mar", ".*")
+    assert status == 400
+    assert "https://" in message
+    with pytest.raises(Refusal, match="s3_sse_kms"):
+        Archives(str(store)).find("m.mar", NO, s3_sse_kms=True)
+
+
+def test_a_pattern_that_is_none_is_named(store: Path) -> None:
+    assert "allowed_urls: '('" in refused(store, "http://h/x.mar", "(")[2]
