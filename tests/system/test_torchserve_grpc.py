@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -53,9 +54,13 @@ class Stack:
 
     def __init__(self, up: Up, folder: Path) -> None:
         self.up = up
+        self.logs = folder / "logs"
         ports = [int(address.rpartition(":")[2]) for address in free_addresses(2)]
         properties = Properties(
-            grpc_inference_port=ports[0], grpc_management_port=ports[1], disable_token_authorization=True
+            grpc_inference_port=ports[0],
+            grpc_management_port=ports[1],
+            disable_token_authorization=True,
+            log_location=str(folder / "logs"),
         )
         properties.write(folder / "properties.json")
         command = [sys.executable, "-m", "headway_gateway.torchserve.grpc", "--run-dir", str(up.run_dir)]
@@ -164,3 +169,14 @@ def test_management_describes_what_is_served(stack: Stack) -> None:
     assert described["workers"][0]["status"] == "READY"
     listed = stack.call(management, "ListModels", management.messages.ListModelsRequest())
     assert [model["modelName"] for model in json.loads(listed.msg)["models"]] == ["talk"]
+
+
+def test_calls_are_in_the_log_files_as_torchserves(stack: Stack) -> None:
+    stack.ask(data=b"x")
+
+    def said(name: str) -> str:
+        return (stack.logs / f"{name}.log").read_text()
+
+    line = rf'/127\.0\.0\.1:\d+ "gRPC {inference.SERVICE.full_name}/Predictions HTTP/2\.0" 0 \d+'
+    until(lambda: bool(re.search(line, said("access_log"))), 5.0)
+    until(lambda: "ts_inference_requests_total.Count:1.0|#model_name:talk" in said("ts_metrics"), 5.0)
