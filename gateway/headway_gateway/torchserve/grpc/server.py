@@ -227,8 +227,8 @@ def check_free(listener: Listener) -> None:
 def _add_port(server: grpc.aio.Server, listener: Listener, credentials: grpc.ServerCredentials | None) -> int:
     try:
         if credentials is None:
-            return server.add_insecure_port(listener.address)
-        return server.add_secure_port(listener.address, credentials)
+            return int(server.add_insecure_port(listener.address))
+        return int(server.add_secure_port(listener.address, credentials))
     except RuntimeError as error:
         what = f" with {listener.name}'s certificate" if credentials else ""
         raise SettingsError(
