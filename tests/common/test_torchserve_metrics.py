@@ -8,6 +8,8 @@ import pytest
 
 from headway.errors import SettingsError
 from headway.torchserve.metrics import COUNTER, GAUGE, Record, packed, read_declarations, unpacked
+from headway.torchserve.properties import Properties
+from headway.torchserve.registration import Registration, model_keys
 
 FILE = """
 dimensions:
@@ -67,6 +69,13 @@ def test_a_file_that_declares_nothing_sensible_is_refused(tmp_path: Path, text: 
 def test_a_file_that_is_not_there_is_refused() -> None:
     with pytest.raises(SettingsError, match="metrics_config: /nowhere"):
         read_declarations("/nowhere")
+
+
+def test_workers_are_told_of_the_file_by_what_is_registered() -> None:
+    registration = Registration("m", "1", "m.mar", "/store/m.mar")
+    options = model_keys(registration, Properties(metrics_config="/etc/metrics.yaml"))["options"]
+    assert options["metrics_config"] == "/etc/metrics.yaml"
+    assert "metrics_config" not in model_keys(registration, Properties())["options"]
 
 
 def test_records_arrive_as_they_were_sent_and_say_their_requests_once() -> None:

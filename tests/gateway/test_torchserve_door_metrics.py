@@ -160,10 +160,11 @@ def test_models_that_are_not_there_make_no_series(properties: Properties) -> Non
         door.count(503, "met", "1.0", 0.1, {})  # refused before a worker had it
         door.count(404, "met", "1.0", 0.1, TIMES)  # the handler said so
         door.count(200, "met", "1.0", 0.1, TIMES, timed=False)  # not over HTTP
+        door.count(503, "met", "1.0", 0.1, {**TIMES, "message": "Prediction failed"})
 
     found = shown(visit(replace(properties, metrics_mode="prometheus"), act))
     labels = (("model_name", "met"), ("model_version", "1.0"), ("hostname", "vm"))
-    assert found["ts_inference_requests_total"] == [(labels, 3.0)]
+    assert found["ts_inference_requests_total"] == [(labels, 4.0)]
     assert found["ts_inference_latency_microseconds"] == [(labels, 100000.0)]
 
 

@@ -26,6 +26,7 @@ from headway_gateway.torchserve.series import plain
 DEFAULT_VERSION = "default"
 FLUSH_S = 0.05
 NOT_FOUND = 404
+FAILED = "message"  # in the meta of an error of the handler's
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -78,7 +79,8 @@ class DoorMetrics:
         timed: bool = True,
     ) -> None:
         """A prediction was answered, or refused. `version_named`: as the client said it, "" if it did not;
-        `meta`: of the broker's reply, if there was one; `timed`: whether the latencies count it, too."""
+        `meta`: of the broker's reply, if there was one; `timed`: whether the latencies count it, too, if
+        its handler did not fail."""
         self._predictions.append(
             _Prediction(status, model, version_named, took_s, meta if meta is not None else _NOTHING, timed)
         )
@@ -134,7 +136,7 @@ class DoorMetrics:
         book, labels = self.book, (("model_name", model), ("model_version", version or DEFAULT_VERSION))
         book.server("ts_inference_requests_total", 1.0, labels)
         if isinstance(queue_us, int):
-            if timed:
+            if timed and FAILED not in meta:
                 book.server("ts_inference_latency_microseconds", round(took_s * 1e6, 3), labels)
                 book.server("ts_queue_latency_microseconds", float(queue_us), labels)
                 book.server("QueueTime", queue_us / 1000)

@@ -34,7 +34,9 @@ class Recorded:
 
     def note(self, record: Record) -> None:
         """Keep it for a reply."""
-        self._waiting.append(_short(record))
+        texts = len(record.name) + len(record.unit) + sum(map(len, record.dimensions))
+        is_short = texts <= NAME_CHARS_MAX and len(record.request) <= REQUEST_CHARS_MAX
+        self._waiting.append(record if is_short else _short(record))
         if len(self._waiting) > RECORDS_MAX:
             self._squeeze()
 

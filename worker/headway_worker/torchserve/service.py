@@ -95,7 +95,7 @@ class Service:
         started = time.perf_counter()
         with self._entered():
             returned = self._handle(asked.data, self._context)
-        self.metrics.add_time("PredictionTime", (time.perf_counter() - started) * 1000, unit="ms")
+        self.metrics.add_time("PredictionTime", round((time.perf_counter() - started) * 1000, 2), unit="ms")
         results = data.results(returned, len(asked.data))
         spans = zip(requests, _spans(asked), strict=True)
         return self._with_metrics(requests, [self._share(request, at, results) for request, at in spans])

@@ -30,8 +30,8 @@ class CachingMetric:
         note: Callable[[Record], None] = _nowhere,
     ) -> None:
         self.metric_name = metric_name
-        self.unit = LONG.get(unit, unit)
-        self.dimension_names = list(dimension_names or ())
+        self.unit = printable(LONG.get(unit, unit))
+        self.dimension_names = [str(name) for name in dimension_names or ()]
         self.metric_type = metric_type
         self._note = note
 
@@ -43,14 +43,16 @@ class CachingMetric:
         except (TypeError, ValueError) as error:
             log.error("[METRICS]Failed to update metric %s: %s", self.metric_name, error)
             return
-        pairs = zip(self.dimension_names, values, strict=True)
-        dimensions = tuple(printable(str(text)) for pair in pairs for text in pair)
-        name, unit = printable(str(self.metric_name)), printable(str(self.unit))
-        self._note(Record(self.metric_type.value, name, unit, number, dimensions, request_id))
+        dimensions: list[str] = []
+        for pair in zip(self.dimension_names, values, strict=True):
+            dimensions += pair
+        name, unit = self.metric_name, self.unit
+        record = Record(self.metric_type.value, name, unit, number, tuple(dimensions), request_id)
+        self._note(record if name.isascii() and "".join(dimensions).isascii() else _sendable(record))
 
     def update(self, value: float, request_id: str = "", dimensions: Sequence[Any] | None = None) -> None:
         """Record a value with `Dimension`s, which are the metric's from here on."""
-        self.dimension_names = [one.name for one in dimensions or ()]
+        self.dimension_names = [str(one.name) for one in dimensions or ()]
         self.add_or_update(value, [one.value for one in dimensions or ()], request_id)
 
     def _checked(self, value: Any, values: list[str]) -> float:
@@ -61,3 +63,9 @@ class CachingMetric:
         if self.metric_type is MetricTypes.COUNTER and number < 0:
             raise ValueError(f"a counter only grows: {value} is below 0")
         return number
+
+
+def _sendable(record: Record) -> Record:
+    """Without lone surrogates, which cannot travel."""
+    dimensions = tuple(map(printable, record.dimensions))
+    return record._replace(name=printable(record.name), dimensions=dimensions)

@@ -37,6 +37,8 @@ class MetricsStore:
         self.cache: dict[MetricTypes, dict[str, CachingMetric]] = {}
         self.store: list[Any] = []  # what older handlers hand to `emit_metrics`
         self._note = note
+        self._of_model = [Dimension("ModelName", model_name), Dimension("Level", "Model")]
+        self._of_error = [Dimension("Level", "Error")]
         for one in declared:
             self.add_metric_to_cache(one.name, one.unit, list(one.dimensions), MetricTypes(one.type))
 
@@ -140,11 +142,11 @@ class MetricsStore:
         return found if found is not None else ",".join(self.request_ids.values())
 
     def _with_defaults(self, dimensions: Dimensions, is_error: bool) -> list[Dimension]:
-        full = list(dimensions or ())
-        names = {one.name for one in full}
-        defaults = [] if is_error else [Dimension("ModelName", self.model_name)]
-        defaults.append(Dimension("Level", "Error" if is_error else "Model"))
-        return [*full, *(one for one in defaults if one.name not in names)]
+        defaults = self._of_error if is_error else self._of_model
+        if not dimensions:
+            return defaults
+        names = {one.name for one in dimensions}
+        return [*dimensions, *(one for one in defaults if one.name not in names)]
 
 
 def _one_of(name: str, unit: str, units: Sequence[str]) -> str:
