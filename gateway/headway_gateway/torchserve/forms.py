@@ -9,6 +9,7 @@ says something else. No more than PARTS_MAX inputs.
 from __future__ import annotations
 
 from email.message import Message
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 from headway.body import BODY, Body
@@ -20,6 +21,7 @@ PARTS_MAX = 256  # as many tensors as a request has
 _OCTETS = "application/octet-stream"
 
 
+@lru_cache(256)
 def mime_type(said: str) -> str:
     """A media type without its parameters, as it was written."""
     return said.partition(";")[0].strip()
@@ -69,8 +71,9 @@ def body_or_parts(data: Buffer, content_type: str) -> Body:
     """The body of a request as the broker takes it. An urlencoded one goes as it is: the worker reads it.
     Raises: Refusal."""
     kind = mime_type(content_type)
-    boundary = boundary_of(content_type)
-    return Body(data, kind, parts_of(data, boundary)) if boundary else Body(data, kind)
+    if kind.lower() != MULTIPART or not (boundary := boundary_of(content_type)):
+        return Body(data, kind)
+    return Body(data, kind, parts_of(data, boundary))
 
 
 def with_fields(query: str, body: Body) -> Body:

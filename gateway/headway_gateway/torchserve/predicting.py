@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from time import perf_counter
+from typing import Any, NamedTuple, Protocol
 
 from headway.body import Body
 from headway.errors import DeadlineExceeded, HeadwayError
@@ -30,21 +31,51 @@ from headway_gateway.torchserve.refusal import Refusal
 from headway_gateway.torchserve.tokens import INFERENCE, Checks, require
 
 _STREAMED = ("ts_stream_next", "true")
+LIMIT_COUNTS_S = 0.5
+LIMITS_MAX = 1000
 _log = logging.getLogger("headway.gateway")
 
 
+class Meter(Protocol):
+    """`door_metrics.DoorMetrics`."""
+
+    def count(
+        self,
+        status: int,
+        model: str,
+        version_named: str,
+        took_s: float,
+        meta: Mapping[str, Any] | None = None,
+    ) -> None: ...
+
+
+class _Asker(NamedTuple):
+    """What is known of a request when its outcome comes."""
+
+    target: Target
+    id: str
+    started: float
+
+
 class Predicting:
-    """`keys` None: no request needs a token."""
+    """`keys` None: no request needs a token. `meter` counts every prediction, when its last piece leaves."""
 
     name = "predictions"
 
     def __init__(
-        self, client: Any, properties: Properties, registry: Registry, keys: Checks | None = None
+        self,
+        client: Any,
+        properties: Properties,
+        registry: Registry,
+        keys: Checks | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.keys = keys
         self._client = client
         self._properties = properties
         self._registry = registry
+        self._meter = meter
+        self._limits: dict[Target, tuple[float, float]] = {}  # until when a limit counts, and the limit
 
     def before(self, head: Head) -> int:
         return 0
@@ -59,35 +90,53 @@ class Predicting:
         self, route: Route, body: Body, headers: Mapping[str, str], received: Received | None = None
     ) -> Question:
         """Raises: Refusal; HeadwayError."""
-        target, id = route.target, request_id()
+        target, asker = route.target, _Asker(route.target, request_id(), perf_counter())
         asked = asking.ask(
             target,
             body,
             headers,
-            request_id=id,
+            request_id=asker.id,
             explain=route.explain,
             url_path=route.url_path,
             lender=self._client.lender,
             received=received,
         )
-        limit_s = asking.timeout_s(self._registry.of(*target))
-        refusal = partial(self._refused, target, id)
-        return Question(asked, limit_s, partial(self._answered, id), refusal, streams=True)
+        answered, refused = partial(self._answered, asker), partial(self._refused, asker)
+        return Question(asked, self._limit_s(target, asker.started), answered, refused, streams=True)
 
     def refusal(self, error: Exception, target: Target) -> Answer:
-        return self._refused(target, request_id(), error)
+        """Of a request that could not be asked at all."""
+        return answer_to(self._refusal(error, target))
 
-    def _answered(self, id: str, reply: Reply) -> Answer:
+    def _limit_s(self, target: Target, now: float) -> float:
+        """PERF: to look at the registration takes as long as all else here, so that is not done each time."""
+        until, limit_s = self._limits.get(target, (0.0, 0.0))
+        if now >= until:
+            limit_s = asking.timeout_s(self._registry.of(*target))
+            if len(self._limits) >= LIMITS_MAX:
+                self._limits.clear()
+            self._limits[target] = now + LIMIT_COUNTS_S, limit_s
+        return limit_s
+
+    def _answered(self, asker: _Asker, reply: Reply) -> Answer:
         answer = asking.answer_of(reply, self._properties.max_response_size)
-        headers = (*answer.headers, (REQUEST_ID, id))
+        headers = (*answer.headers, (REQUEST_ID, asker.id))
         if MORE in reply.meta:
             headers = (_STREAMED, *headers)
+        else:
+            self._count(asker, answer.status, reply.meta)
         return Answer(answer.status, answer.content_type, answer.data, headers, answer.phrase)
 
-    def _refused(self, target: Target, id: str, error: Exception) -> Answer:
+    def _refused(self, asker: _Asker, error: Exception) -> Answer:
+        refusal = self._refusal(error, asker.target)
+        self._count(asker, refusal.status, error.meta if isinstance(error, HeadwayError) else {})
         if isinstance(error, DeadlineExceeded) and not self._properties.headway_expired_answer:
             return Answer(SILENT, "", b"")
-        return answer_to(self._refusal(error, target), ((REQUEST_ID, id),))
+        return answer_to(refusal, ((REQUEST_ID, asker.id),))
+
+    def _count(self, asker: _Asker, status: int, meta: Mapping[str, Any]) -> None:
+        if self._meter:
+            self._meter.count(status, *asker.target, perf_counter() - asker.started, meta)
 
     def _refusal(self, error: Exception, target: Target) -> Refusal:
         if isinstance(error, Refusal):
