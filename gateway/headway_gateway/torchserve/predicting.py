@@ -121,9 +121,9 @@ class Predicting:
     def _answered(self, asker: _Asker, reply: Reply) -> Answer:
         answer = asking.answer_of(reply, self._properties.max_response_size)
         headers = (*answer.headers, (REQUEST_ID, asker.id))
-        if MORE in reply.meta:
+        if MORE in reply.meta and _STREAMED not in headers:  # the worker may have said it
             headers = (_STREAMED, *headers)
-        else:
+        if MORE not in reply.meta:
             self._count(asker, answer.status, reply.meta)
         return Answer(answer.status, answer.content_type, answer.data, headers, answer.phrase)
 

@@ -101,7 +101,7 @@ def _data(request: ModelRequest, decodes: bool) -> tuple[list[dict[str, Any]], d
     if request.content is None:
         return _rows(request.tensors, request.rows), {}
     parts = _parts(request.content)
-    types = {name: {_TYPE: part.content_type} for name, part in parts.items() if part.content_type}
+    types = {name: {_TYPE: part.content_type} for name, part in parts.items()}
     return [{name: _value(part, decodes) for name, part in parts.items()}], types
 
 
