@@ -76,6 +76,27 @@ def test_ping_heeds_models_that_do_not_serve_only_if_it_shall_be_truthful() -> N
     assert '"Unhealthy"' in Site(loading, headway_truthful_ping=True).call(SERVICE, "Ping", Empty()).health
 
 
+def test_ping_is_unhealthy_when_a_model_that_served_is_away_for_longer_than_it_may() -> None:
+    class Lost(AsyncStubClient):
+        ready = 1
+
+        async def models(self) -> list[dict[str, Any]]:
+            return [{**model, "ready": self.ready} for model in await super().models()]
+
+    async def run() -> list[str]:
+        gone = Registration("m", "1", "m.mar", "/m.mar", retry_timeout_s=0)
+        site = Site(client := Lost({"m": parts}), registry=FakeRegistry(gone))
+        async with site.serving() as servers, site.channel(servers, SERVICE) as channel:
+            ping = stub_of(channel, SERVICE, "Ping")
+            said = [(await ping(Empty(), timeout=10)).health]
+            client.ready = 0
+            await ping(Empty(), timeout=10)
+            return [*said, (await ping(Empty(), timeout=10)).health]
+
+    before, after = asyncio.run(run())
+    assert ("Unhealthy" in before, "Unhealthy" in after) == (False, True)
+
+
 def test_inputs_reach_the_model_by_name_and_without_a_media_type() -> None:
     answer = predicted(site_of(parts), input={"data": b"hi", "more": b"{}"})
     assert answer.prediction == b"data=hi:,more={}:"

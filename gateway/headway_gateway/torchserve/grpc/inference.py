@@ -50,7 +50,7 @@ class Inference:
         self._registry = registry
         self._properties = properties
         self._counts = counts
-        self._health = Health(client, properties)
+        self._health = Health(client, registry, properties)
 
     @property
     def methods(self) -> dict[str, Method]:
