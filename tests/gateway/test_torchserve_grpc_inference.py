@@ -117,8 +117,8 @@ def test_a_request_names_its_version_and_the_clients_metadata_are_its_headers() 
     assert site.counted.accesses == [(f"gRPC {SERVICE.full_name}/Predictions HTTP/2.0", 0)]
 
 
-def test_a_sequence_id_is_echoed() -> None:
-    assert predicted(site_of(parts), sequence_id="s").sequence_id == "s"
+def test_a_sequence_id_means_nothing_to_a_request_of_its_own() -> None:
+    assert not predicted(site_of(parts), sequence_id="s").HasField("sequence_id")
 
 
 def test_a_model_that_is_not_there_is_not_found() -> None:
@@ -188,12 +188,8 @@ def test_a_request_over_the_limit_is_refused() -> None:
 
 def test_pieces_arrive_as_messages_of_their_own() -> None:
     site = site_of(talking)
-    pieces = predicted(site, "StreamPredictions", sequence_id="s")
-    assert [(piece.prediction, piece.sequence_id) for piece in pieces] == [
-        (b"one ", "s"),
-        (b"two ", "s"),
-        (b"", "s"),
-    ]
+    pieces = predicted(site, "StreamPredictions")
+    assert [piece.prediction for piece in pieces] == [b"one ", b"two ", b""]
     assert site.client.calls[0].options["stream"] == "true"
     assert site.counted.predictions == [(200, "m", "")]
 
