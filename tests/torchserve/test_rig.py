@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
 from tests.torchserve import rpc
 from tests.torchserve.compare import differences
+from tests.torchserve.intended import table
 from tests.torchserve.record import GROUPS
 from tests.torchserve.replay import group_file
 from tests.torchserve.wire import Browser, Closed, Connection
@@ -35,6 +37,11 @@ def test_where_headway_is_meant_to_differ_it_is_said_why_and_it_does() -> None:
         if "headway" in case:
             assert case["headway"]["why"]
             assert case["headway"]["expected"] != case["expected"]
+
+
+def test_the_documentation_has_the_table_of_intended_differences() -> None:
+    document = Path(__file__).parents[2] / "docs" / "torchserve-differential.md"
+    assert document.read_text().endswith("\n".join(table()) + "\n")
 
 
 def test_no_recording_names_the_machine_that_made_it() -> None:

@@ -125,7 +125,7 @@ def test_an_archive_without_a_manifest_is_named_after_its_file_and_takes_the_ope
     assert "the archive's manifest names none" in bench.load().detail
     facts = ready(bench, path, '[options]\nhandler = "mine:go"\n')
     assert facts["backend"]["archive"] == "bare 1.0"
-    assert said(bench.ask(asking("x"))) == "m", "a handler is told what the model is registered as"
+    assert said(bench.ask(asking("x"))) == "m"  # as registered: the manifest's name is for the archive
 
 
 COMMON = """
@@ -356,8 +356,10 @@ def test_what_a_handler_says_of_each_reply_goes_with_it(bench: Bench) -> None:
     }
     assert two.meta["status"] == 418
     assert two.meta["phrase"] == "teapot"
-    again = without_metrics(*bench.run(first, second))
-    assert again == [one, two], "nothing is left over from the call before"
+    assert without_metrics(*bench.run(first, second)) == [
+        one,
+        two,
+    ]  # nothing is left over from the call before
 
 
 def test_the_context_says_what_handlers_look_for(bench: Bench) -> None:
@@ -453,12 +455,6 @@ def test_parts_that_are_sent_before_the_end_come_with_it(bench: Bench) -> None:
     assert said(bench.ask(asking("z"))) == "part 0, part 1, part 2, end"
 
 
-def without_metrics(*replies: BatchReply) -> list[BatchReply]:
-    for reply in replies:
-        reply.meta.pop("metrics", None)
-    return list(replies)
-
-
 PIECES = """
     from ts.handler_utils.utils import send_intermediate_predict_response as send
     def handle(data, context):
@@ -518,6 +514,12 @@ def test_a_piece_that_is_too_large_is_the_handlers_error(
     served(bench, PIECES)
     reply = bench.ask(asking("x", stream="true"))
     assert reply.code == TooLarge.code and "is over the limit of 10" in str(reply.content)
+
+
+def without_metrics(*replies: BatchReply) -> list[BatchReply]:
+    for reply in replies:
+        reply.meta.pop("metrics", None)
+    return list(replies)
 
 
 RECORDS = """

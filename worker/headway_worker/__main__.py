@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import io
 import os
 import secrets
 import socket
@@ -37,6 +38,8 @@ _log = logs.get("headway.worker")
 @settings_options(WorkerSettings)
 def main(settings: WorkerSettings) -> None:
     """Run models for the broker, on one device."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what a model prints is seen at once, line by line
     faulthandler.enable()  # a watchdog ends it with SIGABRT: the log shall say where it stood
     notifier = Notifier.from_environment()
     device.set_threads(settings.threads)

@@ -5,22 +5,19 @@ Knows: the direct client, the address that the gateway answers at, a thread. Mus
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from headway.client import Client
 from headway.errors import HeadwayError, NoRoom, SettingsError, WireError
 from headway.settings import Shared, find_token
-from headway.torchserve import snapshots
 from headway.torchserve.addresses import Address
 from headway.torchserve.properties import Properties
-from headway.torchserve.registration import Registration, read_registration
+from headway.torchserve.snapshots import SHUTDOWN, STARTUP
 from headway.torchserve.startup import Startup
+from headway.torchserve.taking import take
 
 LOOK_S = 0.1
 ASK_TIMEOUT_S = 2.0
@@ -33,7 +30,6 @@ class About:
 
     shared: Shared
     properties: Properties
-    store: Path
     startup: Startup
     door: Address
 
@@ -60,7 +56,7 @@ class Herald:
         """The processes are about to be told to stop: write down what there was."""
         self._closing.set()
         self._thread.join()
-        self._write(snapshots.SHUTDOWN)
+        take(SHUTDOWN, self._about.shared, self._about.properties)
 
     def _run(self) -> None:
         while not self._closing.wait(LOOK_S):
@@ -75,7 +71,7 @@ class Herald:
                 break
         while not self._closing.wait(LOOK_S):
             if answers(self._about.door):
-                self._write(snapshots.STARTUP)
+                take(STARTUP, self._about.shared, self._about.properties)
                 self._on_ready()
                 return
 
@@ -91,39 +87,9 @@ class Herald:
                 order = {"model": model, "version": version, "wait": False}
                 client.command("default", order, token, ASK_TIMEOUT_S)
 
-    def _write(self, kind: str) -> None:
-        properties = self._about.properties
-        if not properties.config_snapshots:
-            return
-        try:
-            with self._client() as client:
-                models = client.state(ASK_TIMEOUT_S)["models"]
-            now, defaults = served(self._about.store, models)
-            snapshots.write(kind, properties, now, snapshots.folder_of(properties), defaults)
-        except (HeadwayError, OSError) as error:
-            self._say(f"no {kind} snapshot: {error}")
-
     def _client(self) -> Client:
         shared = self._about.shared
         return Client(shared.callers_address, timeout_s=ASK_TIMEOUT_S, shm_bytes=0, settings=shared)
-
-
-def served(store: Path, models: list[dict[str, Any]]) -> tuple[list[Registration], dict[str, str]]:
-    """What is registered, with as many workers as are ordered now, and the default versions. `models`: as
-    the broker's state lists them."""
-    found: list[Registration] = []
-    defaults: dict[str, str] = {}
-    for model in models:
-        name, version = model["name"], model["version"]
-        try:
-            registration = read_registration(store / name / version)
-        except SettingsError:
-            continue  # it is just going
-        bounds = {"workers_min": model["min"], "workers_max": model["max"]}
-        found.append(dataclasses.replace(registration, **bounds))
-        if model["default"]:
-            defaults[name] = version
-    return found, defaults
 
 
 def answers(door: Address) -> bool:

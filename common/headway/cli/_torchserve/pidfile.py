@@ -44,6 +44,7 @@ class PidFile:
     def take(self) -> None:
         """Write this process's number, for as long as it lives. Raises: LockHeld, OSError."""
         self._lock = locks.take(self.path)
+        os.fchmod(self._lock, 0o644)
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}".encode(), 0)
 

@@ -81,7 +81,7 @@ def serve(plan: Plan, pid_file: PidFile, echo: bool, on_ready: Callable[[], None
             if not properties.headway_tokens_survive:
                 held.callback(keys.remove)
         stack = Stack(plan.shared, properties, store, plan.devices, plan.threads, plan.startup.workers)
-        about = About(plan.shared, properties, store, plan.startup, plan.doors.inference)
+        about = About(plan.shared, properties, plan.startup, plan.doors.inference)
 
         def ready() -> None:
             logs.say("Model server started.")
