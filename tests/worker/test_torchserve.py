@@ -626,6 +626,20 @@ def test_explanations_and_descriptions_are_asked_for_by_options(bench: Bench) ->
     assert json.loads(said(bench.ask(asking(body, describe=True)))) == {"what": "a test"}
 
 
+def test_a_description_is_asked_for_alone_and_with_nothing_else(bench: Bench) -> None:
+    source = """
+        def handle(data, context):
+            headers = context.request_processor[0].get_request_properties() if data else {}
+            return data and [[len(data), list(row), headers] for row in data]
+    """
+    served(bench, source, "batch_size_max = 4")
+    asked = [asking("x"), asking("y"), asking("", describe="true"), asking("z")]
+    answers = [json.loads(said(reply)) for reply in bench.run(*asked)]
+    assert [count for count, _, _ in answers] == [2, 2, 1, 1]
+    assert answers[2] == [1, [], {"describe": "True"}]
+    assert "describe" not in answers[3][2]
+
+
 def test_tensors_are_answered_with_tensors(bench: Bench) -> None:
     source = """
         def handle(data, context):

@@ -87,7 +87,7 @@ class Service:
         """What the handler makes of a batch. Raises: WrongAnswer; whatever the handler raises."""
         # As in a process of its own: explanations need gradients, and tensors that can have them.
         with torch.inference_mode(False), torch.enable_grad():
-            return self._answer(requests)
+            return [share for group in data.groups(requests) for share in self._answer(group)]
 
     def _answer(self, requests: Sequence[ModelRequest]) -> list[Share]:
         asked = data.asked(requests, self._wishes.decodes)
