@@ -52,7 +52,6 @@ def fails(error: Exception, **meta: Any) -> Handler:
     def handler(asked: Asked) -> Iterator[Reply]:
         error.meta = meta  # type: ignore[attr-defined]
         raise error
-        yield  # a generator
 
     return handler
 

@@ -190,9 +190,10 @@ async def _rest(
 
 async def _next(pieces: Pieces, gone: asyncio.Future[None]) -> Reply | None:
     """None: that was the last one, or the client is gone."""
-    piece = asyncio.ensure_future(anext(pieces, None))
+    piece: asyncio.Future[Reply | None] = asyncio.ensure_future(anext(pieces, None))
     try:
-        await asyncio.wait({piece, gone}, return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [piece, gone]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     finally:
         if not piece.done():
             piece.cancel()
