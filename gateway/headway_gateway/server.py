@@ -130,8 +130,19 @@ def share_metrics(settings: GatewaySettings, listener: socket.socket) -> None:
     folder = Path(settings.metrics_dir) if settings.metrics_dir else settings.run_dir / f"metrics-{name}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for old in folder.glob("*.db"):
-        old.unlink(missing_ok=True)
+        if not _is_counting(old):
+            old.unlink(missing_ok=True)
     os.environ[MULTIPROC_DIR] = str(folder)
+
+
+def _is_counting(file: Path) -> bool:
+    """Whether the process that made it lives, and has it: another door of this stack may share the folder.
+    (Its number alone says nothing: another process may have that by now.)"""
+    try:
+        maps = Path("/proc", file.stem.rpartition("_")[2], "maps").read_text(errors="replace")
+    except OSError:
+        return False
+    return str(file.resolve()) in maps
 
 
 class Worker(UvicornWorker):

@@ -86,11 +86,10 @@ def test_one_that_is_broken_is_warned_about_and_the_others_are_served(store: Pat
     ]
 
 
-def test_what_must_be_fetched_is_kept_for_later(store: Path) -> None:
-    startup = started(store, load_models="x=https://host/x.mar")
-    assert [(wish.url, wish.model_name, wish.initial_workers) for wish in startup.urls] == [
-        ("https://host/x.mar", "x", 5)
-    ]
+def test_nothing_is_fetched_at_a_start(store: Path) -> None:
+    startup = started(store, load_models="x=https://host/x.mar,a.mar")
+    assert keys(startup) == [("a", "1.0")]
+    assert "Failed to load model: https://host/x.mar: a start fetches nothing" in startup.warnings[0]
 
 
 def test_a_snapshot_is_restored_as_it_was(store: Path, tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ def test_what_went_wrong_is_a_status_and_two_lines(error: Exception, code: str, 
     assert (found, name.startswith("org.pytorch.serve.http.")) == (code, True)
     assert message.startswith(text)
     ((status, *_),) = site.counted.predictions
+    assert site.counted.metas == [getattr(error, "meta", {})]
     ((_, number),) = site.counted.accesses
     assert status >= 400
     assert number == grpc.StatusCode[code].value[0]

@@ -140,7 +140,7 @@ def test_what_is_in_flight_may_end_when_the_server_stops() -> None:
 def settings_of(folder: Path, properties: Properties) -> GatewaySettings:
     (folder / "token").write_text("t")
     (folder / "properties.json").unlink(missing_ok=True)
-    properties.write(folder / "properties.json")
+    replace(properties, log_location=str(folder / "logs")).write(folder / "properties.json")
     named = str(folder / "properties.json")
     return GatewaySettings(run_dir=folder / "r", state_dir=folder, torchserve=named)
 
@@ -191,5 +191,6 @@ def test_the_process_says_where_it_listens_and_ends_when_told_to(tmp_path: Path)
             process.send_signal(signal.SIGTERM)
             assert "stopped" in process.communicate(timeout=15)[1]
             assert process.returncode == Exit.OK
+            assert (tmp_path / "logs" / "access_log.log").exists()
         finally:
             process.kill()

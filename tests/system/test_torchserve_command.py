@@ -104,7 +104,8 @@ def test_it_goes_into_the_background_serves_and_leaves_nothing_behind(server: Se
     assert server.start("--ts-config", "c.cfg").returncode == 1
     until(lambda: list(server.ready.values()) == [1, 1], 60)
     assert server.ask("/predictions/echo1/1.0") == (200, b"1.0")
-    assert server.ask("/predictions/echo1", "management")[0] == 400  # the wrong key, and the wrong address
+    code, listed = server.ask("/models", "management")
+    assert (code, [model["modelName"] for model in json.loads(listed)["models"]]) == (200, ["echo1", "echo2"])
     assert server.snapshots() == ["startup.cfg"]
 
     stopped = server.run("--stop")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.message_factory import GetMessageClass
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from headway import Client
 from headway.torchserve.properties import Properties
@@ -53,13 +55,18 @@ class Stack:
 
     def __init__(self, up: Up, folder: Path) -> None:
         self.up = up
+        self.logs, self.counted = folder / "logs", folder / "counted"
         ports = [int(address.rpartition(":")[2]) for address in free_addresses(2)]
         properties = Properties(
-            grpc_inference_port=ports[0], grpc_management_port=ports[1], disable_token_authorization=True
+            grpc_inference_port=ports[0],
+            grpc_management_port=ports[1],
+            disable_token_authorization=True,
+            log_location=str(folder / "logs"),
+            metrics_mode="legacy",
         )
         properties.write(folder / "properties.json")
         command = [sys.executable, "-m", "headway_gateway.torchserve.grpc", "--run-dir", str(up.run_dir)]
-        command += ["--torchserve", str(folder / "properties.json")]
+        command += ["--torchserve", str(folder / "properties.json"), "--metrics-dir", str(folder / "counted")]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr
         next(line for line in self.process.stderr if "listening" in line)
@@ -164,3 +171,18 @@ def test_management_describes_what_is_served(stack: Stack) -> None:
     assert described["workers"][0]["status"] == "READY"
     listed = stack.call(management, "ListModels", management.messages.ListModelsRequest())
     assert [model["modelName"] for model in json.loads(listed.msg)["models"]] == ["talk"]
+
+
+def test_calls_are_logged_and_counted_where_the_gateway_counts_too(stack: Stack) -> None:
+    stack.ask(data=b"x")
+
+    def said(name: str) -> str:
+        return (stack.logs / f"{name}.log").read_text()
+
+    line = rf'/127\.0\.0\.1:\d+ "gRPC {inference.SERVICE.full_name}/Predictions HTTP/2\.0" 0 \d+'
+    until(lambda: bool(re.search(line, said("access_log"))), 5.0)
+    until(lambda: "WorkerThreadTime.Milliseconds:" in said("ts_metrics"), 5.0)
+    until(lambda: bool(list(stack.counted.glob("counter_*.db"))), 5.0)
+    (counter,) = MultiProcessCollector.merge(list(map(str, stack.counted.glob("counter_*.db"))))
+    assert counter.name.endswith("ts_inference_requests_total")
+    assert {sample.labels["model_name"] for sample in counter.samples} == {"talk"}

@@ -30,12 +30,11 @@ ENDINGS = (".mar", ".model", ".tar.gz")
 @dataclass
 class Startup:
     """What to serve at first. `defaults`: by model, the version that is the default one; `warnings`: lines
-    for the log; `urls`: what must be fetched before it can be looked into."""
+    for the log."""
 
     registrations: list[Registration] = field(default_factory=list)
     defaults: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    urls: list[Wish] = field(default_factory=list)
 
     @property
     def workers(self) -> int:
@@ -97,8 +96,9 @@ def _add(
     workers_default: int,
 ) -> None:
     if "://" in file:
-        startup.urls.append(Wish(file, model_name=name, initial_workers=workers_default))
-        return
+        raise SettingsError(
+            "a start fetches nothing: register it later, or put it into the store"
+        )
     archive = archive_in(properties.model_store, file)
     peeked = peek(archive)
     key = name or peeked.manifest.model_name, peeked.manifest.model_version

@@ -33,6 +33,8 @@ from headway_gateway.torchserve.operations import Operations
 from headway_gateway.torchserve.paths import is_inference, plain_route
 from headway_gateway.torchserve.predicting import Predicting
 from headway_gateway.torchserve.registry import Registry
+from headway_gateway.torchserve.workflows.operations import Workflows
+from headway_gateway.torchserve.workflows.routes import WorkflowManagement, WorkflowPredictions
 
 METHODS = (b"POST", b"PUT")  # that may take the short way
 FalconApp = falcon.asgi.App[Any, Any]
@@ -65,12 +67,15 @@ class Parts:
         self._registry = Registry(client)
         self._keys = keys_of(properties)
         self._predicting = Predicting(client, properties, self._registry, self._keys)
+        self._operations = self._orders()
+        self._workflows = Workflows(client, self._operations, self._registry, properties)
         routes = Routes(METHODS, plain_route)
         self.lane = Lane(client, properties.max_request_size, (self._predicting,), self._http, routes)
 
     def inference(self) -> FalconApp:
         app = self._app(INFERENCE, Lifespan(self._client))
         ApiRoutes(INFERENCE).add_routes(app)
+        WorkflowPredictions(self._workflows, self._properties).add_routes(app)
         InferenceRoutes(self._client, self._properties, self._registry, self._predicting).add_routes(app)
         return app
 
@@ -78,9 +83,9 @@ class Parts:
         """`is_shared`: it answers for inference, too, what the interface is."""
         app = self._app(MANAGEMENT)
         ApiRoutes(*((INFERENCE, MANAGEMENT) if is_shared else (MANAGEMENT,))).add_routes(app)
-        token = find_token(self._settings, self._settings.state_dir / "token")
-        operations = Operations(self._client, self._registry, self._properties, token)
-        ManagementRoutes(operations, self._keys, self._properties, management_of_model).add_routes(app)
+        routes = ManagementRoutes(self._operations, self._keys, self._properties, management_of_model)
+        routes.add_routes(app)
+        WorkflowManagement(self._workflows, self._properties).add_routes(app)
         Management(self._client, self._settings).add_routes(app)
         self._add_metrics(app)
         return app
@@ -90,6 +95,10 @@ class Parts:
         ApiRoutes(METRICS).add_routes(app)
         self._add_metrics(app)
         return app
+
+    def _orders(self) -> Operations:
+        token = find_token(self._settings, self._settings.state_dir / "token")
+        return Operations(self._client, self._registry, self._properties, token)
 
     def _add_metrics(self, app: FalconApp) -> None:
         # ---- here the door's own metrics come in: MetricsRoutes of `metrics`, and what they count ----

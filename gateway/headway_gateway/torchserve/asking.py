@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from headway.body import Body, body_parts
 from headway.errors import (
+    BrokerUnreachable,
     Cancelled,
     DeadlineExceeded,
     HeadwayError,
@@ -30,7 +31,6 @@ from headway.errors import (
     QueueFull,
     TooLarge,
     UnknownModel,
-    WireError,
     WorkerLost,
 )
 from headway.lent import Lender, Received
@@ -110,7 +110,7 @@ def refusal_of(
     match error:
         case UnknownModel():
             return _unknown(target, registry)
-        case QueueFull() | NotReady() | WireError():
+        case QueueFull() | NotReady() | BrokerUnreachable():
             return Refusal(503, UNAVAILABLE, _no_room(error, target, one_text))
         case WorkerLost():
             return Refusal(500, INTERNAL, DIED)
@@ -149,7 +149,7 @@ def _no_room(error: HeadwayError, target: Target, one_text: bool) -> str:
     who = f'Model "{target.model}" {version}'
     if not one_text and isinstance(error, QueueFull):
         return f"{who}has no room for one more inference request: {error}"
-    if not one_text and isinstance(error, WireError):
+    if not one_text and isinstance(error, BrokerUnreachable):
         return f"{who}cannot be reached: {error}"
     no_worker = f"{who}has no worker to serve inference request. Please use scale workers API to add workers."
     if not one_text:

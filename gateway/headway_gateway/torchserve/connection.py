@@ -17,7 +17,7 @@ from headway_gateway.connection import Connection as PlainConnection
 from headway_gateway.inference import JSON, Answer
 from headway_gateway.lane import Errand, Lane
 from headway_gateway.request import SPELLED
-from headway_gateway.torchserve.heads import BODILESS, CLOSES_FROM, own_pairs
+from headway_gateway.torchserve.heads import BODILESS, CLOSES_FROM, SILENT, own_pairs
 from headway_gateway.torchserve.refusal import bad_request
 from headway_gateway.torchserve.statuses import status_line
 
@@ -67,6 +67,8 @@ class Connection(PlainConnection):
         passage.errand.run(partial(self._answered, passage), partial(self._pieced, passage))
 
     def _answered(self, passage: Passage, answer: Answer) -> None:
+        if answer.status == SILENT:
+            return
         if self._begun is passage:
             self._write_chunk(answer.data, _LAST)
             self._end(passage)

@@ -59,8 +59,8 @@ class Front:
         answer = scope.get(ANSWER) or _answer(event)
         scope[LINE] = status_line(answer.status, answer.phrase)
         headers: Pairs = [*own_pairs(answer), *self.common.pairs]
-        if answer.status not in BODILESS[:1]:
-            headers += length
+        if answer.status not in BODILESS:
+            headers += length or [(b"transfer-encoding", b"chunked")]
         if answer.status >= CLOSES_FROM:
             headers.append((b"connection", b"close"))
         return {**event, "status": min(answer.status, _STATUS_MAX), "headers": headers}

@@ -17,6 +17,7 @@ from headway_gateway.inference import Answer
 
 REQUEST_ID = "x-request-id"
 BODILESS = (204, 304)
+SILENT = 0  # the status of an answer that is not given: the client waits until it has had enough
 CLOSES_FROM = 400
 _CACHING = (
     ("pragma", "no-cache"),

@@ -7,6 +7,7 @@ Knows: routes, how a reply in pieces is passed on. Must not know: what is asked 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
@@ -23,8 +24,9 @@ from headway_gateway.request import Request
 from headway_gateway.torchserve import oip, openapi
 from headway_gateway.torchserve.forms import body_or_parts, boundary_of, with_fields
 from headway_gateway.torchserve.front import ANSWER, BrokenOff
+from headway_gateway.torchserve.heads import SILENT
 from headway_gateway.torchserve.paths import API, INVOCATIONS, OTHER, PING, PREDICT, READY, Route, route_of
-from headway_gateway.torchserve.predicting import SILENT, Predicting
+from headway_gateway.torchserve.predicting import Predicting
 from headway_gateway.torchserve.refusal import bad_request, no_model, no_resource, no_version, written
 from headway_gateway.torchserve.serving import Serving
 from headway_gateway.torchserve.tokens import INFERENCE, is_allowed
@@ -143,6 +145,7 @@ class InferenceRoutes:
             answer = refuse(error) if refuse else self._predicting.refusal(error, route.target)
             if answer.status == SILENT:
                 await _until_gone(req)
+                raise Cancelled("the client left") from None
             write(req, resp, answer)
 
     async def _answer(self, req: Request, resp: Any, question: Question) -> None:
@@ -170,25 +173,35 @@ def write(req: Request, resp: Any, answer: Answer) -> None:
 
 
 async def _rest(req: Request, first: bytes, pieces: Pieces) -> AsyncGenerator[bytes, None]:
-    """The chunks of a response. Raises: BrokenOff."""
+    """The chunks of a response, until the client leaves. Raises: BrokenOff."""
+    gone = asyncio.ensure_future(_until_gone(req))
     try:
         yield first
-        while (reply := await req.while_connected(anext(pieces, None))) is not None:
+        while (reply := await _next(pieces, gone)) is not None:
             assert isinstance(reply.content, bytes)
             yield reply.content
-    except Cancelled:
-        return
     except HeadwayError as error:
         raise BrokenOff(str(error)) from None
     finally:
+        gone.cancel()
         await pieces.aclose()
 
 
+async def _next(pieces: Pieces, gone: asyncio.Future[None]) -> Reply | None:
+    """None: that was the last one, or the client is gone."""
+    piece = asyncio.ensure_future(anext(pieces, None))
+    try:
+        await asyncio.wait({piece, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not piece.done():
+            piece.cancel()
+            await asyncio.wait({piece})  # a generator that runs cannot be closed
+    return None if gone.done() else piece.result()
+
+
 async def _until_gone(req: Request) -> None:
-    """Raises: Cancelled."""
     while (await req.receive())["type"] != "http.disconnect":
         pass
-    raise Cancelled("the client left")
 
 
 def _with_length(headers: dict[str, str], length: int) -> dict[str, str]:

@@ -43,7 +43,7 @@ def route_of(path: str) -> Route:
 
 def is_inference(path: str) -> bool:
     """Whether it is one of this interface's own; what describes the interface is of every address."""
-    return route_of(path).kind not in (API, OTHER) or path.startswith("/v2")
+    return route_of(path).kind not in (API, OTHER) or path.startswith(("/v2", "/wfpredict/"))
 
 
 @lru_cache(1024)

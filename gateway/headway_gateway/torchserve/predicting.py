@@ -24,12 +24,11 @@ from headway_gateway.inference import JSON, Answer, Head, Question, Target
 from headway_gateway.torchserve import asking
 from headway_gateway.torchserve.asking import Registry
 from headway_gateway.torchserve.forms import body_or_parts
-from headway_gateway.torchserve.heads import REQUEST_ID, request_id
+from headway_gateway.torchserve.heads import REQUEST_ID, SILENT, request_id
 from headway_gateway.torchserve.paths import PREDICT, Route
 from headway_gateway.torchserve.refusal import Refusal
 from headway_gateway.torchserve.tokens import INFERENCE, Checks, require
 
-SILENT = 0  # the status of an answer that is not given: the client waits until it has enough
 _STREAMED = ("ts_stream_next", "true")
 _log = logging.getLogger("headway.gateway")
 

@@ -51,8 +51,7 @@ def planned(read: Read, shared: Shared, environment: Mapping[str, str]) -> Plan:
         ("management_address", doors.management),
         ("metrics_address", doors.metrics),
     ):
-        if door:
-            _check(door.tls, door.path, key)
+        if door and not door.path:
             check_http(str(door), key)
     devices = devices_for(properties.number_of_gpu, count_gpus(environment))
     cores = count_cores()
@@ -107,12 +106,6 @@ def _write(plan: Plan, store: Path) -> None:
     plan.properties.write(plan.shared.run_dir / PROPERTIES)
     for registration in plan.startup.registrations:
         write_version(store, registration, plan.properties)
-
-
-def _check(tls: bool, path: str, key: str) -> None:
-    if tls or path:
-        what = "https" if tls else "a unix socket"
-        raise SettingsError(f"{key}: {what} is not served yet; put a proxy in front")
 
 
 def _introduce(plan: Plan, say: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""Who counts and logs the calls: what this process needs of `DoorMetrics`, and nobody.
+"""Who counts and logs the calls: what services need of `DoorMetrics`.
 
 Knows: which facts there are. Must not know: metrics, log files, gRPC.
 """
@@ -25,21 +25,3 @@ class Counts(Protocol):
 
     def access(self, peer: str, line: str, status: int, took_s: float) -> None:
         """A call was answered; `status` is gRPC's number."""
-
-
-class Uncounted:
-    """Counts nothing."""
-
-    def count(
-        self,
-        status: int,
-        model: str,
-        version_named: str,
-        took_s: float,
-        meta: Mapping[str, Any] | None = None,
-        timed: bool = True,
-    ) -> None:
-        return
-
-    def access(self, peer: str, line: str, status: int, took_s: float) -> None:
-        return

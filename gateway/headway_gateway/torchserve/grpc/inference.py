@@ -115,6 +115,7 @@ class Inference:
             status = CLIENT_GONE
             raise
         except HeadwayError as error:
+            meta.update(error.meta)
             refusal = self._refusal_of(error, Target(asked.model, asked.version))
             status = refusal.status
             raise refusal from None

@@ -28,12 +28,13 @@ from headway.aio import AsyncClient
 from headway.errors import SettingsError
 from headway.exits import Exit
 from headway.notify import Notifier
-from headway.settings import GatewaySettings, find_token
+from headway.settings import TOKEN_FILE, GatewaySettings, find_token
 from headway.torchserve.keys import INFERENCE, MANAGEMENT, Keys
 from headway.torchserve.properties import Properties, load_properties
 from headway_gateway.torchserve import asking
+from headway_gateway.torchserve.door_metrics import DoorMetrics
 from headway_gateway.torchserve.grpc import oip
-from headway_gateway.torchserve.grpc.counts import Counts, Uncounted
+from headway_gateway.torchserve.grpc.counts import Counts
 from headway_gateway.torchserve.grpc.guard import Guard
 from headway_gateway.torchserve.grpc.inference import SERVICE as INFERENCE_SERVICE
 from headway_gateway.torchserve.grpc.inference import Inference
@@ -95,12 +96,17 @@ async def _run(settings: GatewaySettings, properties: Properties) -> None:
     async with client:
         token = await _token(settings, told)
         operations = Operations(client, registry, properties, token)
-        servers = Servers(client, properties, registry, operations, Uncounted())
-        await servers.start()
-        notifier.ready(f"listening on {', '.join(servers.places.values())}")
-        await told.wait()
-        notifier.stopping()
-        await servers.stop()
+        metrics = DoorMetrics(properties)
+        servers = Servers(client, properties, registry, operations, metrics)
+        metrics.open()
+        try:
+            await servers.start()
+            notifier.ready(f"listening on {', '.join(servers.places.values())}")
+            await told.wait()
+            notifier.stopping()
+            await servers.stop()
+        finally:
+            metrics.close()
 
 
 async def _token(settings: GatewaySettings, told: asyncio.Event) -> str:
@@ -109,7 +115,7 @@ async def _token(settings: GatewaySettings, told: asyncio.Event) -> str:
     give_up = time.monotonic() + TOKEN_S
     while True:
         try:
-            return find_token(settings)
+            return find_token(settings, settings.state_dir / TOKEN_FILE)
         except SettingsError:
             if told.is_set() or time.monotonic() >= give_up:
                 raise
@@ -221,8 +227,8 @@ def check_free(listener: Listener) -> None:
 def _add_port(server: grpc.aio.Server, listener: Listener, credentials: grpc.ServerCredentials | None) -> int:
     try:
         if credentials is None:
-            return server.add_insecure_port(listener.address)
-        return server.add_secure_port(listener.address, credentials)
+            return int(server.add_insecure_port(listener.address))
+        return int(server.add_secure_port(listener.address, credentials))
     except RuntimeError as error:
         what = f" with {listener.name}'s certificate" if credentials else ""
         raise SettingsError(
