@@ -72,7 +72,11 @@ def test_no_name_leads_out_of_the_folder(tmp_path, store, name):
         ({"manifest": {"workflow": {"workflowName": ["a"]}}}, SettingsError, "workflowName"),
         ({"manifest": {"workflow": {"workflowName": "a", "specFile": "../s"}}}, SettingsError, "specFile"),
         ({"manifest": {"workflow": {"workflowName": "a", "specFile": "no.yaml"}}}, SettingsError, "no.yaml"),
-        ({"manifest": {"workflow": {"workflowName": "a", "specFile": "spec.yaml"}}}, SettingsError, "handler"),
+        (
+            {"manifest": {"workflow": {"workflowName": "a", "specFile": "spec.yaml"}}},
+            SettingsError,
+            "handler",
+        ),
         ({"spec": "["}, SettingsError, "not YAML"),
         ({"spec": "models: {}\ndag: {a: [a]}"}, InvalidDag, "Self loop"),
         ({"../out": "x"}, InvalidInput, "leads out"),

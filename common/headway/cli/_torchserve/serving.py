@@ -16,7 +16,7 @@ from headway.cli._torchserve.folder import fresh, shared_for
 from headway.cli._torchserve.herald import About, Herald
 from headway.cli._torchserve.logfiles import LogFiles
 from headway.cli._torchserve.pidfile import PidFile
-from headway.cli._torchserve.processes import PROPERTIES, Doors, Stack, doors_of, threads_for
+from headway.cli._torchserve.processes import PROPERTIES, Doors, Stack, doors_of, has_grpc, threads_for
 from headway.cli.rundir import check_http
 from headway.cli.supervisor import Supervisor
 from headway.errors import SettingsError
@@ -58,10 +58,11 @@ def planned(read: Read, shared: Shared, environment: Mapping[str, str]) -> Plan:
     gpus = 0 if devices == "cpu" else devices.count(",") + 1
     startup = startup_of(properties, properties.default_workers_per_model or gpus or cores)
     threads = threads_for(cores, startup.workers)
-    warnings = (*read.warnings, *startup.warnings)
-    return Plan(
-        shared_for(shared, doors.inference.port), properties, startup, doors, devices, threads, warnings
-    )
+    warnings = [*read.warnings, *startup.warnings]
+    if properties.enable_grpc and not has_grpc():
+        warnings.append("no gRPC: grpcio is not installed")
+    own = shared_for(shared, doors.inference.port)
+    return Plan(own, properties, startup, doors, devices, threads, tuple(warnings))
 
 
 def serve(plan: Plan, pid_file: PidFile, echo: bool, on_ready: Callable[[], None]) -> int:
