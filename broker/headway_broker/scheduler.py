@@ -102,6 +102,7 @@ from headway_broker.queues import OpenRequest
 from headway_broker.report import Report
 from headway_broker.state import About, State
 from headway_broker.steering import Steering
+from headway_broker.timing import HEADERS, timed
 from headway_broker.workers import Flight, Worker
 
 TICK_S = 0.1
@@ -389,6 +390,8 @@ class Scheduler:
                 meta = {**reply.meta, **version} if reply.meta else version
                 if request.attempt or request.arrived < ready_at < math.inf:
                     meta = {**meta, **meta_of(request, flight.key, self._steering.cold)}
+                if HEADERS in request.options:
+                    meta = timed(meta, request, flight, result, now)
                 self.ledger.settle(request, BatchReply(reply.code, reply.content, meta), now)
         if result.done:
             self.roster.finish(worker, result.batch, now)

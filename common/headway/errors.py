@@ -35,7 +35,8 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class HeadwayError(Exception):
-    """Base of all. `code` is the number on the wire, 0 where the error never travels. `meta` is what the reply
+    """Base of all. `code` is the number on the wire, 0 where the error never travels. `meta` is what the
+    reply
     said beside it, where it came in one."""
 
     code = 0

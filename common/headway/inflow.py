@@ -99,10 +99,11 @@ class ThreadInflow:
             self.end(self._bound.error())
 
     def end(self, outcome: Any) -> None:
-        """The last of it has come, or an error."""
+        """The last of it has come, or an error. A second one counts if the telling of the first was
+        interrupted (see `pump`)."""
         if not self._is_ended:
-            self._is_ended = True
             self._waiting.put(outcome)
+            self._is_ended = True
 
     def next(self) -> Any:
         """The next piece or the outcome; not to be called after that."""

@@ -17,6 +17,7 @@ from headway.settings import GatewaySettings
 from headway_gateway.doors import ADDRESSES, INFERENCE, MANAGEMENT, METRICS, Doors, Place
 from headway_gateway.errors import add_error_handlers
 from headway_gateway.lane import Lane
+from headway_gateway.lifespan import Lifespan
 from headway_gateway.management import Management, TokenFirst
 from headway_gateway.metrics import Counting, HttpMetrics, Metrics
 from headway_gateway.models import Models
@@ -30,20 +31,6 @@ class App(falcon.asgi.App[Any, Any]):
     """Falcon's app, with the short way that a server may offer beside it."""
 
     lane: Lane
-
-
-class _Lifespan:
-    """Opens the client when the server starts, which is after the fork, and closes it when it ends.
-    A client that cannot open keeps the server from starting."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
-        await self._client.open()
-
-    async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
-        await self._client.close()
 
 
 def doors_of(settings: GatewaySettings, places: Mapping[str, Place] | None = None) -> Doors:
@@ -72,7 +59,7 @@ def create_doors(client: Any, settings: GatewaySettings, places: Mapping[str, Pl
 def create_app(client: Any, settings: GatewaySettings, http: HttpMetrics | None = None) -> App:
     """What answers on the inference address."""
     http = http or HttpMetrics()
-    middleware: list[Any] = [_Lifespan(client), http]
+    middleware: list[Any] = [Lifespan(client), http]
     app = App(request_type=Request, middleware=middleware)
     add_error_handlers(app)
     predictions, oip = Predictions(client, settings), OpenInference(client, settings)

@@ -29,7 +29,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from headway_gateway.doors import Doors
+from headway_gateway.doors import Doors, place_of
 from headway_gateway.inference import Answer
 from headway_gateway.lane import Errand, Lane
 
@@ -93,7 +93,10 @@ class Connection(HttpToolsProtocol):
             return None  # it waits for its turn
         if self.parser.get_http_version() != "1.1":
             return None
-        return self._lane.enter(self.parser.get_method(), self.url, self.headers)
+        return self._enter(self._lane)
+
+    def _enter(self, lane: Lane) -> Errand | None:
+        return lane.enter(self.parser.get_method(), self.url, self.headers)
 
     def _go_the_long_way(self) -> None:
         url, headers, expect = self.url, self.headers, self.expect_100_continue
@@ -126,7 +129,8 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         if isinstance(self.app, Doors):
-            self.app: Any = self.app.at(self.server)
+            # uvicorn does not know the path of a socket file
+            self.app: Any = self.app.at(self.server or place_of(transport.get_extra_info("sockname") or ""))
         self._lane = getattr(self.app, "lane", None)
         transport.set_protocol(self._reader)
 

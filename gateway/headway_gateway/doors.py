@@ -17,18 +17,29 @@ ADDRESSES = (INFERENCE, MANAGEMENT, METRICS)  # names of settings
 
 
 class Place(NamedTuple):
-    """Where somebody listens."""
+    """Where somebody listens. At a socket file: its path, and no port."""
 
     host: str
     port: int
 
     def __str__(self) -> str:
+        if self.is_file:
+            return f"unix:{self.host}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_file(self) -> bool:
+        return self.host.startswith("/")
 
     @property
     def is_everywhere(self) -> bool:
         """Whether connections to any address of this machine arrive here."""
-        return ipaddress.ip_address(self.host.partition("%")[0]).is_unspecified
+        return not self.is_file and ipaddress.ip_address(self.host.partition("%")[0]).is_unspecified
+
+
+def place_of(name: Any) -> Place:
+    """Of a socket's own address."""
+    return Place(name, 0) if isinstance(name, str) else Place(*name[:2])
 
 
 class Doors:
@@ -41,10 +52,10 @@ class Doors:
 
     def at(self, server: tuple[str, int | None] | None) -> Any:
         """The app for a connection to this address."""
-        if server is None or server[1] is None:
+        if server is None:
             return self.apps[INFERENCE]
-        found = self._exact.get(Place(server[0], server[1]))
-        return found or self._ports.get(server[1], self.apps[INFERENCE])
+        found = self._exact.get(Place(server[0], server[1] or 0))
+        return found or self._ports.get(server[1] or 0, self.apps[INFERENCE])
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """A server's start and end is told to the inference app, which opens the client of all."""

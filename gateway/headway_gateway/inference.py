@@ -33,6 +33,11 @@ class Head(Protocol):
 
     def get_header(self, name: str) -> str | None: ...
 
+    @property
+    def spelled(self) -> dict[str, str]:
+        """All of them, their names as the client wrote them where that is known; of several with one name the
+        last."""
+
 
 class Answer(NamedTuple):
     """An HTTP response, but for what the server adds. `content_type` is "" for none; `phrase` None for the
@@ -46,11 +51,15 @@ class Answer(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What to ask the broker, and what to make of its reply (may raise)."""
+    """What to ask the broker, and what to make of its reply (may raise), or of an error, where that is not
+    the
+    dialect's to say. `streams`: the reply may come in pieces, and `answer` is for the first of them."""
 
     asked: Asked
     timeout_s: float
     answer: Callable[[Reply], Answer]
+    refusal: Callable[[Exception], Answer] | None = None
+    streams: bool = False
 
 
 class Target(NamedTuple):
@@ -70,6 +79,9 @@ class Inference(Protocol):
 
     def ask(self, target: Target, head: Head, body: Buffer, received: Received | None) -> Question:
         """Raises: any of `headway.errors`. `received`: where the body is, if that is shared memory."""
+
+    def refusal(self, error: Exception, target: Target) -> Answer:
+        """What the client is told instead of an answer."""
 
 
 def timeout_s(head: Head, settings: GatewaySettings) -> float | None:

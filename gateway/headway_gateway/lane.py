@@ -7,27 +7,30 @@ Why. PERF: through uvicorn and Falcon an answer costs 38 us before anything is d
 an event, a router, two writes. With them the gateway was the limit long before broker and worker; the parser
 and two system calls alone cost 6 us (64 connections, one core).
 
-Only what is plain takes it: a POST to an inference route, its path without escapes or a query, with a
-Content-Length within the limit, each header once, nothing compressed, no form. All else goes the long way,
-through Falcon, and is answered there by the same functions: a test compares them byte by byte.
+Only what is plain takes it: a POST (or what `Routes` say) to an inference route, its path without escapes
+or a query, with a Content-Length within the limit, each header once, nothing compressed, no form. All else
+goes the long way, through Falcon, and is answered there by the same functions: a test compares them byte by
+byte.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache, partial
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from headway.errors import HeadwayError
 from headway.lent import SHM_BYTES_MIN
+from headway.messages import Reply
 from headway.outgoing import reply_of
-from headway_gateway.errors import CLIENT_GONE, answer_to
-from headway_gateway.inference import Answer, Inference, Target, with_facts
+from headway_gateway.errors import CLIENT_GONE
+from headway_gateway.inference import Answer, Inference, Question, Target
 
 Headers = Sequence[tuple[bytes, bytes]]
 Answered = Callable[[Answer], None]
+Pieced = Callable[[Answer | None], None]
 
 URL_BYTES_MAX = 500
 _NAME = rb"([A-Za-z0-9_.\-]+)"
@@ -44,23 +47,37 @@ class Counters(Protocol):
     def count(self, dialect: str, status: int, seconds: float) -> None: ...
 
 
+class Routes(NamedTuple):
+    """What may take the short way. `find`: the place of a URL's dialect among the lane's, and the model."""
+
+    methods: Collection[bytes]
+    find: Callable[[bytes], tuple[int, Target] | None]
+
+
 class Lane:
-    """Decides who may take the short way. `dialects`: Open Inference Protocol, then predictions."""
+    """Decides who may take the short way. `dialects`: Open Inference Protocol, then predictions, unless
+    `routes` say otherwise."""
 
     def __init__(
-        self, client: Any, bytes_max: int, dialects: tuple[Inference, Inference], counters: Counters
+        self,
+        client: Any,
+        bytes_max: int,
+        dialects: Sequence[Inference],
+        counters: Counters,
+        routes: Routes | None = None,
     ) -> None:
         self.client = client
         self.counters = counters
         self._bytes_max = bytes_max
         self._dialects = dialects
+        self._methods, self._route = routes or Routes((b"POST",), _route)
 
-    def enter(self, method: bytes, url: bytes, headers: Headers) -> Errand | None:
+    def enter(self, method: bytes, url: bytes, headers: Headers, spelled: Headers = ()) -> Errand | None:
         """The errand for a request with this head; None: it must go the long way. Header names are in lower
-        case."""
-        if method != b"POST" or len(url) > URL_BYTES_MAX:
+        case, in `spelled` as the client wrote them, if a dialect wants to know."""
+        if method not in self._methods or len(url) > URL_BYTES_MAX:
             return None
-        route = _route(url)
+        route = self._route(url)
         said = dict(headers)
         length = said.get(b"content-length", b"")
         if route is None or len(said) != len(headers) or not length.isdigit() or len(length) > 12:
@@ -71,7 +88,7 @@ class Lane:
             return None
         dialect, target = route
         try:
-            return Errand(self, self._dialects[dialect], target, Head(said), int(length))
+            return Errand(self, self._dialects[dialect], target, Head(said, spelled), int(length))
         except HeadwayError:  # no room for its body; the long way refuses it without reading that
             return None
 
@@ -89,14 +106,20 @@ def _route(url: bytes) -> tuple[int, Target] | None:
 class Head:
     """A request's headers, as the dialects ask for them."""
 
-    __slots__ = ("_headers",)
+    __slots__ = ("_headers", "_spelled")
 
-    def __init__(self, headers: dict[bytes, bytes]) -> None:
+    def __init__(self, headers: dict[bytes, bytes], spelled: Headers = ()) -> None:
         self._headers = headers
+        self._spelled = spelled
 
     def get_header(self, name: str) -> str | None:
         value = self._headers.get(_key(name))
         return value.decode("latin1") if value is not None else None
+
+    @property
+    def spelled(self) -> dict[str, str]:
+        headers = self._spelled or self._headers.items()
+        return {name.decode("latin1"): value.decode("latin1") for name, value in headers}
 
 
 @lru_cache(64)
@@ -111,8 +134,8 @@ class Errand:
     written there instead of being fed.
     """
 
-    __slots__ = ("_answered", "_chunks", "_dialect", "_head", "_id", "_lane", "_received", "_started",
-                 "_target", "room")  # fmt: skip
+    __slots__ = ("_answered", "_chunks", "_dialect", "_has_begun", "_head", "_id", "_lane", "_pieced",
+                 "_received", "_refuse", "_started", "_target", "room")  # fmt: skip
 
     def __init__(self, lane: Lane, dialect: Inference, target: Target, head: Head, length: int) -> None:
         self._started = perf_counter()
@@ -121,6 +144,8 @@ class Errand:
         self._target = target
         self._head = head
         self._id = 0
+        self._has_begun = False
+        self._refuse: Callable[[Exception], Answer] | None = None
         self._chunks: list[bytes] = []
         self._received = None
         self.room: memoryview | None = None
@@ -132,9 +157,12 @@ class Errand:
         """More of a body that has no `room`."""
         self._chunks.append(chunk)
 
-    def run(self, answered: Answered) -> None:
-        """The body is whole: ask. `answered` is called once, maybe at once, unless it is abandoned."""
+    def run(self, answered: Answered, pieced: Pieced | None = None) -> None:
+        """The body is whole: ask. `answered` is called once, maybe at once, unless it is abandoned. `pieced`
+        is called before it with every piece but the last, if the reply comes in pieces, and with None in
+        place of `answered` when it breaks off."""
         self._answered = answered
+        self._pieced = pieced
         chunks, received = self._chunks, self._received
         body = self.room if self.room is not None else chunks[0] if len(chunks) == 1 else b"".join(chunks)
         # From here on the question holds the memory, for as long as it is open. (This errand and its
@@ -143,10 +171,17 @@ class Errand:
         self._chunks = []
         try:
             question = self._dialect.ask(self._target, self._head, body, received)
-            client = self._lane.client
-            self._id = client.start(question.asked, question.timeout_s, lambda o: self._told(question, o))
+            self._refuse = question.refusal
+            self._id = self._start(question)
         except Exception as error:
             self._finish(self._refusal(error))
+
+    def _start(self, question: Question) -> int:
+        start: Callable[..., int] = self._lane.client.start
+        told = partial(self._told, question)
+        if question.streams and self._pieced:
+            return start(question.asked, question.timeout_s, told, partial(self._took, question))
+        return start(question.asked, question.timeout_s, told)
 
     def abandon(self) -> None:
         """The client is gone: withdraw it."""
@@ -155,20 +190,43 @@ class Errand:
             self._lane.client.abandon(self._id)
         self._count(CLIENT_GONE)
 
-    def _told(self, question: Any, outcome: Any) -> None:
+    def _took(self, question: Question, piece: Reply) -> None:
+        """A piece of the reply."""
+        assert self._pieced
+        try:
+            answer = question.answer(piece)
+        except Exception as error:
+            self._lane.client.abandon(self._id)
+            self._id = 0
+            self._break_off(error)
+            return
+        self._has_begun = True
+        self._pieced(answer)
+
+    def _told(self, question: Question, outcome: Any) -> None:
         self._id = 0
         if isinstance(outcome, HeadwayError):  # not raised: its traceback would hold the slot
-            self._finish(self._refusal(outcome))
+            self._break_off(outcome)
             return
         try:
             reply = reply_of(outcome)
-            answer = with_facts(question.answer(reply), reply.meta)
+            answer = question.answer(reply)
         except Exception as error:
             answer = self._refusal(error)
         self._finish(answer)
 
+    def _break_off(self, error: Exception) -> None:
+        answer = self._refusal(error)
+        if not self._has_begun or self._pieced is None:
+            self._finish(answer)
+            return
+        self._count(answer.status)
+        self._pieced(None)
+
     def _refusal(self, error: Exception) -> Answer:
-        return answer_to(error, self._dialect.name, {"method": "POST", "model": self._target.model})
+        if self._refuse:
+            return self._refuse(error)
+        return self._dialect.refusal(error, self._target)
 
     def _finish(self, answer: Answer) -> None:
         self._count(answer.status)

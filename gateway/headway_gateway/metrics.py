@@ -38,6 +38,7 @@ from headway_gateway.request import Request
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MODEL = ("model", "version")
 STAGES = ("queue", "compute", "total")
+OWN = "headway_"
 
 
 class HttpMetrics:
@@ -77,11 +78,12 @@ class HttpMetrics:
         self._counted[key].observe(seconds)
 
     def collect(self) -> Iterable[Metric]:
-        """The families of all processes of this gateway."""
+        """The families of all processes of this gateway. (The files may hold others' numbers, too.)"""
         self._raise()
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return self._own.collect()
-        return MultiProcessCollector(CollectorRegistry()).collect()
+        found = MultiProcessCollector(CollectorRegistry()).collect()
+        return [metric for metric in found if metric.name.startswith(OWN)]
 
     def _raise(self) -> None:
         counted, self._counted = self._counted, {}
@@ -129,17 +131,23 @@ class Metrics:
         app.add_route("/metrics", self)
 
     async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
-        stats, state = await asyncio.gather(self._ask(self._client.stats), self._ask(self._client.state))
+        stats, state = await asyncio.gather(ask_quietly(self._client.stats), ask_quietly(self._client.state))
         families = [*self._http.collect(), *broker_families(stats), *state_families(state or {})]
         resp.content_type = CONTENT_TYPE
-        resp.data = generate_latest(_Scrape(families))
+        resp.data = shown(families)
 
-    @staticmethod
-    async def _ask(question: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any] | None:
-        try:
-            return await ask_broker(question())
-        except HeadwayError:
-            return None
+
+async def ask_quietly(question: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any] | None:
+    """What the broker says; None while it is away."""
+    try:
+        return await ask_broker(question())
+    except HeadwayError:
+        return None
+
+
+def shown(families: list[Metric]) -> bytes:
+    """As text for Prometheus."""
+    return generate_latest(_Scrape(families))
 
 
 class _Scrape(CollectorRegistry):

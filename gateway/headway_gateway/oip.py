@@ -20,6 +20,7 @@ from headway.messages import Reply
 from headway.outgoing import Asked, ask_parts
 from headway.settings import GatewaySettings
 from headway.tensors import BY_NAME, Buffer, Part, unpack_raw
+from headway_gateway.errors import answer_to
 from headway_gateway.inference import (
     BINARY,
     JSON,
@@ -30,6 +31,7 @@ from headway_gateway.inference import (
     check_names,
     sticky,
     timeout_s,
+    with_facts,
 )
 from headway_gateway.models import ask_broker, is_ready, versions_of, waiting
 from headway_gateway.oip_codec import InferRequest, decode, encode
@@ -105,6 +107,9 @@ class OpenInference:
         limit_s = _shorter(said_s, request.timeout_s, self._settings)
         return Question(asked, limit_s, partial(_answer, request, target))
 
+    def refusal(self, error: Exception, target: Target) -> Answer:
+        return answer_to(error, self.name, {"model": target.model})
+
 
 def metadata(versions: list[dict[str, Any]], asked: str) -> dict[str, Any]:
     """What the protocol says of a model; its tensors are those of the first of `versions`."""
@@ -131,8 +136,8 @@ def _answer(request: InferRequest, target: Target, reply: Reply) -> Answer:
     version = str(reply.meta.get("version", target.version))
     data, json_bytes = encode(request, target.model, version, _parts(reply))
     if json_bytes is None:
-        return Answer(200, JSON, data)
-    return Answer(200, BINARY, data, ((LENGTH_HEADER, str(json_bytes)),))
+        return with_facts(Answer(200, JSON, data), reply.meta)
+    return with_facts(Answer(200, BINARY, data, ((LENGTH_HEADER, str(json_bytes)),)), reply.meta)
 
 
 def _parts(reply: Reply) -> list[Part]:

@@ -23,7 +23,18 @@ from headway.messages import Reply
 from headway.outgoing import Asked, ask_parts
 from headway.settings import GatewaySettings
 from headway.tensors import NAME_BYTES_MAX, Buffer
-from headway_gateway.inference import BINARY, Answer, Head, Question, Target, check_names, sticky, timeout_s
+from headway_gateway.errors import answer_to
+from headway_gateway.inference import (
+    BINARY,
+    Answer,
+    Head,
+    Question,
+    Target,
+    check_names,
+    sticky,
+    timeout_s,
+    with_facts,
+)
 from headway_gateway.models import ask_broker
 from headway_gateway.request import Request, exchange, respond
 
@@ -71,6 +82,9 @@ class Predictions:
         check_names(target)
         return self._question(target, head, Body(body, head.get_header("Content-Type") or BINARY), received)
 
+    def refusal(self, error: Exception, target: Target) -> Answer:
+        return answer_to(error, self.name, {"model": target.model})
+
     def _question(self, target: Target, head: Head, body: Body, received: Received | None) -> Question:
         limit_s = timeout_s(head, self._settings) or self._settings.request_timeout_s
         parts, options = body_parts(body)
@@ -89,7 +103,8 @@ def _is_form(head: Head) -> bool:
 
 
 def _answer(reply: Reply) -> Answer:
-    return Answer(200, _media_type(reply.meta.get("content_type")), reply.content)  # type: ignore[arg-type]
+    answer = Answer(200, _media_type(reply.meta.get("content_type")), reply.content)  # type: ignore[arg-type]
+    return with_facts(answer, reply.meta)
 
 
 async def _chunks(data: bytes) -> AsyncIterator[bytes]:

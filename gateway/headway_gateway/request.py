@@ -23,10 +23,11 @@ from headway.errors import Cancelled, InvalidInput, TooLarge
 from headway.lent import Lender, Received
 from headway.settings import GatewaySettings
 from headway.tensors import Buffer
-from headway_gateway.inference import Answer, Inference, Question, Target, check_names, timeout_s, with_facts
+from headway_gateway.inference import Answer, Inference, Question, Target, check_names, timeout_s
 
 T = TypeVar("T")
 WATCH_AFTER_S = 0.05  # most requests are over by then, and watching costs a task
+SPELLED = "headway.spelled"  # in a request's scope: its headers as the client wrote them
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}  # deflate is the zlib format, not raw DEFLATE
 
 
@@ -44,16 +45,25 @@ class Request(falcon.asgi.Request):
             scope["query_string"] = b""
         super().__init__(scope, receive, first_event, options)
 
-    async def body(self, bytes_max: int, lender: Lender | None = None, before: int = 0) -> Buffer:
-        """The whole body, unpacked if it came compressed. A large one is received into a slot of `lender`'s;
-        its first `before` bytes are no tensor's.
+    @property
+    def spelled(self) -> dict[str, str]:
+        """All headers, their names as the client wrote them if the connection knows (`SPELLED`)."""
+        headers = self.scope.get(SPELLED) or self.scope["headers"]
+        return {name.decode("latin1"): value.decode("latin1") for name, value in headers}
+
+    async def body(
+        self, bytes_max: int, lender: Lender | None = None, before: int = 0, unpacks: bool = True
+    ) -> Buffer:
+        """The whole body, unpacked if it came compressed and `unpacks`. A large one is received into a slot
+        of
+        `lender`'s; its first `before` bytes are no tensor's.
 
         Raises: TooLarge, before a byte is read where Content-Length says so; InvalidInput; Cancelled
         when the client went before its end.
         """
         length = self.content_length
         _check_size(length or 0, bytes_max)
-        encoding = self.get_header("Content-Encoding")
+        encoding = self.get_header("Content-Encoding") if unpacks else None
         if encoding not in (None, "identity"):
             return inflated(await self._body(bytes_max), encoding or "", bytes_max)
         if lender and length and self.first_event.get("more_body"):
@@ -153,7 +163,7 @@ async def respond(
 async def exchange(req: Request, resp: Any, question: Question, client: Any) -> None:
     """Ask, and write the answer into the response."""
     reply = await req.while_connected(client.reply(question.asked, question.timeout_s))
-    write(resp, with_facts(question.answer(reply), reply.meta))
+    write(resp, question.answer(reply))
 
 
 def write(resp: Any, answer: Answer) -> None:

@@ -16,10 +16,14 @@ import logging
 import os
 import signal
 import socket
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from ssl import SSLContext
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.util import is_ipv6, parse_address
 from uvicorn_worker import UvicornWorker
@@ -31,7 +35,10 @@ from headway.notify import Notifier
 from headway.settings import GatewaySettings
 from headway_gateway.arbiter import NotifyingArbiter
 from headway_gateway.connection import Connection
-from headway_gateway.doors import ADDRESSES, INFERENCE, Place
+from headway_gateway.doors import ADDRESSES, INFERENCE, place_of
+from headway_gateway.tls import Server
+from headway_gateway.torchserve import listening
+from headway_gateway.torchserve.connection import Connection as TorchServeConnection
 
 _log = logs.get("headway.gateway")
 GRACEFUL_TIMEOUT_S = 10  # what is in flight may end; then it is cut
@@ -47,6 +54,7 @@ def serve(settings: GatewaySettings) -> int:
     """Run until told to stop; returns the exit code. Raises: SettingsError for an impossible address."""
     notifier = Notifier.from_environment()  # gunicorn would say that it is ready before any process is
     settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    contexts = listening.contexts_of(settings) if settings.torchserve else {}
     listeners: dict[str, socket.socket] = {}
     for setting in ADDRESSES:
         address = getattr(settings, setting)
@@ -61,7 +69,7 @@ def serve(settings: GatewaySettings) -> int:
             return Exit.LOCKED
     share_metrics(settings, listeners[INFERENCE])
     try:
-        Gateway(settings, listeners, notifier).run()
+        Gateway(settings, listeners, notifier, contexts).run()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else Exit.FAILED
     return Exit.OK
@@ -73,7 +81,10 @@ def _close(listeners: dict[str, socket.socket]) -> None:
 
 
 def bind(said: str, setting: str = INFERENCE) -> socket.socket:
-    """A socket bound to HOST:PORT, which the setting of that name says. Raises: OSError, SettingsError."""
+    """A socket bound to HOST:PORT or unix:PATH, which the setting of that name says. Raises: OSError,
+    SettingsError."""
+    if said.startswith("unix:/"):
+        return _bind_file(said.removeprefix("unix:"))
     try:
         address: Any = parse_address(said)
     except RuntimeError as error:
@@ -91,17 +102,47 @@ def bind(said: str, setting: str = INFERENCE) -> socket.socket:
     return listener
 
 
+def _bind_file(path: str) -> socket.socket:
+    """A socket file that nobody listens at any more is replaced. Raises: OSError."""
+    listener = socket.socket(socket.AF_UNIX)
+    if Path(path).is_socket() and not _is_served(path):
+        Path(path).unlink(missing_ok=True)
+    try:
+        listener.bind(path)
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_served(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as caller:
+        return caller.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
+
+
 def share_metrics(settings: GatewaySettings, listener: socket.socket) -> None:
     """Prepare the folder that the processes count in, and forget what an earlier run counted.
 
     prometheus_client reads the variable when it is imported: nothing in this process may do so before.
     """
-    port = listener.getsockname()[1]
-    folder = Path(settings.metrics_dir) if settings.metrics_dir else settings.run_dir / f"metrics-{port}"
+    name = place_of(listener.getsockname()).port or "file"
+    folder = Path(settings.metrics_dir) if settings.metrics_dir else settings.run_dir / f"metrics-{name}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for old in folder.glob("*.db"):
-        old.unlink(missing_ok=True)
+        if not _is_counting(old):
+            old.unlink(missing_ok=True)
     os.environ[MULTIPROC_DIR] = str(folder)
+
+
+def _is_counting(file: Path) -> bool:
+    """Whether the process that made it lives, and has it: another door of this stack may share the folder.
+    (Its number alone says nothing: another process may have that by now.)"""
+    try:
+        maps = Path("/proc", file.stem.rpartition("_")[2], "maps").read_text(errors="replace")
+    except OSError:
+        return False
+    return str(file.resolve()) in maps
 
 
 class Worker(UvicornWorker):
@@ -125,6 +166,20 @@ class Worker(UvicornWorker):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+class TorchServeWorker(Worker):
+    """Speaks as TorchServe's server does, on some listeners through TLS."""
+
+    CONFIG_KWARGS = Worker.CONFIG_KWARGS | {"http": TorchServeConnection, "date_header": False}
+
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        server = Server(self.config, self.app.contexts)
+        self._install_sigquit_handler()
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
 class Log(GunicornLogger):
     """gunicorn's log lines, and so uvicorn's, through the handler that all others go through."""
 
@@ -137,11 +192,18 @@ class Gateway(BaseApplication):
     """gunicorn's view of us."""
 
     def __init__(
-        self, settings: GatewaySettings, listeners: dict[str, socket.socket], notifier: Notifier
+        self,
+        settings: GatewaySettings,
+        listeners: dict[str, socket.socket],
+        notifier: Notifier,
+        contexts: Mapping[str, SSLContext],
     ) -> None:
         self._settings = settings
         self._notifier = notifier
-        self._places = {setting: Place(*at.getsockname()[:2]) for setting, at in listeners.items()}
+        self._places = {setting: place_of(at.getsockname()) for setting, at in listeners.items()}
+        self.contexts = {
+            listeners[door].getsockname(): context for door, context in contexts.items() if door in listeners
+        }
         self._fds = [listener.detach() for listener in listeners.values()]
         super().__init__()
 
@@ -163,7 +225,7 @@ class Gateway(BaseApplication):
         return {
             "bind": [f"fd://{fd}" for fd in self._fds],
             "workers": self._settings.processes,
-            "worker_class": Worker,
+            "worker_class": TorchServeWorker if self._settings.torchserve else Worker,
             "preload_app": False,
             "timeout": SILENCE_S,
             "graceful_timeout": GRACEFUL_TIMEOUT_S,

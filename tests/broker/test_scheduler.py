@@ -67,6 +67,20 @@ def test_a_request_is_answered_with_what_its_worker_said_and_the_version_that_ra
     assert bench.outcomes == {"ok": 1}
 
 
+def test_only_a_request_with_headers_is_told_how_long_it_waited_and_ran() -> None:
+    bench = serving(batch_size_max=2)
+    bench.ask(1, options={"headers": {}})
+    bench.ask(2)
+    bench.now += 0.25
+    [(_, batch)] = bench.wake().batches
+    bench.now += 0.5
+    bench.answers("w", batch, compute_us=300_000)
+    times = {"queue_us": 250_000, "worker_us": 500_000, "compute_us": 300_000}
+    found = bench.wake().replies()
+    assert found[1].meta == {"version": "1", **times}
+    assert found[2].meta == {"version": "1"}
+
+
 def test_an_error_of_the_models_goes_to_its_request_alone() -> None:
     bench = serving(batch_size_max=2)
     bench.ask(1, 2)

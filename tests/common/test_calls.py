@@ -670,6 +670,8 @@ class AnyLife(RuleBasedStateMachine):
         self.broker = b"one"
         self.lent = set()  # calls with slots that are not back
         self.wanted = set()  # those that the broker was asked for
+        self.streams = set()  # calls that take pieces
+        self.begun = {}  # those that got one: of which attempt
 
     def settle(self, id, outcome):
         assert id in self.waiting, "settled twice, or after it was abandoned"
@@ -687,6 +689,7 @@ class AnyLife(RuleBasedStateMachine):
                 for r in requests:
                     assert r.id in self.waiting
                     assert r.attempt >= self.delivered.get(r.id, 0)
+                    assert r.id not in self.begun, "a reply that has begun is asked for again"
                     self.delivered[r.id] = r.attempt
             case Query(id):
                 assert id in self.waiting
@@ -703,6 +706,9 @@ class AnyLife(RuleBasedStateMachine):
             match action:
                 case Settle(id, outcome):
                     self.settle(id, outcome)
+                case Advance(id, reply):
+                    assert id in self.waiting & self.streams, "a piece after the end"
+                    assert self.begun.setdefault(id, reply.meta["attempt"]) == reply.meta["attempt"]
                 case Release(id):
                     assert id in self.lent, "released twice, or it lent nothing"
                     assert id not in self.waiting, "released before it was settled"
@@ -710,12 +716,15 @@ class AnyLife(RuleBasedStateMachine):
                 case Send(message):
                     self.send(message)
 
-    @rule(timeout=st.floats(-0.1, 30), question=st.booleans(), slots=st.booleans())
-    def start(self, timeout, question, slots):
+    @rule(timeout=st.floats(-0.1, 30), question=st.booleans(), slots=st.booleans(), stream=st.booleans())
+    def start(self, timeout, question, slots, stream):
         self.ids += 1
         self.waiting.add(self.ids)
         self.deadlines[self.ids] = self.now + timeout
-        call = Call(self.ids, self.now + timeout, query="stats" if question else "", slots=slots > question)
+        query, deadline = "stats" if question else "", self.now + timeout
+        call = Call(self.ids, deadline, query=query, slots=slots > question, stream=stream > question)
+        if call.stream:
+            self.streams.add(self.ids)
         if call.slots:
             self.lent.add(self.ids)
         self.do(self.calls.handle(call, self.now))
@@ -731,9 +740,18 @@ class AnyLife(RuleBasedStateMachine):
     @rule(data=st.data(), code=st.sampled_from([0, 20, 200]), held=st.booleans())
     def reply(self, data, code, held):
         id = data.draw(st.sampled_from(sorted(self.delivered)))
-        meta = {"held": 1} if held else {}
+        meta = {"held": 1, "attempt": self.delivered[id]} if held else {"attempt": self.delivered[id]}
         self.do(self.calls.handle(Replies([Reply(id, code, b"", meta)] * 2), self.now))
-        assert id not in self.waiting
+        assert id not in self.waiting or id in self.streams, "only of an attempt that is over"
+
+    @precondition(lambda self: self.connected and self.delivered)
+    @rule(data=st.data())
+    def piece(self, data):
+        id = data.draw(st.sampled_from(sorted(self.delivered)))
+        meta = {"more": 1, "attempt": data.draw(st.integers(0, self.delivered[id]))}
+        is_waiting = id in self.waiting
+        self.do(self.calls.handle(Replies([Reply(id, 0, b"", meta)] * 2), self.now))
+        assert (id in self.waiting) == is_waiting
 
     @precondition(lambda self: self.connected and self.delivered)
     @rule(data=st.data())

@@ -56,11 +56,13 @@ async def until(condition: Callable[[], Any]) -> None:
 class Online:
     """The gateway over `client` behind a real uvicorn, in the running event loop."""
 
+    create = staticmethod(create_doors)
+
     def __init__(self, client: Any, settings: Any, http: type = Connection, **config: Any) -> None:
         self.client = client
         self._listeners = {name: socket.create_server(("127.0.0.1", 0)) for name in ADDRESSES}
         places = {name: Place(*at.getsockname()) for name, at in self._listeners.items()}
-        self.doors = create_doors(client, settings, places)
+        self.doors = self.create(client, settings, places)
         self.app = self.doors.apps["http"]
         self._peers: list[Any] = []
         own: dict[str, Any] = {"lifespan": "on", "log_config": None, "proxy_headers": False, "ws": "none"}

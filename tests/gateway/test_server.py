@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -229,6 +231,20 @@ def test_what_an_earlier_run_counted_is_forgotten(tmp_path, settings, monkeypatc
         share_metrics(settings, listener)
     assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(folder)
     assert list(folder.iterdir()) == []
+
+
+def test_what_a_living_process_counts_is_kept_when_another_starts(tmp_path, settings, monkeypatch):
+    from headway_gateway.server import share_metrics
+
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    own, reused = tmp_path / f"counter_{os.getpid()}.db", tmp_path / f"gauge_{os.getppid()}.db"
+    for file in (own, reused):
+        file.write_bytes(bytes(8))
+    settings = replace(settings, metrics_dir=str(tmp_path))
+    with own.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ):
+        with bind("127.0.0.1:0") as listener:
+            share_metrics(settings, listener)
+        assert [file for file in (own, reused) if file.exists()] == [own]
 
 
 def pids_of(gateway: Gateway) -> set[int]:

@@ -72,11 +72,16 @@ def test_a_name_is_a_file_or_folder_of_the_store(store: Path) -> None:
     assert find(store, str(store / "m.mar")) == Found(store / "m.mar")
 
 
+@pytest.mark.parametrize("url", ["/elsewhere/m.mar", "sub/m.mar", "ftp://host/m.mar"])
+def test_of_another_path_only_its_end_counts(store: Path, url: str) -> None:
+    assert find(store, url) == Found(store / "m.mar")
+
+
 def test_a_folder_with_nothing_but_a_folder_in_it_stands_for_that(store: Path) -> None:
     assert find(store, "nested").path == store / "nested" / "inner"
 
 
-@pytest.mark.parametrize("url", ["x.mar", "ftp://host/m.mar", ".hidden", "/etc/passwd", ".", "/", "a\0b"])
+@pytest.mark.parametrize("url", ["x.mar", "ftp://host/x.mar", ".hidden", "/etc/passwd", ".", "/", "a\0b"])
 def test_what_is_not_in_the_store_is_not_found(store: Path, url: str) -> None:
     assert refused(store, url, "file://.*") == (404, "ModelNotFoundException", f"Model not found at: {url}")
 
@@ -156,8 +161,8 @@ def test_a_redirection_to_what_is_not_allowed_is_not_followed(store: Path, site:
 
 
 def test_s3_is_refused_with_what_to_do_instead(store: Path) -> None:
-    status, _, message = refused(store, "s3://bucket/m.mar", ".*")
-    assert status == 400
+    status, kind, message = refused(store, "s3://bucket/m.mar", ".*")
+    assert (status, kind) == (404, "ModelNotFoundException")
     assert "https://" in message
     with pytest.raises(Refusal, match="s3_sse_kms"):
         Archives(str(store)).find("m.mar", NO, s3_sse_kms=True)

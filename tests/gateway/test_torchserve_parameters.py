@@ -72,7 +72,7 @@ def test_a_url_must_be_there() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b"null", b'{"url": {}}', b'{"url": "m", "batch_size": "x"}', b"\xff", b"[" * 100_000,
+    [b"{", b"[]", b'{"url": {}}', b'{"url": "m", "batch_size": "x"}', b"\xff", b"[" * 100_000,
      b'{"url": "m", "batch_size": 1.5}', b'{"url": "m", "synchronous": 1}',
      b'{"url": "m", "batch_size": true}'],
 )  # fmt: skip
@@ -80,3 +80,10 @@ def test_json_that_is_none_or_has_other_types_is_a_syntax_error(body: Any) -> No
     with pytest.raises(Refusal) as caught:
         registering_in(body)
     assert (caught.value.status, caught.value.type) == (500, "JsonSyntaxException")
+
+
+@pytest.mark.parametrize("body", [b"", b" ", b"null"])
+def test_a_body_without_a_request_is_what_it_is_in_java(body: bytes) -> None:
+    with pytest.raises(Refusal) as caught:
+        registering_in(body)
+    assert (caught.value.status, caught.value.type) == (500, "NullPointerException")

@@ -18,7 +18,9 @@ import torch
 
 from headway.body import Body
 from headway.errors import ModelError, TooLarge
-from headway.messages import BatchReply, Piece
+from headway.messages import BatchReply, Piece, Replies, Reply
+from headway.torchserve.metrics import Record, unpacked
+from headway.wire import encode
 from headway_worker import replies
 from headway_worker.torchserve import scratch
 from tests.worker.archives import archived, asking, needs_archiver, part, place
@@ -123,7 +125,7 @@ def test_an_archive_without_a_manifest_is_named_after_its_file_and_takes_the_ope
     assert "the archive's manifest names none" in bench.load().detail
     facts = ready(bench, path, '[options]\nhandler = "mine:go"\n')
     assert facts["backend"]["archive"] == "bare 1.0"
-    assert said(bench.ask(asking("x"))) == "bare"
+    assert said(bench.ask(asking("x"))) == "m"  # as registered: the manifest's name is for the archive
 
 
 COMMON = """
@@ -347,13 +349,17 @@ def test_what_a_handler_says_of_each_reply_goes_with_it(bench: Bench) -> None:
         "url_path": "a/b",
         "body": {"content-type": "text/plain"},
     }
+    without_metrics(one, two)
     assert one.meta == {
         "content_type": "text/html",
         "headers": {"content-type": "text/html", "X-Who": "me"},
     }
     assert two.meta["status"] == 418
     assert two.meta["phrase"] == "teapot"
-    assert bench.run(first, second) == [one, two]  # nothing is left over from the call before
+    assert without_metrics(*bench.run(first, second)) == [
+        one,
+        two,
+    ]  # nothing is left over from the call before
 
 
 def test_the_context_says_what_handlers_look_for(bench: Bench) -> None:
@@ -411,8 +417,8 @@ def test_keys_without_a_meaning_are_said_in_one_warning(
     ready(bench, archived(bench.store, "handler.py", files, config_file="model-config.yaml"))
     [warning] = [r.getMessage() for r in caplog.records if "model-config.yaml" in r.getMessage()]
     assert warning == (
-        "model m version 1: model-config.yaml: no meaning here: torchrun, useVenv; of a wrong type: "
-        "maxBatchDelay ('soon' is not a whole number above 0); model.toml says otherwise, and counts: "
+        "model m version 1: model-config.yaml: no meaning here: useVenv, torchrun; of a wrong type: "
+        "maxBatchDelay ('soon' is not a whole number, 0 or more); model.toml says otherwise, and counts: "
         "batch_size_max 1 (the file: 4)"
     )
     assert json.loads(said(bench.ask(asking("x")))) == {"k": 1}
@@ -510,29 +516,91 @@ def test_a_piece_that_is_too_large_is_the_handlers_error(
     assert reply.code == TooLarge.code and "is over the limit of 10" in str(reply.content)
 
 
-def test_metrics_are_recorded(bench: Bench) -> None:
+def without_metrics(*replies: BatchReply) -> list[BatchReply]:
+    for reply in replies:
+        reply.meta.pop("metrics", None)
+    return list(replies)
+
+
+RECORDS = """
+    from ts.metrics.dimension import Dimension
+    from ts.metrics.metric_type_enum import MetricTypes
+    def handle(data, context):
+        metrics = context.metrics
+        if data is None:
+            made = metrics.add_metric_to_cache("seen", "count", ["who"], MetricTypes.COUNTER)
+            return made.add_or_update(1, ["start"])
+        metrics.get_metric("seen", MetricTypes.COUNTER).add_or_update(2, ["me"])
+        metrics.add_counter("asked", len(data), dimensions=[Dimension("Level", "x")])
+        metrics.add_time("took", 3, 0, "ms")
+        metrics.add_size("size", 4, None, "GB")
+        metrics.add_percent("part", 50)
+        metrics.add_error("bad", "ValueError")
+        return [len(data)] * len(data)
+"""
+ALL = ("ModelName", "m", "Level", "Model")
+
+
+def test_what_a_handler_records_travels_with_a_reply_to_a_door(bench: Bench) -> None:
+    served(bench, RECORDS)
+    reply = bench.ask(asking("x", headers={}, request_id="r1"))
+    records = unpacked(reply.meta["metrics"])
+    last = records.pop()
+    assert records == [
+        Record("counter", "seen", "Count", 1, ("who", "start")),
+        Record("counter", "seen", "Count", 2, ("who", "me")),
+        Record("counter", "asked", "Count", 1, ("Level", "x", "ModelName", "m"), "r1"),
+        Record("gauge", "took", "Milliseconds", 3, ALL, "r1"),
+        Record("gauge", "size", "Gigabytes", 4, ALL, "r1"),
+        Record("gauge", "part", "Percent", 50, ALL, "r1"),
+        Record("counter", "bad", "unit", 1, ("Level", "Error")),
+    ]
+    assert last[:3] == ("gauge", "PredictionTime", "Milliseconds")
+    assert last.value >= 0 and last[4:] == (ALL, "r1")
+
+
+def test_only_one_reply_of_a_batch_carries_metrics_and_only_to_a_door(bench: Bench) -> None:
+    served(bench, RECORDS, toml="batch_size_max = 4\n")
+    assert "metrics" not in bench.ask(asking("x")).meta  # a direct client's
+    ids = [{"headers": {}, "request_id": name} for name in "ab"]
+    replies = bench.run(asking("x"), *(asking("y", **more) for more in ids))
+    assert [reply.meta.get("metrics") is not None for reply in replies] == [False, True, False]
+    took = [record for record in unpacked(replies[1].meta["metrics"]) if record.name == "PredictionTime"]
+    assert took[-1].request.endswith(",a,b"), "all requests of the batch"
+    assert len(took) == 2, "the direct client's batch is told, too"
+
+
+def test_a_declared_metric_is_there_from_the_start_and_a_wrong_value_fails_no_handler(
+    bench: Bench, tmp_path: Path
+) -> None:
+    config = tmp_path / "metrics.yaml"
+    metric = "{name: mine, unit: ms, dimensions: [a, b]}"
+    config.write_text(f"model_metrics:\n  gauge:\n    - {metric}\n")
     source = """
         from ts.metrics.dimension import Dimension
+        from ts.metrics.metric_cache_errors import MetricsCacheKeyError
         from ts.metrics.metric_type_enum import MetricTypes
         def handle(data, context):
             if data is None:
-                context.metrics.add_metric_to_cache("seen", "count", ["who"], MetricTypes.COUNTER)
                 return
-            metrics = context.metrics
-            metrics.get_metric("seen", MetricTypes.COUNTER).add_or_update(2, ["me"])
-            metrics.add_counter("asked", len(data), dimensions=[Dimension("Level", "x")])
-            metrics.add_time("took", 3, None, "ms")
-            metrics.add_size("size", 4, None, "GB")
-            metrics.add_percent("part", 50)
-            metrics.add_error("bad", "ValueError")
-            recorded = metrics.recorded()
-            return [{name: list(values.values()) for name, values in recorded.items()}]
+            mine = context.metrics.get_metric("mine", MetricTypes.GAUGE)
+            mine.add_or_update(1, ["x", "y"])
+            mine.add_or_update("much", ["x", "y"])
+            mine.add_or_update(1, ["too", "many", "values"])
+            context.metrics.add_counter("down", -1)
+            context.metrics.add_metric("odd\\ud800", 2, "\\ud800", 0, [Dimension("d", "\\udfff")])
+            try:
+                context.metrics.get_metric("nobody's")
+            except MetricsCacheKeyError:
+                return ["fine"]
     """
-    served(bench, source)
-    bench.ask(asking("x"))
-    seen = json.loads(said(bench.ask(asking("x"))))
-    assert seen.pop("PredictionTime")[0] >= 0
-    assert seen == {"seen": [4], "asked": [2], "took": [3], "size": [4], "part": [50], "bad": [2]}
+    served(bench, source, toml=f'[options]\nmetrics_config = "{config}"\n')
+    reply = bench.ask(asking("x", headers={}))
+    assert said(reply) == "fine"
+    records = unpacked(reply.meta["metrics"])
+    assert [record.name for record in records] == ["mine", "odd?", "PredictionTime"]
+    encode(Replies([Reply(1, *reply)]))  # it can travel
+    assert records[0] == Record("gauge", "mine", "Milliseconds", 1, ("a", "x", "b", "y"))
 
 
 def test_explanations_and_descriptions_are_asked_for_by_options(bench: Bench) -> None:
@@ -556,6 +624,20 @@ def test_explanations_and_descriptions_are_asked_for_by_options(bench: Bench) ->
     assert json.loads(said(bench.ask(asking(body)))) == [2, 4]
     assert json.loads(said(bench.ask(asking(body, explain="true")))) == [[[2.0, 4.0]], 3]
     assert json.loads(said(bench.ask(asking(body, describe=True)))) == {"what": "a test"}
+
+
+def test_a_description_is_asked_for_alone_and_with_nothing_else(bench: Bench) -> None:
+    source = """
+        def handle(data, context):
+            headers = context.request_processor[0].get_request_properties() if data else {}
+            return data and [[len(data), list(row), headers] for row in data]
+    """
+    served(bench, source, "batch_size_max = 4")
+    asked = [asking("x"), asking("y"), asking("", describe="true"), asking("z")]
+    answers = [json.loads(said(reply)) for reply in bench.run(*asked)]
+    assert [count for count, _, _ in answers] == [2, 2, 1, 1]
+    assert answers[2] == [1, [], {"describe": "True"}]
+    assert "describe" not in answers[3][2]
 
 
 def test_tensors_are_answered_with_tensors(bench: Bench) -> None:

@@ -20,7 +20,7 @@ from headway.torchserve.peek import Peeked
 from headway.torchserve.properties import Properties
 from headway.torchserve.registration import Registration
 
-RUNTIMES = ("python", "python2", "python3")
+RUNTIMES = ("python", "python3")
 BATCH_SIZE, BATCH_DELAY_MS, RETRY_TIMEOUT_S = 1, 100, 300
 T = TypeVar("T")
 

@@ -162,6 +162,8 @@ def _options(registration: Registration, properties: Properties) -> dict[str, An
     }
     if registration.handler:
         options["handler"] = registration.handler
+    if properties.metrics_config:
+        options["metrics_config"] = properties.metrics_config
     if properties.service_envelope:
         options["envelope"] = properties.service_envelope
     return options

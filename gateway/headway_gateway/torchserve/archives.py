@@ -29,7 +29,7 @@ from headway_gateway.torchserve.refusal import Refusal, bad_request
 from headway_gateway.unpack import Effort
 
 _FETCHED = re.compile(r"(file|https?)://.*", re.IGNORECASE)
-_S3 = re.compile(r"s3://.*|https?://(s3[.-][^/]*|[^/]*[.-]s3[.-][^/]*)\.amazonaws\.com/.*", re.IGNORECASE)
+_S3 = re.compile(r"s3://.*", re.IGNORECASE)
 NOT_FOUND, NOT_FETCHED, INTERNAL = (
     "ModelNotFoundException",
     "DownloadArchiveException",
@@ -93,8 +93,9 @@ class Archives:
             raise bad_request("s3_sse_kms: archives do not come from S3 here; use a presigned https:// URL")
         if self._is_allowed(url) and _FETCHED.fullmatch(url):
             return self._fetched(url, stop)
-        if _S3.fullmatch(url) and not _FETCHED.fullmatch(url):
-            raise bad_request(f"{url}: s3:// is not there; use a presigned https:// URL, or mount the bucket")
+        if _S3.fullmatch(url):
+            text = f"{self.texts.missing}{url} (s3:// is not there: use a presigned https:// URL)"
+            raise self._not_found(text)
         if _FETCHED.fullmatch(url):
             raise self._not_found(f"Given URL {url} does not match any allowed URL(s)")
         return self._local(url)
@@ -112,13 +113,12 @@ class Archives:
         return any(_matches(pattern, url) for pattern in patterns)
 
     def _local(self, url: str) -> Found:
-        """A name in the store, or the path of something in it."""
+        """Something in the store. Of a path that leads elsewhere only its end counts, as in TorchServe."""
         store = Path(self.store).resolve()
-        path = store / url if "\0" not in url else store
-        inside = path.is_relative_to(store) and path != store and not path.name.startswith(".")
-        if not inside or not (path.is_file() or path.is_dir()):
-            raise self._not_found(f"{self.texts.missing}{url}")
-        return Found(_root(path))
+        for path in (store / url, store / url.rpartition("/")[2]):
+            if _is_in(store, path):
+                return Found(_root(path))
+        raise self._not_found(f"{self.texts.missing}{url}")
 
     def _fetched(self, url: str, stop: threading.Event) -> Found:
         name = unquote(urlsplit(url).path).rpartition("/")[2]
@@ -156,6 +156,12 @@ def _matches(pattern: str, url: str) -> bool:
         return re.fullmatch(pattern, url, re.IGNORECASE) is not None
     except re.error as error:
         raise Refusal(500, INTERNAL, f"allowed_urls: {pattern!r} is no regular expression: {error}") from None
+
+
+def _is_in(store: Path, path: Path) -> bool:
+    if "\0" in str(path) or path == store or path.name.startswith(".") or not path.is_relative_to(store):
+        return False
+    return path.is_file() or path.is_dir()
 
 
 def _root(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """A TorchServe request as a question for the broker, and its reply or error as what TorchServe's clients get.
 
-Knows: the options and the meta that PROTOCOL.md section 4 has for TorchServe's handlers, the texts and statuses
-of TorchServe's frontend. Must not know: HTTP routes, gRPC, sockets, Falcon.
+Knows: the options and the meta that PROTOCOL.md section 4 has for TorchServe's handlers, the texts and
+statuses of TorchServe's frontend. Must not know: HTTP routes, gRPC, sockets, Falcon.
 
 HTTP, gRPC and workflows ask through here:
 
@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from headway.body import Body, body_parts
 from headway.errors import (
+    BrokerUnreachable,
     Cancelled,
     DeadlineExceeded,
     HeadwayError,
@@ -30,7 +31,6 @@ from headway.errors import (
     QueueFull,
     TooLarge,
     UnknownModel,
-    WireError,
     WorkerLost,
 )
 from headway.lent import Lender, Received
@@ -95,8 +95,9 @@ def answer_of(reply: Reply, bytes_max: int = 0) -> Answer:
         raise Refusal(500, INTERNAL, DIED)
     meta = reply.meta
     content_type, headers = _headers(meta.get("headers"))
-    status = _status(meta.get("status"), 200)
-    return Answer(status, content_type, reply.content, headers, _phrase(meta.get("phrase")))
+    return Answer(
+        _status(meta.get("status"), 200), content_type, reply.content, headers, _phrase(meta.get("phrase"))
+    )
 
 
 def refusal_of(
@@ -109,7 +110,7 @@ def refusal_of(
     match error:
         case UnknownModel():
             return _unknown(target, registry)
-        case QueueFull() | NotReady() | WireError():
+        case QueueFull() | NotReady() | BrokerUnreachable():
             return Refusal(503, UNAVAILABLE, _no_room(error, target, one_text))
         case WorkerLost():
             return Refusal(500, INTERNAL, DIED)
@@ -131,7 +132,10 @@ def _told(error: HeadwayError) -> Refusal | None:
     """What the worker says shall be told, if it says anything."""
     if "message" not in error.meta:
         return None
-    return Refusal(_status(error.meta.get("status"), 503), INTERNAL, str(error.meta["message"]))
+    status = _status(error.meta.get("status"), 503)
+    if status == _TOO_LARGE:  # that is about requests, and this one was not
+        status = _OUT_OF_MEMORY
+    return Refusal(status, INTERNAL, str(error.meta["message"]))
 
 
 def _unknown(target: Target, registry: Registry | None) -> Refusal:
@@ -145,7 +149,7 @@ def _no_room(error: HeadwayError, target: Target, one_text: bool) -> str:
     who = f'Model "{target.model}" {version}'
     if not one_text and isinstance(error, QueueFull):
         return f"{who}has no room for one more inference request: {error}"
-    if not one_text and isinstance(error, WireError):
+    if not one_text and isinstance(error, BrokerUnreachable):
         return f"{who}cannot be reached: {error}"
     no_worker = f"{who}has no worker to serve inference request. Please use scale workers API to add workers."
     if not one_text:
@@ -157,10 +161,8 @@ def _no_room(error: HeadwayError, target: Target, one_text: bool) -> str:
 
 
 def _status(said: Any, otherwise: int) -> int:
-    """A status that a last answer can have. One about the size of a request is no worker's to give."""
-    if type(said) is not int or not 200 <= said <= 999:
-        return otherwise
-    return _OUT_OF_MEMORY if said == _TOO_LARGE else said
+    """A status that a last answer can have."""
+    return said if type(said) is int and 200 <= said <= 999 else otherwise
 
 
 def _phrase(said: Any) -> str:
@@ -191,4 +193,4 @@ def _can_be_sent(name: Any, value: Any) -> bool:
     if not isinstance(name, str) or not isinstance(value, str) or not name:
         return False
     is_token = name.isascii() and name.isprintable() and not _NO_TOKEN.intersection(name)
-    return is_token and all(" " <= char <= "\xff" and char != "\x7f" or char == "\t" for char in value)
+    return is_token and all((" " <= char <= "\xff" and char != "\x7f") or char == "\t" for char in value)

@@ -65,10 +65,14 @@ def registering_by(query: Query) -> Registering:
 
 def registering_in(body: bytes) -> Registering:
     """A JSON body. Raises: Refusal."""
+    if not body.strip():
+        raise _no_body()
     try:
         found = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise _syntax(str(error)) from None
+    if found is None:
+        raise _no_body()
     if not isinstance(found, dict):
         raise _syntax("Expected BEGIN_OBJECT")
     return _registering(
@@ -147,6 +151,10 @@ def _json_flag(found: Mapping[str, Any], name: str, default: bool) -> bool:
     if value is None or isinstance(value, bool):
         return default if value is None else value
     raise _syntax(f"Expected a boolean but was {value!r} at path $.{name}")
+
+
+def _no_body() -> Refusal:
+    return Refusal(500, "NullPointerException", "there is no request in the body")
 
 
 def _syntax(message: str) -> Refusal:

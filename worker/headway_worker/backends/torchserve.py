@@ -6,7 +6,8 @@
 Options: `handler` and `envelope`, in place of the manifest's; `retry_alone` (true: a batch that fails is run
 again request by request; TorchServe fails all of it); `decode_input` (false: JSON and text reach the handler
 as bytes); `limit_image_pixels` (false: Pillow may decode images of any size); `unpickle` (true: the default
-handlers may read weights that are pickled Python objects); `unpacked_bytes_max`.
+handlers may read weights that are pickled Python objects); `unpacked_bytes_max`; `metrics_config` (the path
+of a `metrics.yaml` that declares what handlers may record).
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ OPTIONS: dict[str, type[Any]] = {
     "limit_image_pixels": bool,
     "unpickle": bool,
     "unpacked_bytes_max": int,
+    "metrics_config": str,
 }
 
 
@@ -110,10 +112,12 @@ def _path(spec: ModelSpec) -> Path:
 def _wishes(spec: ModelSpec) -> Wishes:
     options = spec.options
     return Wishes(
+        model=spec.name,
         handler=options.get("handler", ""),
         envelope=options.get("envelope", ""),
         batch_size=spec.batch_size_max,
         decodes=options.get("decode_input", True),
         limits_pixels=options.get("limit_image_pixels", True),
         may_unpickle=options.get("unpickle", False),
+        metrics_config=options.get("metrics_config", ""),
     )

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 from urllib.parse import parse_qsl
 from uuid import uuid4
@@ -56,6 +57,16 @@ class Asked:
     widths: list[int]
 
 
+def groups(requests: Sequence[ModelRequest]) -> Iterator[Sequence[ModelRequest]]:
+    """The requests in the order that they have, in calls of their own: handlers look at the first request to
+    see whether all of them are predictions or it wants a description."""
+    for asks_itself, run in groupby(requests, lambda request: _is_true(request.options.get(DESCRIBE))):
+        if asks_itself:
+            yield from ([request] for request in run)
+        else:
+            yield list(run)
+
+
 def asked(requests: Sequence[ModelRequest], decodes: bool = True) -> Asked:
     """The requests of a batch as one call. `decodes` false: JSON and text stay bytes."""
     made = Asked([], [], {}, [])
@@ -73,10 +84,10 @@ def _said(options: dict[str, Any]) -> dict[str, Any]:
     """The request's headers as the caller's door knows them, and what handlers look for among them."""
     headers = options.get(HEADERS)
     said: dict[str, Any] = {**headers} if isinstance(headers, dict) else {}
+    if _is_true(options.get(DESCRIBE)):
+        return {**said, DESCRIBE: "True"}
     said[EXPLAIN] = "True" if _is_true(options.get(EXPLAIN)) else "False"
     said[URL_PATH] = str(options.get(URL_PATH, ""))
-    if _is_true(options.get(DESCRIBE)):
-        said[DESCRIBE] = "True"
     return said
 
 
@@ -85,6 +96,8 @@ def _is_true(value: Any) -> bool:
 
 
 def _data(request: ModelRequest, decodes: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    if _is_true(request.options.get(DESCRIBE)):
+        return [{}], {}  # nothing but the question
     if request.content is None:
         return _rows(request.tensors, request.rows), {}
     parts = _parts(request.content)

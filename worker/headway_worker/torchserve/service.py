@@ -9,19 +9,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 
 from headway.torchserve.config import Config
+from headway.torchserve.metrics import META, packed, read_declarations
 from headway_worker.replies import Answer, error_text
 from headway_worker.request import ModelRequest
 from headway_worker.torchserve import data
 from headway_worker.torchserve.archive import Archive
 from headway_worker.torchserve.entry import entry_of
 from headway_worker.torchserve.modules import Modules
+from headway_worker.torchserve.recorded import Recorded
 from headway_worker.torchserve.ts.context import Context, RequestProcessor, Send
 from headway_worker.torchserve.ts.metrics.metrics_store import MetricsStore
 from headway_worker.torchserve.ts.torch_handler.request_envelope import envelope_of
@@ -35,12 +37,14 @@ FAILED, EXHAUSTED = "Prediction failed", "Out of resources"
 class Wishes:
     """How the archive shall be served."""
 
+    model: str = ""  # what it is registered as, in place of the manifest's name
     handler: str = ""  # in place of the manifest's
     envelope: str = ""
     batch_size: int = 1
     decodes: bool = True
     limits_pixels: bool = True
     may_unpickle: bool = False
+    metrics_config: str = ""
 
 
 class Service:
@@ -49,11 +53,14 @@ class Service:
     def __init__(self, archive: Archive, config: Config, device: torch.device, wishes: Wishes) -> None:
         self.archive = archive
         self.modules = Modules(archive.folder)
-        self.metrics = MetricsStore(archive.manifest.model_name)
+        model = wishes.model or archive.manifest.model_name
+        declared = read_declarations(wishes.metrics_config)
+        self.recorded = Recorded(model)
+        self.metrics = MetricsStore(model, self.recorded.note, declared.model.values())
         self._wishes = wishes
         self._handle: Callable[[Any, Any], Any]
         self._context = Context(
-            model_name=archive.manifest.model_name,
+            model_name=model,
             model_dir=str(archive.folder),
             manifest=archive.manifest.content,
             batch_size=wishes.batch_size,
@@ -80,7 +87,7 @@ class Service:
         """What the handler makes of a batch. Raises: WrongAnswer; whatever the handler raises."""
         # As in a process of its own: explanations need gradients, and tensors that can have them.
         with torch.inference_mode(False), torch.enable_grad():
-            return self._answer(requests)
+            return [share for group in data.groups(requests) for share in self._answer(group)]
 
     def _answer(self, requests: Sequence[ModelRequest]) -> list[Share]:
         asked = data.asked(requests, self._wishes.decodes)
@@ -88,11 +95,19 @@ class Service:
         started = time.perf_counter()
         with self._entered():
             returned = self._handle(asked.data, self._context)
-        self.metrics.add_time("PredictionTime", (time.perf_counter() - started) * 1000, unit="ms")
+        self.metrics.add_time("PredictionTime", round((time.perf_counter() - started) * 1000, 2), unit="ms")
         results = data.results(returned, len(asked.data))
-        return [
-            self._share(request, at, results) for request, at in zip(requests, _spans(asked), strict=True)
-        ]
+        spans = zip(requests, _spans(asked), strict=True)
+        return self._with_metrics(requests, [self._share(request, at, results) for request, at in spans])
+
+    def _with_metrics(self, requests: Sequence[ModelRequest], shares: list[Share]) -> list[Share]:
+        """What was recorded goes with one reply of the batch: the first that a door waits for."""
+        for place, (request, share) in enumerate(zip(requests, shares, strict=True)):
+            if data.HEADERS in request.options and isinstance(share, Answer):
+                if records := self.recorded.take():
+                    shares[place] = replace(share, meta={**share.meta, META: packed(records)})
+                break
+        return shares
 
     def close(self) -> None:
         """Let go of the handler, and remove what was unpacked."""

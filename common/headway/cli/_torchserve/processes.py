@@ -21,6 +21,7 @@ DRAIN_S = 10.0  # a worker may finish its batch
 PLACES_LEAST = 64  # workers that a device may have: TorchServe knows no bound
 GRPC = "headway_gateway.torchserve.grpc"
 PROPERTIES = "torchserve.json"  # in the run directory
+METRICS = "metrics"  # folder there, in which both doors count
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,17 @@ class Stack:
             "metrics": doors.metrics or "",
             "torchserve": self.shared.run_dir / PROPERTIES,
             "body_bytes_max": self.properties.max_request_size,
+            "metrics_dir": self.shared.run_dir / METRICS,
             "broker": "",
         }
         return self._command("gateway", "headway_gateway", GATEWAY_STOP_S, logs.server, **options)
 
     def _grpc(self, logs: LogFiles) -> Command:
-        options = {"torchserve": self.shared.run_dir / PROPERTIES, "broker": ""}
+        options = {
+            "torchserve": self.shared.run_dir / PROPERTIES,
+            "metrics_dir": self.shared.run_dir / METRICS,
+            "broker": "",
+        }
         return self._command("grpc", GRPC, GATEWAY_STOP_S, logs.server, **options)
 
     def _command(self, called: str, module: str, stop_s: float, output: int, /, **options: object) -> Command:

@@ -8,4 +8,4 @@ PREDICTION_METRIC = "PredictionTime"
 
 
 def emit_metrics(metrics: Any) -> None:
-    """Nothing: metrics are kept where they are recorded (`ts.metrics.metrics_store`)."""
+    """Nothing: what is recorded goes its way by itself (`ts.metrics.metrics_store`)."""

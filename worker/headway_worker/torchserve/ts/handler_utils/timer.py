@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 
 def timed(function: Callable[..., Any]) -> Callable[..., Any]:
     """Record `ts_handler_<method>` in milliseconds where the model's YAML says `handler: {profile: true}`."""
@@ -20,6 +22,8 @@ def timed(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(self, *args, **more)
         start = time.perf_counter()
         result = function(self, *args, **more)
+        if torch.cuda.is_initialized():  # what it started there is part of it
+            torch.cuda.synchronize()
         name = f"ts_handler_{function.__name__}"
         context.metrics.add_time(name, (time.perf_counter() - start) * 1000, unit="ms")  # type: ignore[union-attr]
         return result

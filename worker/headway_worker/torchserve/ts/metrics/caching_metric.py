@@ -1,54 +1,71 @@
-"""`ts.metrics.caching_metric`: one metric, and what it came to by its dimensions."""
+"""`ts.metrics.caching_metric`: one metric, whose values go where its maker says."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from headway.torchserve.metrics import LONG, Record
+from headway_worker.replies import printable
 from headway_worker.torchserve.ts.metrics.metric_type_enum import MetricTypes
 
-SERIES_MAX = 10_000  # a handler that makes a dimension of what callers send must not fill the memory
+log = logging.getLogger("headway.worker")
+
+
+def _nowhere(record: Record) -> None:
+    """Of a metric that a handler made without asking `context.metrics` for it."""
 
 
 class CachingMetric:
-    """`values`: by the dimensions' values, the sum of a counter, the last value of a gauge, or a histogram's
-    [count, sum]."""
+    """A value that cannot be (below 0 for a counter, another number of dimensions than the metric has) is
+    logged and left out: a handler does not fail for a metric."""
 
     def __init__(
         self,
         metric_name: str,
         unit: str,
-        dimension_names: Sequence[str],
-        metric_type: MetricTypes,
+        dimension_names: Sequence[str] = (),
+        metric_type: MetricTypes = MetricTypes.COUNTER,
+        note: Callable[[Record], None] = _nowhere,
     ) -> None:
         self.metric_name = metric_name
-        self.unit = unit
-        self.dimension_names = list(dimension_names)
+        self.unit = printable(LONG.get(unit, unit))
+        self.dimension_names = [str(name) for name in dimension_names or ()]
         self.metric_type = metric_type
-        self.values: dict[tuple[str, ...], float | list[float]] = {}
+        self._note = note
 
-    def add_or_update(self, value: float, dimension_values: Sequence[str] = (), request_id: str = "") -> None:
-        """Record a value. Raises: ValueError for another number of dimensions than the metric has."""
-        key = tuple(map(str, dimension_values))
-        if len(key) != len(self.dimension_names):
-            names = ", ".join(self.dimension_names) or "none"
-            raise ValueError(f"metric {self.metric_name} has the dimensions {names}, got {len(key)} values")
-        if key not in self.values and len(self.values) >= SERIES_MAX:
+    def add_or_update(self, value: float, dimension_values: Sequence[Any] = (), request_id: str = "") -> None:
+        """Record a value."""
+        values = [str(one) for one in dimension_values or ()]
+        try:
+            number = self._checked(value, values)
+        except (TypeError, ValueError) as error:
+            log.error("[METRICS]Failed to update metric %s: %s", self.metric_name, error)
             return
-        self._record(key, value)
+        dimensions: list[str] = []
+        for pair in zip(self.dimension_names, values, strict=True):
+            dimensions += pair
+        name, unit = self.metric_name, self.unit
+        record = Record(self.metric_type.value, name, unit, number, tuple(dimensions), request_id)
+        self._note(record if name.isascii() and "".join(dimensions).isascii() else _sendable(record))
 
-    def update(self, value: float, request_id: str = "", dimensions: Sequence[object] | None = None) -> None:
-        """As `add_or_update`, with `Dimension`s."""
-        found = {getattr(one, "name", ""): str(getattr(one, "value", "")) for one in dimensions or ()}
-        self.add_or_update(value, [found.get(name, "") for name in self.dimension_names], request_id)
+    def update(self, value: float, request_id: str = "", dimensions: Sequence[Any] | None = None) -> None:
+        """Record a value with `Dimension`s, which are the metric's from here on."""
+        self.dimension_names = [str(one.name) for one in dimensions or ()]
+        self.add_or_update(value, [one.value for one in dimensions or ()], request_id)
 
-    def _record(self, key: tuple[str, ...], value: float) -> None:
-        had = self.values.get(key)
-        if self.metric_type is MetricTypes.COUNTER:
-            if value < 0:
-                raise ValueError(f"metric {self.metric_name} is a counter: {value} is below 0")
-            self.values[key] = (had if isinstance(had, int | float) else 0.0) + value
-        elif self.metric_type is MetricTypes.HISTOGRAM:
-            count, total = had if isinstance(had, list) else (0.0, 0.0)
-            self.values[key] = [count + 1, total + value]
-        else:
-            self.values[key] = value
+    def _checked(self, value: Any, values: list[str]) -> float:
+        if len(values) != len(self.dimension_names):
+            names = ", ".join(map(str, self.dimension_names)) or "none"
+            raise ValueError(f"it has the dimensions {names}, got {len(values)} values")
+        number = float(value)
+        if self.metric_type is MetricTypes.COUNTER and number < 0:
+            raise ValueError(f"a counter only grows: {value} is below 0")
+        return number
+
+
+def _sendable(record: Record) -> Record:
+    """Without lone surrogates, which cannot travel."""
+    dimensions = tuple(map(printable, record.dimensions))
+    return record._replace(name=printable(record.name), dimensions=dimensions)

@@ -1,9 +1,6 @@
 """`ts.metrics.unit`: units by their short names."""
 
-LONG = {
-    "ms": "Milliseconds", "s": "Seconds", "percent": "Percent", "count": "Count", "B": "Bytes",
-    "kB": "Kilobytes", "MB": "Megabytes", "GB": "Gigabytes", "unit": "unit", "": "unit",
-}  # fmt: skip
+from headway.torchserve.metrics import LONG
 
 
 class Units:

@@ -1,0 +1,108 @@
+"""A prediction, whichever way it came: from an HTTP request to a question, and from its outcome to an answer.
+
+An `Inference` of the lane, and what `inference` asks through.
+
+Knows: what TorchServe passes on of a request, and how its replies look over HTTP. Must not know: Falcon,
+sockets, routes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from headway.body import Body
+from headway.errors import DeadlineExceeded, HeadwayError
+from headway.lent import Received
+from headway.messages import Reply
+from headway.pieces import MORE
+from headway.tensors import Buffer
+from headway.torchserve.properties import Properties
+from headway_gateway.inference import JSON, Answer, Head, Question, Target
+from headway_gateway.torchserve import asking
+from headway_gateway.torchserve.asking import Registry
+from headway_gateway.torchserve.forms import body_or_parts
+from headway_gateway.torchserve.heads import REQUEST_ID, SILENT, request_id
+from headway_gateway.torchserve.paths import PREDICT, Route
+from headway_gateway.torchserve.refusal import Refusal
+from headway_gateway.torchserve.tokens import INFERENCE, Checks, require
+
+_STREAMED = ("ts_stream_next", "true")
+_log = logging.getLogger("headway.gateway")
+
+
+class Predicting:
+    """`keys` None: no request needs a token."""
+
+    name = "predictions"
+
+    def __init__(
+        self, client: Any, properties: Properties, registry: Registry, keys: Checks | None = None
+    ) -> None:
+        self.keys = keys
+        self._client = client
+        self._properties = properties
+        self._registry = registry
+
+    def before(self, head: Head) -> int:
+        return 0
+
+    def ask(self, target: Target, head: Head, body: Buffer, received: Received | None) -> Question:
+        """A plain one, which is one without a URL path. Raises: Refusal; HeadwayError."""
+        require(self.keys, INFERENCE, head.get_header("Authorization"))
+        whole = body_or_parts(body, head.get_header("Content-Type") or "")
+        return self.question(Route(PREDICT, target), whole, head.spelled, received)
+
+    def question(
+        self, route: Route, body: Body, headers: Mapping[str, str], received: Received | None = None
+    ) -> Question:
+        """Raises: Refusal; HeadwayError."""
+        target, id = route.target, request_id()
+        asked = asking.ask(
+            target,
+            body,
+            headers,
+            request_id=id,
+            explain=route.explain,
+            url_path=route.url_path,
+            lender=self._client.lender,
+            received=received,
+        )
+        limit_s = asking.timeout_s(self._registry.of(*target))
+        refusal = partial(self._refused, target, id)
+        return Question(asked, limit_s, partial(self._answered, id), refusal, streams=True)
+
+    def refusal(self, error: Exception, target: Target) -> Answer:
+        return self._refused(target, request_id(), error)
+
+    def _answered(self, id: str, reply: Reply) -> Answer:
+        answer = asking.answer_of(reply, self._properties.max_response_size)
+        headers = (*answer.headers, (REQUEST_ID, id))
+        if MORE in reply.meta:
+            headers = (_STREAMED, *headers)
+        return Answer(answer.status, answer.content_type, answer.data, headers, answer.phrase)
+
+    def _refused(self, target: Target, id: str, error: Exception) -> Answer:
+        if isinstance(error, DeadlineExceeded) and not self._properties.headway_expired_answer:
+            return Answer(SILENT, "", b"")
+        return answer_to(self._refusal(error, target), ((REQUEST_ID, id),))
+
+    def _refusal(self, error: Exception, target: Target) -> Refusal:
+        if isinstance(error, Refusal):
+            return error
+        if not isinstance(error, HeadwayError):
+            return unexpected(error, {"model": target.model})
+        one_text = not self._properties.headway_telling_messages
+        return asking.refusal_of(error, target, self._registry, one_text=one_text)
+
+
+def answer_to(refusal: Refusal, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
+    return Answer(refusal.status, JSON, refusal.body, headers)
+
+
+def unexpected(error: Exception, facts: dict[str, Any]) -> Refusal:
+    """A defect: it goes to the log and nowhere else."""
+    _log.error("unexpected error", exc_info=error, extra={"facts": facts})
+    return Refusal(500, asking.INTERNAL, "internal error")

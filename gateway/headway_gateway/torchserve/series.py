@@ -1,0 +1,58 @@
+"""One series of a metric: its labels, and the lines it has in a metrics log.
+
+Pure. Knows: the forms of both. Must not know: files, Prometheus, when anything is written.
+
+A line of `ts_metrics.log`:
+    2026-11-23T00:32:42,331 - QueueTime.Milliseconds:0.0|#Level:Host|#hostname:h,timestamp:1795393962
+and of `model_metrics.log`, where a value was recorded for requests or for none ("null"):
+    ... - HandlerTime.ms:0.48|#ModelName:m,Level:Model|#hostname:h,requestID:ID,timestamp:1795393962
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from headway.torchserve.metrics import Declared
+from headway_gateway.torchserve.exposition import number
+
+_METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_OURS = "headway_"
+_HOST = ("Hostname", "hostname")
+
+
+Key = tuple[str, str, tuple[tuple[str, str], ...]]
+
+
+class Series:
+    """Equal to itself alone; two of one `key` are the same series. `labels`: pairs, in the order in which
+    they are shown."""
+
+    __slots__ = ("_head", "_tail", "declared", "key", "labels")
+
+    def __init__(self, declared: Declared, labels: tuple[tuple[str, str], ...], host: str) -> None:
+        self.declared = declared
+        self.labels = labels
+        self.key: Key = (declared.type, declared.name, labels)
+        dimensions = ",".join(f"{name}:{value}" for name, value in labels if name not in _HOST)
+        self._head = plain(f"{declared.name}.{declared.unit}:")
+        self._tail = plain(f"|#{dimensions}|#hostname:{host}")
+
+    def line(self, value: float, request: str | None, epoch_s: int) -> str:
+        """Without what every log line begins with. `request`: None for the server's own metrics."""
+        whose = "" if request is None else f",requestID:{plain(request) or 'null'}"
+        return f"{self._head}{number(value)}{self._tail}{whose},timestamp:{epoch_s}"
+
+
+def is_presentable(declared: Declared, labels: Iterable[str]) -> bool:
+    """Whether Prometheus can read it, and it is none of Headway's own."""
+    name = declared.name
+    is_name = _METRIC.fullmatch(name) is not None and not name.startswith(_OURS)
+    names = list(labels)
+    return is_name and len(set(names)) == len(names) and all(map(_LABEL.fullmatch, names))
+
+
+def plain(text: str) -> str:
+    """On one line."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

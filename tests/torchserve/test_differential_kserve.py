@@ -1,0 +1,6 @@
+"""The group `kserve` of the differential set, against Headway."""
+
+from tests.torchserve.replay import case_test, group_server
+
+server = group_server("kserve")
+test_case = case_test("kserve")
