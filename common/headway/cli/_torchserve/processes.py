@@ -47,7 +47,7 @@ class Stack:
     def ranks(self, logs: LogFiles) -> list[list[Command]]:
         """The processes in the order they are started."""
         doors = [self._gateway(logs)]
-        if self.properties.enable_grpc and has_module(f"{GRPC}.__main__"):
+        if self.properties.enable_grpc and has_grpc():
             doors.append(self._grpc(logs))
         return [[self._broker(logs)], [self._agent(logs)], doors]
 
@@ -115,9 +115,6 @@ def threads_for(cores: int, workers: int) -> int:
     return max(cores // max(workers, 1), 1)
 
 
-def has_module(name: str) -> bool:
-    """Whether there is one of that name."""
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
+def has_grpc() -> bool:
+    """Whether the gRPC process and what it needs are installed."""
+    return bool(find_spec("grpc") and find_spec(GRPC))
