@@ -9,6 +9,8 @@ know.
 TorchServe has no autoscaling: between `min_worker` and `max_worker` there are as many workers as there were.
 So the broker is always told one number. No lock is held while copies start: that may take minutes.
 
+Longer than 300 lines because everybody asks here for all of it.
+
 Knows: the order of the steps, and the texts. Must not know: HTTP, gRPC, how a body is read, files.
 """
 
