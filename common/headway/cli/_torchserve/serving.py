@@ -5,6 +5,7 @@ Knows: the order of the steps. Must not know: the steps themselves.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from headway.cli.rundir import check_http
 from headway.cli.supervisor import Supervisor
 from headway.errors import SettingsError
 from headway.locks import LockHeld
-from headway.settings import Shared
+from headway.settings import TOKEN_FILE, Shared
 from headway.torchserve.keys import Keys
 from headway.torchserve.properties import Properties
 from headway.torchserve.reading import Read
@@ -107,6 +108,9 @@ def _take(pid_file: PidFile, held: ExitStack) -> None:
 def _write(plan: Plan, store: Path) -> list[str]:
     """The files that the processes read; what could not be."""
     plan.properties.write(plan.shared.run_dir / PROPERTIES)
+    token = plan.shared.state_dir / TOKEN_FILE  # made before the broker does: the gateway may be quicker
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_urlsafe(32))
     warnings = []
     for registration in plan.startup.registrations:
         try:
