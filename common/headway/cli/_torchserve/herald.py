@@ -26,12 +26,13 @@ _ANYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}
 
 @dataclass(frozen=True)
 class About:
-    """What there is to speak of. `door`: where the gateway answers."""
+    """What there is to speak of. `door`: where the gateway answers; `ports`: where others shall listen."""
 
     shared: Shared
     properties: Properties
     startup: Startup
     door: Address
+    ports: tuple[Address, ...] = ()
 
 
 class Herald:
@@ -70,7 +71,7 @@ class Herald:
                 self._say(f"a default version could not be ordered: {error}")
                 break
         while not self._closing.wait(LOOK_S):
-            if answers(self._about.door):
+            if answers(self._about.door) and all(map(listens, self._about.ports)):
                 take(STARTUP, self._about.shared, self._about.properties)
                 self._on_ready()
                 return
@@ -100,6 +101,15 @@ def answers(door: Address) -> bool:
                 return True  # who listens is known; a greeting would need its keys
             connection.sendall(b"GET /ping HTTP/1.0\r\n\r\n")
             return connection.recv(5) == b"HTTP/"
+    except OSError:
+        return False
+
+
+def listens(port: Address) -> bool:
+    """Whether somebody takes connections there."""
+    try:
+        with _connected(port):
+            return True
     except OSError:
         return False
 

@@ -17,7 +17,15 @@ from headway.cli._torchserve.folder import fresh, shared_for
 from headway.cli._torchserve.herald import About, Herald
 from headway.cli._torchserve.logfiles import LogFiles
 from headway.cli._torchserve.pidfile import PidFile
-from headway.cli._torchserve.processes import PROPERTIES, Doors, Stack, doors_of, has_grpc, threads_for
+from headway.cli._torchserve.processes import (
+    PROPERTIES,
+    Doors,
+    Stack,
+    doors_of,
+    grpc_ports,
+    has_grpc,
+    threads_for,
+)
 from headway.cli.rundir import check_http
 from headway.cli.supervisor import Supervisor
 from headway.errors import SettingsError
@@ -84,7 +92,8 @@ def serve(plan: Plan, pid_file: PidFile, echo: bool, on_ready: Callable[[], None
             if not properties.headway_tokens_survive:
                 held.callback(keys.remove)
         stack = Stack(plan.shared, properties, store, plan.devices, plan.threads, plan.startup.workers)
-        about = About(plan.shared, properties, plan.startup, plan.doors.inference)
+        ports = grpc_ports(properties)
+        about = About(plan.shared, properties, plan.startup, plan.doors.inference, ports)
 
         def ready() -> None:
             logs.say("Model server started.")
