@@ -113,17 +113,19 @@ def test_nobody_can_tell_which_way_a_request_went(servers, request_):
 
 
 HEAD = (b"x-request-id: ?\r\naccess-control-allow-origin: *\r\npragma: no-cache\r\n"
-        b"cache-control: no-cache; no-store, must-revalidate, private\r\nexpires: Thu, 01 Jan 1970 00:00:00 UTC\r\n")  # fmt: skip
+        b"cache-control: no-cache; no-store, must-revalidate, private\r\n"
+        b"expires: Thu, 01 Jan 1970 00:00:00 UTC\r\n")  # fmt: skip
 STAYS, CLOSES = b"connection: keep-alive\r\n\r\n", b"connection: close\r\n\r\n"
+ONE = b"content-length: 1\r\n"
+MINE = '{\n  "code": 513,\n  "type": "InternalServerException",\n  "message": "mine: \xe9"\n}\n'.encode()
 ANSWERS = {
-    "set": b"HTTP/1.1 201 Well done\r\ncontent-type: a/b\r\nx-own: v\r\n" + HEAD + b"content-length: 1\r\n" + STAYS + b"x",
+    "set": b"HTTP/1.1 201 Well done\r\ncontent-type: a/b\r\nx-own: v\r\n" + HEAD + ONE + STAYS + b"x",
     "teapot": b"HTTP/1.1 418 \r\n" + HEAD + b"content-length: 1\r\n" + CLOSES + b"x",
     "odd": b"HTTP/1.1 799 \r\n" + HEAD + b"content-length: 1\r\n" + CLOSES + b"x",
     "nothing": b"HTTP/1.1 204 \r\n" + HEAD + STAYS,
     "cookie": b"HTTP/1.1 200 \r\nset-cookie: a=b\r\n" + HEAD + b"content-length: 1\r\n" + STAYS + b"x",
     "own-code": b"HTTP/1.1 513 Server Error (513)\r\ncontent-type: application/json\r\n" + HEAD
-                + b"content-length: 80\r\n" + CLOSES
-                + '{\n  "code": 513,\n  "type": "InternalServerException",\n  "message": "mine: \xe9"\n}\n'.encode(),
+                + b"content-length: 80\r\n" + CLOSES + MINE,
     "breaks": b"HTTP/1.1 200 \r\nts_stream_next: true\r\n" + HEAD + b"transfer-encoding: chunked\r\n" + STAYS
               + b"2\r\np0\r\n2\r\np1\r\n",
     "over the limit": b"HTTP/1.1 413 Request Entity Too Large\r\ncontent-length: 0\r\n\r\n",
@@ -162,7 +164,7 @@ def test_a_response_has_the_id_that_the_handler_knows(tmp_path):
     ("request_", "shorts"),
     [(ask("m"), 1), (ask("m/1.0", line="PUT {} HTTP/1.1"), 1), (ask("pieces"), 1), (ask("m", LARGE), 1),
      (ask("m", line="GET {} HTTP/1.1"), 0), (ask("m?q"), 0), (ask("m/1.0/x"), 0),
-     (post("/explanations/m", b"x"), 0), (ask("m", b"x", "Content-Type: multipart/form-data; boundary=B"), 0)],
+     (post("/explanations/m", b"x"), 0), (ask("m", b"x", "Content-Type: multipart/form-data; boundary"), 0)],
 )  # fmt: skip
 @looped
 async def test_plain_predictions_go_the_short_way(tmp_path, request_, shorts):
@@ -220,3 +222,32 @@ async def test_an_expired_request_is_not_answered_if_that_is_wanted(tmp_path):
                 await asyncio.wait_for(peer.answer(), 0.1)
             await peer.leave()
         await until(lambda: not online.connections)
+
+
+@pytest.mark.parametrize("is_short", [True, False])
+@looped
+async def test_both_ways_are_counted_and_logged_alike(tmp_path, is_short):
+    times = {"queue_us": 5, "worker_us": 9, "compute_us": 3}
+    fast, failing = says(**times), fails(errors.ModelError("x"), status=503, message="no", **times)
+    handlers = {"m": fast, "pieces": streams(b"a", b"b", **times), "raises": failing}
+    async with Online(Handlers(handlers, tmp_path), settings_of(tmp_path)) as online:
+        if not is_short:
+            del online.app.lane
+        for model in ("m/1.0", "pieces", "raises", "nope"):
+            await online.ask(ask(model))
+        async with asyncio.timeout(5):
+            while (tmp_path / "access_log.log").read_text().count("\n") < 4:
+                await asyncio.sleep(0.02)
+    lines = (tmp_path / "access_log.log").read_text().splitlines()
+    said = [re.fullmatch(r"\S+ - /127\.0\.0\.1:\d+ (.*) \d+", line) for line in lines]
+    assert [line and line[1] for line in said] == [
+        '"POST /predictions/m/1.0 HTTP/1.1" 200',
+        '"POST /predictions/pieces HTTP/1.1" 200',
+        '"POST /predictions/raises HTTP/1.1" 503',
+        '"POST /predictions/nope HTTP/1.1" 404',
+    ]
+    told = (tmp_path / "ts_metrics.log").read_text()
+    counted = re.findall(r"ts_inference_requests_total.Count:1.0\|#model_name:(\w+),model_version:(\S+?)\|", told)
+    assert counted == [("m", "1.0"), ("pieces", "default"), ("raises", "default")]
+    assert told.count("ts_queue_latency_microseconds.Microseconds:5.0") == 2, "the one that failed is not in it"
+    assert [told.count(f"Requests{kind}XX.Count:1.0") for kind in "245"] == [2, 1, 1]

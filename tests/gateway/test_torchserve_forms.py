@@ -34,8 +34,8 @@ def test_a_part_has_a_media_type_only_if_it_is_a_file() -> None:
         ('name="\xe9 f"', b""),
     )
     assert inputs(body_or_parts(data, FORM)) == {
-        "a": (b"1", ""), "b": (b"2", ""), "c": (b"3", "application/octet-stream"), "d": (b"{}", "application/json"),
-        "e": (b"\xff\r\n--B\r\n", ""), "\xe9 f": (b"", ""),
+        "a": (b"1", ""), "b": (b"2", ""), "c": (b"3", "application/octet-stream"),
+        "d": (b"{}", "application/json"), "e": (b"\xff\r\n--B\r\n", ""), "\xe9 f": (b"", ""),
     }  # fmt: skip
 
 

@@ -77,6 +77,6 @@ def test_what_a_shared_listener_leaves_to_management() -> None:
 def test_only_plain_predictions_may_take_the_short_way() -> None:
     assert plain_route(b"/predictions/m") == (0, Target("m", ""))
     assert plain_route(b"/predictions/m-1_a/1.0+cpu") == (0, Target("m-1_a", "1.0+cpu"))
-    others = (b"/predictions/m/", b"/predictions/m/1/x", b"/predictions/m?q", b"/predictions/%6d", b"/explanations/m",
-              b"/predictions/m\n")  # fmt: skip
+    others = (b"/predictions/m/", b"/predictions/m/1/x", b"/predictions/m?q", b"/predictions/%6d",
+              b"/explanations/m", b"/predictions/m\n")  # fmt: skip
     assert not any(map(plain_route, others))

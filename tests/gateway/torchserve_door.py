@@ -52,7 +52,6 @@ def fails(error: Exception, **meta: Any) -> Handler:
     def handler(asked: Asked) -> Iterator[Reply]:
         error.meta = meta  # type: ignore[attr-defined]
         raise error
-        yield  # a generator
 
     return handler
 
@@ -106,7 +105,8 @@ def register(store: Path, registration: Registration) -> None:
 
 def settings_of(folder: Path, **said: Any) -> GatewaySettings:
     """With the properties and the broker's token in files. Nobody is asked for a key, unless it is said."""
-    properties = {"disable_token_authorization": True, "key_file": str(folder / "key_file.json"), **said}
+    paths = {"key_file": str(folder / "key_file.json"), "log_location": str(folder)}
+    properties = {"disable_token_authorization": True, **paths, **said}
     (folder / "properties.json").unlink(missing_ok=True)
     Properties(**properties).write(folder / "properties.json")
     (folder / "token").write_text("token")

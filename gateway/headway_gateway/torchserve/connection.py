@@ -17,6 +17,7 @@ from headway_gateway.connection import Connection as PlainConnection
 from headway_gateway.inference import JSON, Answer
 from headway_gateway.lane import Errand, Lane
 from headway_gateway.request import SPELLED
+from headway_gateway.torchserve.access import peer_of
 from headway_gateway.torchserve.heads import BODILESS, CLOSES_FROM, SILENT, own_pairs
 from headway_gateway.torchserve.refusal import bad_request
 from headway_gateway.torchserve.statuses import status_line
@@ -46,7 +47,12 @@ class Connection(PlainConnection):
         super().on_header(name, value)
 
     def _enter(self, lane: Lane) -> Errand | None:
-        return lane.enter(self.parser.get_method(), self.url, self.headers, self._spelled)
+        method = self.parser.get_method()
+        errand = lane.enter(method, self.url, self.headers, self._spelled)
+        if errand and lane.access:
+            line = f"{method.decode()} {self.url.decode('latin1')} HTTP/{self.parser.get_http_version()}"
+            errand.said = (peer_of({"client": self.client}), line)
+        return errand
 
     def _go_the_long_way(self) -> None:
         super()._go_the_long_way()

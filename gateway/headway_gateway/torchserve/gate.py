@@ -13,6 +13,7 @@ import falcon
 import falcon.asgi
 
 from headway.errors import HeadwayError, TooLarge
+from headway_gateway import errors
 from headway_gateway.doors import INFERENCE, MANAGEMENT
 from headway_gateway.inference import Target
 from headway_gateway.management import TokenFirst
@@ -58,10 +59,16 @@ def takes_own_token(path: str) -> bool:
 
 
 def add_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
+    """Headway's own routes keep Headway's own answers."""
+
     async def on_exception(req: Request, resp: Any, error: Exception, params: Any) -> None:
         if isinstance(error, TooLarge):  # before anything has been read of it
             req.scope[BARE] = True
             resp.status, resp.data = 413, b""
+            return
+        if takes_own_token(req.path):
+            facts = {"method": req.method, "path": req.path}
+            write(req, resp, errors.answer_to(error, MANAGEMENT, facts))
             return
         write(req, resp, answer_to(refusal_to(error, req)))
 

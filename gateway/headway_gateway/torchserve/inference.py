@@ -159,7 +159,7 @@ class InferenceRoutes:
         if MORE in first.meta:
             req.scope[ANSWER] = answer
             resp.status = answer.status
-            resp.stream = _rest(req, answer.data, pieces)
+            resp.stream = _rest(req, question, answer.data, pieces)
             return
         await pieces.aclose()
         write(req, resp, answer)
@@ -172,14 +172,15 @@ def write(req: Request, resp: Any, answer: Answer) -> None:
     resp.data = answer.data
 
 
-async def _rest(req: Request, first: bytes, pieces: Pieces) -> AsyncGenerator[bytes, None]:
+async def _rest(
+    req: Request, question: Question, first: bytes, pieces: Pieces
+) -> AsyncGenerator[bytes, None]:
     """The chunks of a response, until the client leaves. Raises: BrokenOff."""
     gone = asyncio.ensure_future(_until_gone(req))
     try:
         yield first
         while (reply := await _next(pieces, gone)) is not None:
-            assert isinstance(reply.content, bytes)
-            yield reply.content
+            yield question.answer(reply).data
     except HeadwayError as error:
         raise BrokenOff(str(error)) from None
     finally:
@@ -189,9 +190,10 @@ async def _rest(req: Request, first: bytes, pieces: Pieces) -> AsyncGenerator[by
 
 async def _next(pieces: Pieces, gone: asyncio.Future[None]) -> Reply | None:
     """None: that was the last one, or the client is gone."""
-    piece = asyncio.ensure_future(anext(pieces, None))
+    piece: asyncio.Future[Reply | None] = asyncio.ensure_future(anext(pieces, None))
     try:
-        await asyncio.wait({piece, gone}, return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [piece, gone]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     finally:
         if not piece.done():
             piece.cancel()

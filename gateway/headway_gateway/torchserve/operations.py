@@ -116,8 +116,11 @@ class Operations:
 
     def _looked_into(self, wish: Wish, found: Found) -> Registration:
         try:
+            peeked = peek(found.path)
+            if not wish.model_name and not peeked.manifest.is_named:
+                raise SettingsError("Model name is not defined.")
             origin = Origin(str(found.path), downloaded=found.downloaded)
-            registration = registration_of(peek(found.path), wish, self._properties, origin)
+            registration = registration_of(peeked, wish, self._properties, origin)
         except SettingsError as error:
             raise Refusal(400, "InvalidModelException", str(error)) from None
         self._shelf.check_names(registration)

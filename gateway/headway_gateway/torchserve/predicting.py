@@ -9,8 +9,9 @@ sockets, routes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 from headway.body import Body
@@ -29,6 +30,7 @@ from headway_gateway.torchserve.paths import PREDICT, Route
 from headway_gateway.torchserve.refusal import Refusal
 from headway_gateway.torchserve.tokens import INFERENCE, Checks, require
 
+Count = Callable[[int, str, str, float, Mapping[str, Any] | None], None]  # see `door_metrics`
 _STREAMED = ("ts_stream_next", "true")
 _log = logging.getLogger("headway.gateway")
 
@@ -39,9 +41,15 @@ class Predicting:
     name = "predictions"
 
     def __init__(
-        self, client: Any, properties: Properties, registry: Registry, keys: Checks | None = None
+        self,
+        client: Any,
+        properties: Properties,
+        registry: Registry,
+        keys: Checks | None = None,
+        count: Count | None = None,
     ) -> None:
         self.keys = keys
+        self._count = count
         self._client = client
         self._properties = properties
         self._registry = registry
@@ -71,18 +79,28 @@ class Predicting:
             received=received,
         )
         limit_s = asking.timeout_s(self._registry.of(*target))
-        refusal = partial(self._refused, target, id)
-        return Question(asked, limit_s, partial(self._answered, id), refusal, streams=True)
+        started = perf_counter()
+        refusal = partial(self._failed, target, id, started)
+        return Question(asked, limit_s, partial(self._answered, target, id, started), refusal, streams=True)
 
     def refusal(self, error: Exception, target: Target) -> Answer:
         return self._refused(target, request_id(), error)
 
-    def _answered(self, id: str, reply: Reply) -> Answer:
+    def _answered(self, target: Target, id: str, started: float, reply: Reply) -> Answer:
         answer = asking.answer_of(reply, self._properties.max_response_size)
         headers = (*answer.headers, (REQUEST_ID, id))
         if MORE in reply.meta:
             headers = (_STREAMED, *headers)
+        elif self._count:
+            self._count(answer.status, *target, perf_counter() - started, reply.meta)
         return Answer(answer.status, answer.content_type, answer.data, headers, answer.phrase)
+
+    def _failed(self, target: Target, id: str, started: float, error: Exception) -> Answer:
+        """After it was asked."""
+        answer = self._refused(target, id, error)
+        if self._count:
+            self._count(answer.status, *target, perf_counter() - started, getattr(error, "meta", None))
+        return answer
 
     def _refused(self, target: Target, id: str, error: Exception) -> Answer:
         if isinstance(error, DeadlineExceeded) and not self._properties.headway_expired_answer:
