@@ -117,8 +117,12 @@ def listens(port: Address) -> bool:
 def _connected(door: Address) -> socket.socket:
     if door.path:
         connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(ASK_TIMEOUT_S)
-        connection.connect(door.path)
+        try:
+            connection.settimeout(ASK_TIMEOUT_S)
+            connection.connect(door.path)
+        except OSError:
+            connection.close()
+            raise
         return connection
     host = _ANYWHERE.get(door.host, door.host).strip("[]")
     return socket.create_connection((host, door.port), ASK_TIMEOUT_S)
