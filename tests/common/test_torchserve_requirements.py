@@ -68,7 +68,7 @@ def test_where_nothing_is_required_nothing_is_made(
 
 @pytest.mark.parametrize(
     ("requirements", "said"),
-    [("nonsense", "no such package: nonsense"), (None, "r.txt is not in the archive")],
+    [("nonsense", "no such package: nonsense"), (None, "r.txt is not in the")],
 )
 def test_a_failure_is_said_as_torchserve_says_it(
     tmp_path: Path, pip: tuple[str, ...], requirements: str | None, said: str

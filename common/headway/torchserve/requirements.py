@@ -1,9 +1,10 @@
 """An archive's `requirements.txt`, installed for one version of its model, and for nobody else.
 
-Knows: pip, where the file is in an archive. Must not know: how a worker finds what was installed, who wants it.
+Knows: pip, where the file is in an archive. Must not know: how a worker finds what was installed, who
+wants it.
 
-Each version has a folder of its own outside of Headway's environment. It is in the temporary folder: the store
-may be memory.
+Each version has a folder of its own outside of Headway's environment. It is in the temporary folder: the
+store may be memory.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from headway.errors import HeadwayError
 from headway.torchserve.peek import member, peek
 from headway.torchserve.registration import Registration
 
+PIP = (sys.executable, "-m", "pip")
 TIMEOUT_S = 1800.0
 _SIZE_BYTES_MAX = 1 << 20
 _SAID_MAX = 2000  # characters of what pip said
@@ -32,9 +34,7 @@ class InstallError(HeadwayError):
         self.said = said
 
 
-def installed(
-    registration: Registration, pip: tuple[str, ...] = (sys.executable, "-m", "pip")
-) -> Registration:
+def installed(registration: Registration, pip: tuple[str, ...] = PIP) -> Registration:
     """The registration, and what its archive requires installed; the same where that is nothing. Waits for
     pip, perhaps for minutes. `remove_version` removes it again. Raises: InstallError; SettingsError for an
     archive that is broken."""

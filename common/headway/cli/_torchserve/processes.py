@@ -47,7 +47,7 @@ class Stack:
     def ranks(self, logs: LogFiles) -> list[list[Command]]:
         """The processes in the order they are started."""
         doors = [self._gateway(logs)]
-        if self.properties.enable_grpc and has_grpc():
+        if grpc_ports(self.properties):
             doors.append(self._grpc(logs))
         return [[self._broker(logs)], [self._agent(logs)], doors]
 
@@ -113,6 +113,16 @@ def threads_for(cores: int, workers: int) -> int:
     """torch's threads in each worker: the cores, shared out among the workers that a start orders. TorchServe
     gives every worker all of them, and two that compute at a time then wait for each other."""
     return max(cores // max(workers, 1), 1)
+
+
+def grpc_ports(properties: Properties) -> tuple[Address, ...]:
+    """Where the gRPC process listens; nowhere if there is none."""
+    if not properties.enable_grpc or not has_grpc():
+        return ()
+    return (
+        Address(properties.grpc_inference_address, properties.grpc_inference_port),
+        Address(properties.grpc_management_address, properties.grpc_management_port),
+    )
 
 
 def has_grpc() -> bool:

@@ -5,6 +5,7 @@ Knows: the order of the steps. Must not know: the steps themselves.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,12 +17,20 @@ from headway.cli._torchserve.folder import fresh, shared_for
 from headway.cli._torchserve.herald import About, Herald
 from headway.cli._torchserve.logfiles import LogFiles
 from headway.cli._torchserve.pidfile import PidFile
-from headway.cli._torchserve.processes import PROPERTIES, Doors, Stack, doors_of, has_grpc, threads_for
+from headway.cli._torchserve.processes import (
+    PROPERTIES,
+    Doors,
+    Stack,
+    doors_of,
+    grpc_ports,
+    has_grpc,
+    threads_for,
+)
 from headway.cli.rundir import check_http
 from headway.cli.supervisor import Supervisor
 from headway.errors import SettingsError
 from headway.locks import LockHeld
-from headway.settings import Shared
+from headway.settings import TOKEN_FILE, Shared
 from headway.torchserve.keys import Keys
 from headway.torchserve.properties import Properties
 from headway.torchserve.reading import Read
@@ -83,7 +92,8 @@ def serve(plan: Plan, pid_file: PidFile, echo: bool, on_ready: Callable[[], None
             if not properties.headway_tokens_survive:
                 held.callback(keys.remove)
         stack = Stack(plan.shared, properties, store, plan.devices, plan.threads, plan.startup.workers)
-        about = About(plan.shared, properties, plan.startup, plan.doors.inference)
+        ports = grpc_ports(properties)
+        about = About(plan.shared, properties, plan.startup, plan.doors.inference, ports)
 
         def ready() -> None:
             logs.say("Model server started.")
@@ -107,6 +117,9 @@ def _take(pid_file: PidFile, held: ExitStack) -> None:
 def _write(plan: Plan, store: Path) -> list[str]:
     """The files that the processes read; what could not be."""
     plan.properties.write(plan.shared.run_dir / PROPERTIES)
+    token = plan.shared.state_dir / TOKEN_FILE  # made before the broker does: the gateway may be quicker
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_urlsafe(32))
     warnings = []
     for registration in plan.startup.registrations:
         try:
