@@ -126,7 +126,7 @@ class Server:
     def _is_ready(self) -> bool:
         try:
             return all(self._has_workers(name) for name in self.group["ready"]) and self._answers()
-        except OSError:
+        except (OSError, ValueError):  # it does not listen yet, or its file of keys is not written yet
             return False
 
     def _answers(self) -> bool:
