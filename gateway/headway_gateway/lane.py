@@ -31,6 +31,7 @@ from headway_gateway.inference import Answer, Inference, Question, Target
 Headers = Sequence[tuple[bytes, bytes]]
 Answered = Callable[[Answer], None]
 Pieced = Callable[[Answer | None], None]
+Access = Callable[[str, str, int, float], None]  # peer, first line, status, seconds
 
 URL_BYTES_MAX = 500
 _NAME = rb"([A-Za-z0-9_.\-]+)"
@@ -65,9 +66,11 @@ class Lane:
         dialects: Sequence[Inference],
         counters: Counters,
         routes: Routes | None = None,
+        access: Access | None = None,
     ) -> None:
         self.client = client
         self.counters = counters
+        self.access = access
         self._bytes_max = bytes_max
         self._dialects = dialects
         self._methods, self._route = routes or Routes((b"POST",), _route)
@@ -134,8 +137,22 @@ class Errand:
     written there instead of being fed.
     """
 
-    __slots__ = ("_answered", "_chunks", "_dialect", "_has_begun", "_head", "_id", "_lane", "_pieced",
-                 "_received", "_refuse", "_started", "_target", "room")  # fmt: skip
+    __slots__ = (
+        "_answered",
+        "_chunks",
+        "_dialect",
+        "_has_begun",
+        "_head",
+        "_id",
+        "_lane",
+        "_pieced",
+        "_received",
+        "_refuse",
+        "_started",
+        "_target",
+        "room",
+        "said",
+    )  # fmt: skip
 
     def __init__(self, lane: Lane, dialect: Inference, target: Target, head: Head, length: int) -> None:
         self._started = perf_counter()
@@ -145,6 +162,7 @@ class Errand:
         self._head = head
         self._id = 0
         self._has_begun = False
+        self.said = ("", "")  # who asks, and the request's first line, where the lane tells of accesses
         self._refuse: Callable[[Exception], Answer] | None = None
         self._chunks: list[bytes] = []
         self._received = None
@@ -233,4 +251,7 @@ class Errand:
         self._answered(answer)
 
     def _count(self, status: int) -> None:
-        self._lane.counters.count(self._dialect.name, status, perf_counter() - self._started)
+        took_s = perf_counter() - self._started
+        self._lane.counters.count(self._dialect.name, status, took_s)
+        if self._lane.access and status not in (0, CLIENT_GONE):  # these get no answer
+            self._lane.access(*self.said, status, took_s)

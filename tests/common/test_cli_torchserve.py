@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from headway import locks
 from headway.cli._torchserve.arguments import Arguments, parse
 from headway.cli._torchserve.devices import count_gpus, devices_for
 from headway.cli._torchserve.folder import fresh, shared_for
+from headway.cli._torchserve.herald import answers, listens
 from headway.cli._torchserve.logfiles import MODEL, SERVER, LogFiles, of_agent
 from headway.cli._torchserve.pidfile import PidFile
 from headway.cli._torchserve.processes import Stack, doors_of, threads_for
@@ -281,3 +284,25 @@ def test_a_run_directory_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="a broker runs in"), fresh(shared):
         pass
     os.close(lock)
+
+
+def test_who_answers_in_http_is_a_server_and_who_does_not_is_none() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = Address("0.0.0.0", silent.getsockname()[1])
+        assert listens(port)
+
+        def say() -> None:
+            for reply in (b"HTTP/1.1 400 \r\n\r\n", b"220 mail\r\n"):
+                connection = silent.accept()[0]
+                with connection:
+                    connection.recv(100)
+                    connection.sendall(reply)
+
+        connection = silent.accept()[0]
+        connection.close()
+        thread = threading.Thread(target=say)
+        thread.start()
+        assert [answers(port), answers(port)] == [True, False]
+        thread.join()
+    assert not listens(port)
+    assert not answers(Address(path="/no/such/socket"))

@@ -11,9 +11,11 @@ from headway.cli.main import IN
 from headway.errors import CallerError, HeadwayError, NoRoom, ServerError
 from headway.models import ModelSpec, TensorSpec
 from headway.tensors import BY_NAME
+from headway.torchserve import reading
 
 ROOT = Path(headway.__file__).parents[2]
 MODELS = (ROOT / "docs/models.md").read_text()
+TORCHSERVE = (ROOT / "docs/torchserve-configuration.md").read_text()
 
 
 def keys_of(text: str, heading: str) -> list[list[str]]:
@@ -74,3 +76,10 @@ def test_every_metric_is_documented() -> None:
     text = (ROOT / "docs/http.md").read_text()
     for name in re.findall(r'"(headway_[a-z_]+)"', source):
         assert f"`{name}`" in text or f"`{name}_total`" in text, name
+
+
+def test_every_property_of_torchserves_is_documented() -> None:
+    table = TORCHSERVE.partition("## Properties")[2].partition("\n## ")[0]
+    names = "".join(row.split("|")[1] for row in table.split("\n") if row.startswith("| `"))
+    documented = set(re.findall(r"`(\w+)`", names))
+    assert documented == {*reading.KNOWN, *reading.MEANINGLESS}

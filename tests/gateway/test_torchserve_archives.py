@@ -143,9 +143,8 @@ def test_a_local_archive_is_not_forgotten(store: Path) -> None:
 def test_what_cannot_be_fetched_leaves_nothing(store: Path, site: str) -> None:
     before = sorted(store.iterdir())
     for url in (f"{site}/none.mar", "http://127.0.0.1:1/x.mar", f"file://{store.parent}/none.mar"):
-        status, kind, message = refused(store, url, ".*")
-        assert (status, kind) == (400, "DownloadArchiveException")
-        assert message.startswith(f"Failed to download archive from: {url}")
+        text = f"Failed to download archive from: {url}"
+        assert refused(store, url, ".*") == (400, "DownloadArchiveException", text)
     assert sorted(store.iterdir()) == before
 
 
@@ -155,9 +154,13 @@ def test_an_archive_that_is_too_large_leaves_nothing(store: Path, site: str) -> 
     assert sorted(store.iterdir()) == before
 
 
-def test_a_redirection_to_what_is_not_allowed_is_not_followed(store: Path, site: str) -> None:
-    message = refused(store, f"{site}/away/x.mar", f"{site}/.*")[2]
-    assert "http://localhost:1/secret does not match any allowed URL(s)" in message
+def test_a_redirection_to_what_is_not_allowed_is_not_followed(
+    store: Path, site: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert refused(store, f"{site}/away/x.mar", f"{site}/.*")[1] == "DownloadArchiveException"
+    reasons = [record.facts["reason"] for record in caplog.records]
+    assert len(reasons) == 1
+    assert "http://localhost:1/secret does not match any allowed URL(s)" in reasons[0]
 
 
 def test_s3_is_refused_with_what_to_do_instead(store: Path) -> None:

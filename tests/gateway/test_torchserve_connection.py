@@ -224,3 +224,36 @@ async def test_an_expired_request_is_not_answered_if_that_is_wanted(tmp_path):
                 await asyncio.wait_for(peer.answer(), 0.1)
             await peer.leave()
         await until(lambda: not online.connections)
+
+
+@pytest.mark.parametrize("is_short", [True, False])
+@looped
+async def test_both_ways_are_counted_and_logged_alike(tmp_path, is_short):
+    times = {"queue_us": 5, "worker_us": 9, "compute_us": 3}
+    fast, failing = says(**times), fails(errors.ModelError("x"), status=503, message="no", **times)
+    handlers = {"m": fast, "pieces": streams(b"a", b"b", **times), "raises": failing}
+    async with Online(Handlers(handlers, tmp_path), settings_of(tmp_path)) as online:
+        if not is_short:
+            del online.app.lane
+        for model in ("m/1.0", "pieces", "raises", "nope"):
+            await online.ask(ask(model))
+        async with asyncio.timeout(5):
+            while (tmp_path / "access_log.log").read_text().count("\n") < 4:
+                await asyncio.sleep(0.02)
+    lines = (tmp_path / "access_log.log").read_text().splitlines()
+    said = [re.fullmatch(r"\S+ - /127\.0\.0\.1:\d+ (.*) \d+", line) for line in lines]
+    assert [line and line[1] for line in said] == [
+        '"POST /predictions/m/1.0 HTTP/1.1" 200',
+        '"POST /predictions/pieces HTTP/1.1" 200',
+        '"POST /predictions/raises HTTP/1.1" 503',
+        '"POST /predictions/nope HTTP/1.1" 404',
+    ]
+    told = (tmp_path / "ts_metrics.log").read_text()
+    counted = re.findall(
+        r"ts_inference_requests_total.Count:1.0\|#model_name:(\w+),model_version:(\S+?)\|", told
+    )
+    assert counted == [("m", "1.0"), ("pieces", "default"), ("raises", "default")]
+    assert told.count("ts_queue_latency_microseconds.Microseconds:5.0") == 2, (
+        "the one that failed is not in it"
+    )
+    assert [told.count(f"Requests{kind}XX.Count:1.0") for kind in "245"] == [2, 1, 1]

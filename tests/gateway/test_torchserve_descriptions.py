@@ -52,7 +52,7 @@ def test_a_worker_that_loads_is_not_ready() -> None:
 
 def test_why_loading_failed_is_said_of_the_worker_and_of_the_version() -> None:
     copy = {"state": "failed", "error": "Traceback\n  line\nValueError: no weights"}
-    assert worker(9000, copy, on("w"), Process())["loadError"] == copy["error"]
+    assert worker(9000, copy, on("w"), Process())["loadError"] == "ValueError: no weights"
     said = description(M, {"error": copy["error"], "min": 1}, [])
     assert list(said.items())[-1] == ("loadError", "ValueError: no weights")
 

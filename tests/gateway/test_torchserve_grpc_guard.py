@@ -12,10 +12,12 @@ from headway_gateway.torchserve.grpc.guard import Guard
 from headway_gateway.torchserve.refusal import Refusal
 from tests.gateway.grpc_site import Site
 
-REFUSED = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
+TOLD = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
 
 
 class OneKey:
+    """A key for inference."""
+
     def check(self, kind: str, given: str) -> bool:
         return (kind, given) == (INFERENCE, "right")
 
@@ -63,8 +65,8 @@ def test_each_address_takes_its_own_key_and_says_why_not(tmp_path: Any) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             site.call(service, method, asked, bearer[key])
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
-        assert caught.value.details() == REFUSED
+        assert caught.value.details() == TOLD
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         site.call(inference.SERVICE, "StreamPredictions", inference.Request(model_name="echo"))
-    assert caught.value.details() == REFUSED
+    assert caught.value.details() == TOLD
     assert site.client.calls == []

@@ -76,6 +76,27 @@ def test_ping_heeds_models_that_do_not_serve_only_if_it_shall_be_truthful() -> N
     assert '"Unhealthy"' in Site(loading, headway_truthful_ping=True).call(SERVICE, "Ping", Empty()).health
 
 
+def test_ping_is_unhealthy_when_a_model_that_served_is_away_for_longer_than_it_may() -> None:
+    class Lost(AsyncStubClient):
+        ready = 1
+
+        async def models(self) -> list[dict[str, Any]]:
+            return [{**model, "ready": self.ready} for model in await super().models()]
+
+    async def run() -> list[str]:
+        gone = Registration("m", "1", "m.mar", "/m.mar", retry_timeout_s=0)
+        site = Site(client := Lost({"m": parts}), registry=FakeRegistry(gone))
+        async with site.serving() as servers, site.channel(servers, SERVICE) as channel:
+            ping = stub_of(channel, SERVICE, "Ping")
+            said = [(await ping(Empty(), timeout=10)).health]
+            client.ready = 0
+            await ping(Empty(), timeout=10)
+            return [*said, (await ping(Empty(), timeout=10)).health]
+
+    before, after = asyncio.run(run())
+    assert ("Unhealthy" in before, "Unhealthy" in after) == (False, True)
+
+
 def test_inputs_reach_the_model_by_name_and_without_a_media_type() -> None:
     answer = predicted(site_of(parts), input={"data": b"hi", "more": b"{}"})
     assert answer.prediction == b"data=hi:,more={}:"
@@ -96,8 +117,8 @@ def test_a_request_names_its_version_and_the_clients_metadata_are_its_headers() 
     assert site.counted.accesses == [(f"gRPC {SERVICE.full_name}/Predictions HTTP/2.0", 0)]
 
 
-def test_a_sequence_id_is_echoed() -> None:
-    assert predicted(site_of(parts), sequence_id="s").sequence_id == "s"
+def test_a_sequence_id_means_nothing_to_a_request_of_its_own() -> None:
+    assert not predicted(site_of(parts), sequence_id="s").HasField("sequence_id")
 
 
 def test_a_model_that_is_not_there_is_not_found() -> None:
@@ -167,12 +188,8 @@ def test_a_request_over_the_limit_is_refused() -> None:
 
 def test_pieces_arrive_as_messages_of_their_own() -> None:
     site = site_of(talking)
-    pieces = predicted(site, "StreamPredictions", sequence_id="s")
-    assert [(piece.prediction, piece.sequence_id) for piece in pieces] == [
-        (b"one ", "s"),
-        (b"two ", "s"),
-        (b"", "s"),
-    ]
+    pieces = predicted(site, "StreamPredictions")
+    assert [piece.prediction for piece in pieces] == [b"one ", b"two ", b""]
     assert site.client.calls[0].options["stream"] == "true"
     assert site.counted.predictions == [(200, "m", "")]
 

@@ -49,7 +49,8 @@ def test_the_server_is_live_and_ready() -> None:
 
 
 def test_the_servers_metadata_is_not_implemented() -> None:
-    assert refused("ServerMetadata", messages.ServerMetadataRequest())[0] == "UNIMPLEMENTED"
+    code, text = refused("ServerMetadata", messages.ServerMetadataRequest())
+    assert (code, text) == ("UNIMPLEMENTED", f"Method {SERVICE.full_name}/ServerMetadata is unimplemented")
 
 
 def test_a_model_is_ready_when_a_copy_of_it_is() -> None:
@@ -100,4 +101,5 @@ def test_what_is_wrong_with_an_inference_is_told() -> None:
 
 def test_without_the_property_there_is_no_such_service() -> None:
     site = Site(AsyncStubClient(SITE), ts_open_inference_protocol=False)
-    assert refused("ServerLive", messages.ServerLiveRequest(), site)[0] == "UNIMPLEMENTED"
+    code, text = refused("ServerLive", messages.ServerLiveRequest(), site)
+    assert (code, text) == ("UNIMPLEMENTED", f"Method not found: {SERVICE.full_name}/ServerLive")

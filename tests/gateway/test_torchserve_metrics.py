@@ -20,8 +20,9 @@ from headway.torchserve.properties import Properties
 from headway_gateway import models
 from headway_gateway.metrics import HttpMetrics
 from headway_gateway.request import Request
+from headway_gateway.torchserve.access import Accesses
 from headway_gateway.torchserve.door_metrics import DoorMetrics
-from headway_gateway.torchserve.metrics import Accesses, MetricsRoutes
+from headway_gateway.torchserve.metrics import MetricsRoutes
 
 PROMETHEUS = "prometheus"
 
@@ -55,7 +56,7 @@ def ask(
     async def run() -> list[httpx.Response]:
         metrics = DoorMetrics(properties, "vm")
         metrics.open()
-        app = falcon.asgi.App(request_type=Request, middleware=[Accesses(metrics)])
+        app = falcon.asgi.App(request_type=Request, middleware=[Accesses(metrics.access)])
         MetricsRoutes(client or Broker(), HttpMetrics(), metrics, properties).add_routes(app)
         metrics.count(200, "met", "", 0.01, {"queue_us": 432, "worker_us": 9, "compute_us": 3})
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as http:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import zipfile
 from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,15 @@ def test_a_model_that_has_no_memory_to_start_is_507(yard: Yard, reason: str) -> 
 def test_a_wrong_runtime_is_refused_before_the_archive_is_looked_for(yard: Yard) -> None:
     work = yard.operations.register(Wish("not there", runtime="perl"), True)
     assert refused(work) == (400, "BadRequestException", "Invalid RuntimeType value: perl")
+
+
+def test_an_archive_that_does_not_say_its_name_must_be_given_one(yard: Yard) -> None:
+    with zipfile.ZipFile(yard.archives / "nameless.mar", "w") as packed:
+        packed.writestr("h.py", "")
+    work = yard.operations.register(Wish("nameless.mar", initial_workers=0), True)
+    assert refused(work) == (400, "InvalidModelException", "Model name is not defined.")
+    run(yard.operations.register(Wish("nameless.mar", model_name="n", initial_workers=0), True))
+    assert list(yard.broker.versions) == [("n", "1.0")]
 
 
 def test_a_file_that_is_no_archive_is_an_invalid_model(yard: Yard) -> None:

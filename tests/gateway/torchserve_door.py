@@ -105,12 +105,8 @@ def register(store: Path, registration: Registration) -> None:
 
 def settings_of(folder: Path, **said: Any) -> GatewaySettings:
     """With the properties and the broker's token in files. Nobody is asked for a key, unless it is said."""
-    properties = {
-        "disable_token_authorization": True,
-        "key_file": str(folder / "key_file.json"),
-        "log_location": str(folder / "logs"),
-        **said,
-    }
+    paths = {"key_file": str(folder / "key_file.json"), "log_location": str(folder)}
+    properties = {"disable_token_authorization": True, **paths, **said}
     (folder / "properties.json").unlink(missing_ok=True)
     Properties(**properties).write(folder / "properties.json")
     (folder / "token").write_text("token")

@@ -96,16 +96,18 @@ def server(tmp_path: Path) -> Iterator[Server]:
         os.kill(server.pid, signal.SIGKILL)  # its children follow
 
 
-def test_it_goes_into_the_background_serves_and_leaves_nothing_behind(server: Server) -> None:
-    files = ("echo1.mar", "echo2.mar", "nope.mar")
+def test_it_goes_into_the_background_serves_leaves_nothing_behind_and_serves_the_same_again(
+    server: Server,
+) -> None:
+    files = ("echo1.mar", "mine=echo2.mar", "nope.mar")
     started = server.start("--ts-config", "c.cfg", "--models", *files)
     assert (started.returncode, started.stdout) == (0, ""), started.stderr
     assert os.getsid(server.pid) == server.pid
     assert server.start("--ts-config", "c.cfg").returncode == 1
-    until(lambda: list(server.ready.values()) == [1, 1], 60)
+    until(lambda: server.ready == {("echo1", "1.0"): 1, ("mine", "2.0"): 1}, 60)
     assert server.ask("/predictions/echo1/1.0") == (200, b"1.0")
     code, listed = server.ask("/models", "management")
-    assert (code, [model["modelName"] for model in json.loads(listed)["models"]]) == (200, ["echo1", "echo2"])
+    assert (code, [model["modelName"] for model in json.loads(listed)["models"]]) == (200, ["echo1", "mine"])
     assert server.snapshots() == ["startup.cfg"]
 
     stopped = server.run("--stop")
@@ -120,15 +122,11 @@ def test_it_goes_into_the_background_serves_and_leaves_nothing_behind(server: Se
     assert "headway.agent agent leaves" in log
     assert "asked 1.0\n" in (server.folder / "logs" / "model_log.log").read_text()
 
-
-def test_without_a_configuration_the_last_snapshot_is_served_again(server: Server) -> None:
-    assert server.start("--ts-config", "c.cfg", "--models", "mine=echo2.mar").returncode == 0
-    assert server.run("--stop").returncode == 0
-    shutdown = max((server.folder / "logs" / "config").iterdir())
-    models = json.loads(javaproperties.parse(shutdown.read_bytes())["model_snapshot"])["models"]
+    last = max((server.folder / "logs" / "config").iterdir())
+    models = json.loads(javaproperties.parse(last.read_bytes())["model_snapshot"])["models"]
     assert models["mine"]["2.0"]["minWorkers"] == 1
     assert server.start().returncode == 0
-    until(lambda: server.ready == {("mine", "2.0"): 1}, 60)
+    assert server.ready.keys() == {("echo1", "1.0"), ("mine", "2.0")}
     assert server.run("--stop").returncode == 0
     (server.folder / "store" / "echo2.mar").unlink()
     again = server.start()

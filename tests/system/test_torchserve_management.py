@@ -15,19 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import falcon.asgi
 import httpx
 import pytest
 
 from headway.aio import AsyncClient
-from headway.body import Body
-from headway.errors import HeadwayError, UnknownModel
+from headway.settings import GatewaySettings
 from headway.torchserve.properties import Properties
-from headway_gateway.request import Request
-from headway_gateway.torchserve.management import ManagementRoutes
-from headway_gateway.torchserve.operations import Operations
-from headway_gateway.torchserve.refusal import Refusal
-from headway_gateway.torchserve.registry import Registry
+from headway_gateway.doors import INFERENCE, MANAGEMENT, Place
+from headway_gateway.torchserve.app import create_doors
 from tests.system.stack import until
 from tests.worker.archives import archived, needs_archiver
 
@@ -56,7 +51,7 @@ BROKEN = """
 
 
 class Stack:
-    """Broker and agent as processes; TorchServe's management in this one, over a loop in a thread."""
+    """Broker and agent as processes; the gateway's apps in this one, over a loop in a thread."""
 
     def __init__(self, folder: Path) -> None:
         self.store, self.archives, run = folder / "store", folder / "archives", folder / "run"
@@ -69,19 +64,23 @@ class Stack:
             self._spawn("headway_worker.agent", *AGENT),
         ]
         until((folder / "state" / "token").exists)
-        token = (folder / "state" / "token").read_text().strip()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         self.client = AsyncClient(f"ipc://{run}/broker.sock", shm_bytes=0)
         self.run(self.client.open())
+        doors = create_doors(self.client, self._settings(folder), {MANAGEMENT: Place("127.0.0.1", 1)})
+        self._http = {name: _calling(doors.apps[name]) for name in (INFERENCE, MANAGEMENT)}
+
+    def _settings(self, folder: Path) -> GatewaySettings:
         properties = Properties(
-            model_store=str(self.archives), enable_model_api=True, log_location=str(folder / "logs")
+            model_store=str(self.archives),
+            enable_model_api=True,
+            disable_token_authorization=True,
+            log_location=str(folder / "logs"),
         )
-        operations = Operations(self.client, Registry(self.client), properties, token)
-        self._http = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app_of(operations, properties)), base_url="http://test", timeout=60
-        )
+        properties.write(folder / "properties.json")
+        return GatewaySettings(torchserve=str(folder / "properties.json"), state_dir=folder / "state")
 
     def _spawn(self, module: str, *options: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-m", module, *options], env=self._environment)
@@ -93,12 +92,17 @@ class Stack:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def ask(self, method: str, path: str) -> tuple[int, Any]:
-        answer = self.run(self._http.request(method, path))
+        answer = self.run(self._http[MANAGEMENT].request(method, path))
         return answer.status_code, answer.json()
 
-    def predict(self, model: str, version: str = "") -> list[str]:
+    def predicting(self, model: str, body: bytes = b"x") -> Coroutine[Any, Any, httpx.Response]:
+        return self._http[INFERENCE].post(f"/predictions/{model}", content=body)
+
+    def predict(self, model: str) -> list[str]:
         """What it says, and the process that said it."""
-        return self.run(self.client.predict(model, Body(b"x"), version=version)).text().split()
+        answer = self.run(self.predicting(model))
+        assert answer.status_code == 200, answer.text
+        return answer.text.split()
 
     def add(self, says: str, version: str = "1.0", code: str = HANDLER) -> None:
         name = f"{says}{version}"
@@ -107,7 +111,8 @@ class Stack:
         made.rename(self.archives / f"{name}.mar")
 
     def close(self) -> None:
-        self.run(self._http.aclose())
+        for http in self._http.values():
+            self.run(http.aclose())
         self.run(self.client.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -121,15 +126,8 @@ class Stack:
                 process.wait()
 
 
-def app_of(operations: Operations, properties: Properties) -> falcon.asgi.App[Any, Any]:
-    async def on_refusal(req: Any, resp: Any, refusal: Any, params: Any) -> None:
-        resp.status, resp.data, resp.content_type = refusal.status, refusal.body, "application/json"
-
-    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(request_type=Request)
-    app.req_options.strip_url_path_trailing_slash = True
-    app.add_error_handler(Refusal, on_refusal)
-    ManagementRoutes(operations, None, properties).add_routes(app)
-    return app
+def _calling(app: Any) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", timeout=60)
 
 
 @contextmanager
@@ -184,15 +182,13 @@ def test_a_model_goes_through_its_whole_life(stack: Stack) -> None:
     assert ask("DELETE", "/models/echo")[0] == 403
     assert ask("DELETE", "/models/echo/1.0") == (200, {"status": 'Model "echo" unregistered'})
     assert stack.predict("echo")[0] == "echo2.0"
-    with pytest.raises(HeadwayError):
-        stack.predict("echo", "1.0")
-    slow = stack.start(stack.client.predict("echo", Body(b"slow")))
+    assert stack.run(stack.predicting("echo/1.0")).status_code == 404
+    slow = stack.start(stack.predicting("echo", b"slow"))
     time.sleep(0.1)
     assert ask("DELETE", "/models/echo")[0] == 200
-    assert slow.result(5).text().startswith("echo2.0"), "what a version has when it goes is answered"
+    assert slow.result(5).text.startswith("echo2.0"), "what a version has when it goes is answered"
     assert ask("GET", "/models")[1] == {"models": []}
-    with pytest.raises(UnknownModel):
-        stack.predict("echo")
+    assert stack.run(stack.predicting("echo")).status_code == 404
     assert not [path for path in stack.store.iterdir() if path.is_dir()]
 
 

@@ -6,6 +6,7 @@ Must not know: servers, files.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -29,11 +30,15 @@ def differences(step: Mapping[str, Any], expected: Mapping[str, Any], seen: Mapp
 
 
 def told(expected: Any, seen: Any) -> str:
-    """Both, or where both are lines the lines that are not the same."""
-    if isinstance(expected, list) and isinstance(seen, list) and len(expected) == len(seen) > 1:
-        pairs = enumerate(zip(expected, seen, strict=True))
-        return "; ".join(f"{i}: {told(a, b)}" for i, (a, b) in pairs if a != b)
-    return f"{expected!r} was recorded, {seen!r} came"
+    """Both, or where both are lines, those that are not the same."""
+    if not (
+        isinstance(expected, list) and isinstance(seen, list) and all(isinstance(x, str) for x in expected)
+    ):
+        return f"{expected!r} was recorded, {seen!r} came"
+    changed = difflib.unified_diff(expected, seen, lineterm="", n=0)
+    return "- was recorded, + came\n" + "\n".join(
+        line for line in changed if line[:2] not in ("--", "++", "@@")
+    )
 
 
 def of_headers(expected: Mapping[str, str], seen: Mapping[str, str]) -> list[str]:

@@ -26,7 +26,7 @@ from tests.torchserve.wire import Browser
 
 HEADWAY = [sys.executable, "-m", "headway.cli.main", "torchserve"]
 PORTS = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
-READY_TIMEOUT_S = 120.0
+READY_TIMEOUT_S = 90.0  # with what starts it takes seconds; below the time a test may take
 STOP_TIMEOUT_S = 20.0
 KEYS = ("management", "inference", "API")
 ROOT = Path(__file__).parents[2]
@@ -126,7 +126,7 @@ class Server:
     def _is_ready(self) -> bool:
         try:
             return all(self._has_workers(name) for name in self.group["ready"]) and self._answers()
-        except OSError:
+        except (OSError, ValueError):  # it does not listen yet, or its file of keys is not written yet
             return False
 
     def _answers(self) -> bool:
@@ -148,6 +148,10 @@ class Server:
         if "--disable-token-auth" not in self.group["flags"] and port in ("inference", "management"):
             headers.append(("Authorization", f"Bearer {self.keys()[f'{port}_key']}"))
         return headers
+
+    def logs(self) -> list[Path]:
+        """What it printed, and the access log, which either server writes below its working folder."""
+        return [path for path in (self.log, self.folder / "logs" / "access_log.log") if path.exists()]
 
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-3000:]

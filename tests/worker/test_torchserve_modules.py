@@ -155,3 +155,19 @@ def test_another_package_called_ts_is_not_seen_by_archives_and_not_harmed(
     with Modules(folder).entered():
         assert importlib.import_module("ts") is not theirs
     assert sys.modules["ts"] is theirs
+
+
+def test_packages_of_its_own_are_the_archives_alone(folder: Path, tmp_path: Path) -> None:
+    packages = (tmp_path / "packages").resolve()
+    (packages / "required").mkdir(parents=True)
+    (packages / "required" / "__init__.py").write_text("FROM = 'packages'\n")
+    (packages / "both.py").write_text("FROM = 'packages'\n")
+    (folder / "both.py").write_text("FROM = 'archive'\n")
+    modules = Modules(folder, [packages])
+    with modules.entered():
+        required = importlib.import_module("required")
+        assert (required.FROM, importlib.import_module("both").FROM) == ("packages", "archive")
+        assert sys.path[:2] == [str(folder), str(packages)]
+    assert not {"required", "both"} & sys.modules.keys()
+    with modules.entered():
+        assert importlib.import_module("required") is required

@@ -22,6 +22,7 @@ from headway.cli._torchserve.logfiles import SERVER
 from headway.cli._torchserve.pidfile import PidFile
 from headway.cli._torchserve.serving import planned, serve
 from headway.cli.options import settings_errors
+from headway.cli.up import check_installed
 from headway.errors import SettingsError
 from headway.exits import Exit
 from headway.settings import Shared, read
@@ -76,6 +77,7 @@ def start(arguments: Arguments, words: Sequence[str], pid_file: PidFile) -> int:
         pid_file.remove()
     if reason := _refusal(arguments):
         return _refused(reason)
+    check_installed()
     found = found_properties(arguments)
     if reason := _refusal_of_stores(found):
         return _refused(reason)

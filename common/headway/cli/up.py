@@ -124,7 +124,7 @@ def command(
         addresses = {"http": http, "management": management, "metrics": metrics}
         gateway = read(GatewaySettings, {**addresses, "processes": processes, **shared}, config)
         worker = read(WorkerSettings, {"device": device, "threads": threads, **shared}, config)
-        _check_installed()
+        check_installed()
         stack = Stack(broker, gateway, worker.device.split(","), workers, worker.threads, config, agent)
         sys.exit(int(run(stack)))
 
@@ -166,7 +166,8 @@ def _arguments(options: dict[str, object]) -> list[str]:
     return [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Ends the process where what the server needs is not there."""
     for module, extra in NEEDED.items():
         if find_spec(module) is None:
             end(Exit.CONFIG, f"{module} is not installed: pip install 'headway[{extra}]'")

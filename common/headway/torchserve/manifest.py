@@ -26,7 +26,8 @@ PATHS = ("serializedFile", "modelFile", "requirementsFile", "configFile", "sourc
 
 @dataclass(frozen=True)
 class Manifest:
-    """`content` is the whole of it, as handlers see it."""
+    """`content` is the whole of it, as handlers see it. `is_named`: it says the model's name, which otherwise
+    is the file's."""
 
     model_name: str
     model_version: str
@@ -36,6 +37,7 @@ class Manifest:
     requirements_file: str = ""
     config_file: str = ""
     envelope: str = ""
+    is_named: bool = True
     content: dict[str, Any] = field(default_factory=dict)
 
 
@@ -69,7 +71,8 @@ def parse_manifest(found: Any, name: str) -> Manifest:
     paths = {key: _path(model, key) for key in PATHS}
     model_name = texts["modelName"] or name
     version = texts["modelVersion"] or "1.0"
-    content = {**found, "model": {"modelName": model_name, "modelVersion": version, **_given(model)}}
+    given = _given(model)  # first, as handlers may see the order
+    content = {**found, "model": {**given, **_missing(given, modelName=model_name, modelVersion=version)}}
     return Manifest(
         model_name=model_name,
         model_version=version,
@@ -79,6 +82,7 @@ def parse_manifest(found: Any, name: str) -> Manifest:
         requirements_file=paths["requirementsFile"],
         config_file=paths["configFile"],
         envelope=texts["envelope"],
+        is_named=bool(texts["modelName"]),
         content=content,
     )
 
@@ -87,11 +91,15 @@ def _given(model: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in model.items() if value is not None}
 
 
+def _missing(given: Mapping[str, Any], **defaults: str) -> dict[str, str]:
+    return {key: value for key, value in defaults.items() if key not in given}
+
+
 def _text(table: Mapping[str, Any], key: str, where: str) -> str:
     value = table.get(key)
     if value is None:
         return ""
-    if key in ("modelVersion", "version") and type(value) in (int, float):  # written by hand
+    if key in ("modelName", "modelVersion", "version") and type(value) in (int, float):  # written by hand
         return str(value)
     if not isinstance(value, str):
         raise SettingsError(f"{FILE}: {where}{key} must be text, not {_kind(value)}")

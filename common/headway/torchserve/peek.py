@@ -15,10 +15,9 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from headway.errors import SettingsError
 from headway.torchserve import config as configs
@@ -35,8 +34,6 @@ _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # the second: one without members
 _GZIP_START = b"\x1f\x8b"
 # What broken archives make the standard library raise.
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
-# The bytes of a file in the archive, None where it has none; no more than the limit and one.
-Reader = Callable[[str, int], bytes | None]
 
 
 @dataclass(frozen=True)
@@ -50,10 +47,25 @@ class Peeked:
 
 def peek(path: Path) -> Peeked:
     """Raises: SettingsError naming what is wrong: the file, its manifest, its configuration."""
+    name = stem_of(path.name)
+    said = _limited(path, manifests.FILE, manifests.SIZE_BYTES_MAX)
+    manifest = parse_manifest({} if said is None else _json(said), name)
+    file = manifest.config_file
+    if not file:
+        return Peeked(manifest, has_manifest=said is not None)
+    content = _limited(path, file, configs.SIZE_BYTES_MAX)
+    if content is None:
+        raise SettingsError(f"configFile: {file} is not in the archive")
+    return Peeked(manifest, parse_config(load_yaml(content, file), file))
+
+
+def member(path: Path, name: str, most: int) -> bytes | None:
+    """The first `most` bytes of a file in the archive, None where it has none. Raises: SettingsError for an
+    archive that is broken."""
     kind = kind_of(path)
-    read = {ZIP: _from_zip, TAR_GZ: _from_tar, FOLDER: _from_folder}[kind]
+    read = {ZIP: _in_zip, TAR_GZ: _in_tar, FOLDER: _in_folder}[kind]
     try:
-        return read(path)
+        return read(path, name, most)
     except (*BROKEN, RuntimeError) as error:  # the last: a member is encrypted
         raise SettingsError(f"{path.name} is a broken {kind} file: {error}") from None
     except OSError as error:
@@ -95,66 +107,36 @@ def inner_name(name: str) -> str:
     return name.partition("/")[2] if "/" in name else name
 
 
-def _from_zip(path: Path) -> Peeked:
+def _in_zip(path: Path, name: str, most: int) -> bytes | None:
     with zipfile.ZipFile(path) as packed:
-        names = set(packed.namelist())
-
-        def read(name: str, most: int) -> bytes | None:
-            if name not in names:
-                return None
-            with packed.open(name) as file:
-                return file.read(most + 1)
-
-        return _peeked(read, stem_of(path.name))
-
-
-def _from_folder(path: Path) -> Peeked:
-    root = path.resolve()
-
-    def read(name: str, most: int) -> bytes | None:
-        if not (root / name).is_file():
+        if name not in packed.namelist():
             return None
-        with (root / name).open("rb") as file:
-            return file.read(most + 1)
-
-    return _peeked(read, stem_of(path.name))
+        with packed.open(name) as file:
+            return file.read(most)
 
 
-def _from_tar(path: Path) -> Peeked:
-    """Two passes at most: the manifest says what the other file is called."""
-    most_bytes = unpacked_bytes_max(path)
-
-    def read(name: str, most: int) -> bytes | None:
-        with tarfile.open(path, "r|gz") as packed:
-            for member in packed:
-                if member.offset > most_bytes:
-                    raise SettingsError(f"{path.name} unpacks to more than {most_bytes} bytes")
-                if member.isreg() and inner_name(member.name) == name:
-                    return _member(packed.extractfile(member), most)
+def _in_folder(path: Path, name: str, most: int) -> bytes | None:
+    if not (path / name).is_file():
         return None
-
-    return _peeked(read, stem_of(path.name))
-
-
-def _member(file: IO[bytes] | None, most: int) -> bytes:
-    assert file is not None, "a plain file has data"
-    return file.read(most + 1)
+    with (path / name).open("rb") as file:
+        return file.read(most)
 
 
-def _peeked(read: Reader, name: str) -> Peeked:
-    said = _limited(read, manifests.FILE, manifests.SIZE_BYTES_MAX)
-    manifest = parse_manifest({} if said is None else _json(said), name)
-    file = manifest.config_file
-    if not file:
-        return Peeked(manifest, has_manifest=said is not None)
-    content = _limited(read, file, configs.SIZE_BYTES_MAX)
-    if content is None:
-        raise SettingsError(f"configFile: {file} is not in the archive")
-    return Peeked(manifest, parse_config(load_yaml(content, file), file))
+def _in_tar(path: Path, name: str, most: int) -> bytes | None:
+    most_bytes = unpacked_bytes_max(path)
+    with tarfile.open(path, "r|gz") as packed:
+        for entry in packed:
+            if entry.offset > most_bytes:
+                raise SettingsError(f"{path.name} unpacks to more than {most_bytes} bytes")
+            if entry.isreg() and inner_name(entry.name) == name:
+                file = packed.extractfile(entry)
+                assert file is not None, "a plain file has data"
+                return file.read(most)
+    return None
 
 
-def _limited(read: Reader, name: str, most: int) -> bytes | None:
-    found = read(name, most)
+def _limited(path: Path, name: str, most: int) -> bytes | None:
+    found = member(path, name, most + 1)
     if found is not None and len(found) > most:
         raise SettingsError(f"{name} has more than {most} bytes")
     return found

@@ -42,7 +42,7 @@ _INNER = ("said", "config_snapshots", "log_location", "metrics_location", "key_f
 _PATHS = (
     "model_store", "workflow_store", "keystore", "private_key_file", "certificate_file", "metrics_config",
 )  # fmt: skip
-_KNOWN = tuple(f.name for f in dataclasses.fields(Properties) if f.name not in _INNER)
+KNOWN = tuple(f.name for f in dataclasses.fields(Properties) if f.name not in _INNER)
 _TYPES = get_type_hints(Properties)
 _LEAST = {"number_of_gpu": -1, "max_request_size": 1, "max_response_size": 1, "metric_time_interval": 1}
 _LEAST |= {"job_queue_size": 1, "default_response_timeout": 1, "default_startup_timeout": 1}
@@ -80,7 +80,7 @@ def read_properties(given: Given) -> Read:
     said = {**_resolved(given), **given.line}
     said |= _from_environment(given.environment, said)
     warnings = list(_unheeded(said))
-    values = {key: _converted(key, text, given, warnings) for key, text in said.items() if key in _KNOWN}
+    values = {key: _converted(key, text, given, warnings) for key, text in said.items() if key in KNOWN}
     if oip := given.environment.get(_OIP):
         values["ts_open_inference_protocol"] = oip == "oip"
     values.setdefault("workflow_store", values.get("model_store", ""))
@@ -132,13 +132,13 @@ def _key_of(variable: str) -> str:
     if not variable.startswith("TS_") or variable == _OIP:
         return ""
     whole = variable.lower()  # some properties are called ts_ themselves
-    key = _VARIABLES.get(variable, whole if whole in _KNOWN else whole.removeprefix("ts_"))
-    return key if key in _KNOWN or key in MEANINGLESS else ""
+    key = _VARIABLES.get(variable, whole if whole in KNOWN else whole.removeprefix("ts_"))
+    return key if key in KNOWN or key in MEANINGLESS else ""
 
 
 def _unheeded(said: Mapping[str, str]) -> Iterator[str]:
     meaningless = sorted(key for key in said if key in MEANINGLESS)
-    unknown = sorted(set(said) - {*_KNOWN, *MEANINGLESS, *SWITCHES})
+    unknown = sorted(set(said) - {*KNOWN, *MEANINGLESS, *SWITCHES})
     if meaningless:
         yield f"properties without a meaning here: {', '.join(meaningless)}"
     if unknown:

@@ -34,7 +34,8 @@ class Registration:
     """`url` is what it was registered as, `archive` the absolute path of the file or folder that is served.
     `workers_min`, `workers_max`: what was ordered last, in TorchServe's words; what the broker was told is
     how many copies that means, see `model_keys`. `downloaded`: the archive came from a URL and goes when the
-    version does. `workflow`: whose node it is."""
+    version does. `workflow`: whose node it is. `packages`: the folder of what its archive requires, made for
+    this version alone, "" for none; goes with the version."""
 
     model: str
     version: str
@@ -60,6 +61,7 @@ class Registration:
     at_startup: bool = False
     downloaded: bool = False
     workflow: str = ""
+    packages: str = ""
     options: dict[str, Any] = field(default_factory=dict)  # more of model.toml's [options]
 
     @property
@@ -115,10 +117,18 @@ def remove_version(store: Path, model: str, version: str) -> None:
     shutil.rmtree(hidden, ignore_errors=True)
     if registration.downloaded:
         Path(registration.archive).unlink(missing_ok=True)
+    if registration.packages:
+        shutil.rmtree(registration.packages, ignore_errors=True)
     try:
         folder.parent.rmdir()
     except OSError:  # other versions are there
         return
+
+
+def remove_all(store: Path) -> None:
+    """Take every version out, and what was made for it."""
+    for file in store.glob(f"*/*/{FILE}"):
+        remove_version(store, file.parent.parent.name, file.parent.name)
 
 
 def folder_of(store: Path, model: str, version: str) -> Path:
@@ -162,6 +172,8 @@ def _options(registration: Registration, properties: Properties) -> dict[str, An
     }
     if registration.handler:
         options["handler"] = registration.handler
+    if registration.packages:
+        options["packages"] = registration.packages
     if properties.metrics_config:
         options["metrics_config"] = properties.metrics_config
     if properties.service_envelope:

@@ -96,9 +96,7 @@ def _add(
     workers_default: int,
 ) -> None:
     if "://" in file:
-        raise SettingsError(
-            "a start fetches nothing: register it later, or put it into the store"
-        )
+        raise SettingsError("a start fetches nothing: register it later, or put it into the store")
     archive = archive_in(properties.model_store, file)
     peeked = peek(archive)
     key = name or peeked.manifest.model_name, peeked.manifest.model_version

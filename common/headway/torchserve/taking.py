@@ -50,6 +50,8 @@ def served(store: Path, models: Iterable[Mapping[str, Any]]) -> tuple[list[Regis
             registration = read_registration(store / model["name"] / model["version"])
         except SettingsError:
             continue  # it is just going
+        if registration.workflow:
+            continue  # snapshots are of models alone
         least, most = _bounds(registration, model)
         found.append(dataclasses.replace(registration, workers_min=least, workers_max=most))
     return found, defaults

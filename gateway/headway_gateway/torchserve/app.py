@@ -23,13 +23,15 @@ from headway_gateway.lifespan import Lifespan
 from headway_gateway.management import Management
 from headway_gateway.metrics import HttpMetrics
 from headway_gateway.request import Request
+from headway_gateway.torchserve.access import Accesses
+from headway_gateway.torchserve.collector import Collector
 from headway_gateway.torchserve.door_metrics import DoorMetrics
 from headway_gateway.torchserve.front import Front
 from headway_gateway.torchserve.gate import Gate, add_error_handlers
 from headway_gateway.torchserve.heads import common_of
 from headway_gateway.torchserve.inference import InferenceRoutes
 from headway_gateway.torchserve.management import ManagementRoutes
-from headway_gateway.torchserve.metrics import Accesses, MetricsRoutes
+from headway_gateway.torchserve.metrics import MetricsRoutes
 from headway_gateway.torchserve.openapi import ApiRoutes, management_of_model
 from headway_gateway.torchserve.operations import Operations
 from headway_gateway.torchserve.paths import is_inference, plain_route
@@ -51,9 +53,9 @@ def create_doors(client: Any, settings: GatewaySettings, places: Mapping[str, Pl
     inference, management = parts.inference(), parts.management(is_shared)
     first = Shared(inference, management) if is_shared else inference
     apps = {
-        INFERENCE: Front(first, common, parts.lane, parts.metrics.access),
+        INFERENCE: Front(first, common, parts.lane),
         MANAGEMENT: Front(management, common),
-        METRICS: Front(parts.metering(), common),
+        METRICS: Front(parts.metrics(), common),
     }
     return Doors(apps, places)
 
@@ -66,17 +68,19 @@ class Parts:
         self._settings = settings
         self._properties = properties
         self._http = HttpMetrics()
+        self._metrics = DoorMetrics(properties)
         self._registry = Registry(client)
         self._keys = keys_of(properties)
-        self.metrics = DoorMetrics(properties)
-        self._predicting = Predicting(client, properties, self._registry, self._keys, self.metrics)
+        self._predicting = Predicting(client, properties, self._registry, self._keys, self._metrics.count)
         self._operations = self._orders()
         self._workflows = Workflows(client, self._operations, self._registry, properties)
         routes = Routes(METHODS, plain_route)
-        self.lane = Lane(client, properties.max_request_size, (self._predicting,), self._http, routes)
+        bytes_max, access = properties.max_request_size, self._metrics.access
+        self.lane = Lane(client, bytes_max, (self._predicting,), self._http, routes, access)
 
     def inference(self) -> FalconApp:
-        app = self._app(INFERENCE, Lifespan(self._client), _Opening(self.metrics))
+        collector = Collector(self._client, self._metrics, self._properties, self._settings.run_dir)
+        app = self._app(INFERENCE, Lifespan(self._client), collector)
         ApiRoutes(INFERENCE).add_routes(app)
         WorkflowPredictions(self._workflows, self._properties).add_routes(app)
         InferenceRoutes(self._client, self._properties, self._registry, self._predicting).add_routes(app)
@@ -93,7 +97,7 @@ class Parts:
         self._add_metrics(app)
         return app
 
-    def metering(self) -> FalconApp:
+    def metrics(self) -> FalconApp:
         app = self._app(METRICS)
         ApiRoutes(METRICS).add_routes(app)
         self._add_metrics(app)
@@ -104,29 +108,17 @@ class Parts:
         return Operations(self._client, self._registry, self._properties, token)
 
     def _add_metrics(self, app: FalconApp) -> None:
-        MetricsRoutes(self._client, self._http, self.metrics, self._properties).add_routes(app)
+        MetricsRoutes(self._client, self._http, self._metrics, self._properties).add_routes(app)
 
     def _app(self, door: str, *middleware: Any) -> FalconApp:
         gate = Gate(self._keys, door, self._properties.max_request_size)
-        counting = (self._http, Accesses(self.metrics))
-        app: FalconApp = falcon.asgi.App(request_type=Request, middleware=[*middleware, *counting, gate])
+        accesses = Accesses(self._metrics.access)
+        around = [*middleware, self._http, accesses, gate]
+        app: FalconApp = falcon.asgi.App(request_type=Request, middleware=around)
         app.req_options.strip_url_path_trailing_slash = True
         app.resp_options.default_media_type = None  # type: ignore[assignment]
         add_error_handlers(app)
         return app
-
-
-class _Opening:
-    """Falcon middleware: opens the metrics when the process begins to serve, which is after the fork."""
-
-    def __init__(self, metrics: DoorMetrics) -> None:
-        self._metrics = metrics
-
-    async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
-        self._metrics.open()
-
-    async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
-        self._metrics.close()
 
 
 class Shared:

@@ -23,11 +23,14 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from headway import logs
 from headway.errors import HeadwayError, InvalidInput
 from headway_gateway.fetch import download, hidden_folder
+from headway_gateway.origins import shown
 from headway_gateway.torchserve.refusal import Refusal, bad_request
 from headway_gateway.unpack import Effort
 
+_log = logs.get("headway.gateway")
 _FETCHED = re.compile(r"(file|https?)://.*", re.IGNORECASE)
 _S3 = re.compile(r"s3://.*", re.IGNORECASE)
 NOT_FOUND, NOT_FETCHED, INTERNAL = (
@@ -187,7 +190,8 @@ def _as_refusals(url: str, name: str) -> Iterator[None]:
 
 
 def _not_fetched(url: str, reason: str) -> Refusal:
-    return Refusal(400, NOT_FETCHED, f"Failed to download archive from: {url}: {reason}")
+    _log.warning("archive is not fetched", url=shown(url), reason=reason)
+    return Refusal(400, NOT_FETCHED, f"Failed to download archive from: {url}")
 
 
 def _exists(name: str) -> Refusal:

@@ -10,7 +10,6 @@ only its status line and `connection` here, as ASGI has no words for them (`LINE
 from __future__ import annotations
 
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 from headway_gateway.connection import WRITTEN_TOGETHER_BYTES_MAX, Passage
@@ -18,12 +17,12 @@ from headway_gateway.connection import Connection as PlainConnection
 from headway_gateway.inference import JSON, Answer
 from headway_gateway.lane import Errand, Lane
 from headway_gateway.request import SPELLED
+from headway_gateway.torchserve.access import peer_of
 from headway_gateway.torchserve.heads import BODILESS, CLOSES_FROM, SILENT, own_pairs
 from headway_gateway.torchserve.refusal import bad_request
 from headway_gateway.torchserve.statuses import status_line
 
 LINE = "headway.status_line"  # in a scope: how its response begins; whoever says it gets `connection` as well
-BROKEN_OFF = 500  # for the access log: the client has seen another status
 UNSENT_BYTES_MAX = 1 << 26  # of a reply in pieces, for a client that does not read
 _LAST = b"0\r\n\r\n"
 _CLOSE, _STAY = b"connection: close\r\n", b"connection: keep-alive\r\n"
@@ -34,8 +33,6 @@ class Connection(PlainConnection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._spelled: list[tuple[bytes, bytes]] = []
-        self._line = b"", b""
-        self._entered = 0.0
         self._begun: Passage | None = None  # whose answer has begun and goes on
         super().__init__(*args, **kwargs)
 
@@ -52,17 +49,10 @@ class Connection(PlainConnection):
     def _enter(self, lane: Lane) -> Errand | None:
         method = self.parser.get_method()
         errand = lane.enter(method, self.url, self.headers, self._spelled)
-        if errand:
-            self._line, self._entered = (method, self.url), perf_counter()
+        if errand and lane.access:
+            line = f"{method.decode()} {self.url.decode('latin1')} HTTP/{self.parser.get_http_version()}"
+            errand.said = (peer_of({"client": self.client}), line)
         return errand
-
-    def _note(self, status: int) -> None:
-        """For the access log: of what went the short way, of which there is only one at a time."""
-        if accessed := self.app.accessed:
-            peer = "{}:{}".format(*self.client) if self.client else "-"
-            method, url = self._line
-            line = f"{method.decode('latin1')} {url.decode('latin1')} HTTP/1.1"
-            accessed(peer, line, status, perf_counter() - self._entered)
 
     def _go_the_long_way(self) -> None:
         super()._go_the_long_way()
@@ -85,7 +75,6 @@ class Connection(PlainConnection):
     def _answered(self, passage: Passage, answer: Answer) -> None:
         if answer.status == SILENT:
             return
-        self._note(answer.status)
         if self._begun is passage:
             self._write_chunk(answer.data, _LAST)
             self._end(passage)
@@ -98,7 +87,6 @@ class Connection(PlainConnection):
     def _pieced(self, passage: Passage, answer: Answer | None) -> None:
         """A piece, or None: there will be no more of it, and the client must not take it for the end."""
         if answer is None:
-            self._note(BROKEN_OFF)
             self._passage = None
             passage.response_complete = True
             self.transport.close()

@@ -105,7 +105,7 @@ def worker(port: int, copy: Mapping[str, Any], host: Mapping[str, Any], process:
         "gpuUsage": process.gpu_usage if gpu else NO_GPU_USAGE,
     }
     error = str(copy.get("error") or "") if copy["state"] == "failed" else ""
-    return said | ({"loadError": error[-_ERROR_CHARS_MAX:]} if error else {})
+    return said | ({"loadError": last_line(error)} if error else {})
 
 
 def ports(workers: Iterable[Mapping[str, Any]], first: int, home: str) -> dict[str, int]:

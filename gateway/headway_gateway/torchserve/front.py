@@ -23,7 +23,6 @@ from headway_gateway.torchserve.statuses import status_line
 ANSWER, BARE = "headway.answer", "headway.bare"
 _STATUS_MAX = 599  # that an ASGI server has a line for
 _log = logging.getLogger("headway.gateway")
-Accessed = Callable[[str, str, int, float], None]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -32,13 +31,9 @@ class BrokenOff(Exception):
 
 
 class Front:
-    """`lane`: the app's short way, if it has one (see `lane`). `accessed`: told of each request there: who
-    asked, the first line, the status and how long it took."""
+    """`lane`: the app's short way, if it has one (see `lane`)."""
 
-    def __init__(
-        self, app: Any, common: Common, lane: Lane | None = None, accessed: Accessed | None = None
-    ) -> None:
-        self.accessed = accessed
+    def __init__(self, app: Any, common: Common, lane: Lane | None = None) -> None:
         self.app = app
         self.common = common
         if lane:

@@ -159,7 +159,7 @@ class InferenceRoutes:
         if MORE in first.meta:
             req.scope[ANSWER] = answer
             resp.status = answer.status
-            resp.stream = _rest(req, answer.data, pieces)
+            resp.stream = _rest(req, question, answer.data, pieces)
             return
         await pieces.aclose()
         write(req, resp, answer)
@@ -172,14 +172,15 @@ def write(req: Request, resp: Any, answer: Answer) -> None:
     resp.data = answer.data
 
 
-async def _rest(req: Request, first: bytes, pieces: Pieces) -> AsyncGenerator[bytes, None]:
+async def _rest(
+    req: Request, question: Question, first: bytes, pieces: Pieces
+) -> AsyncGenerator[bytes, None]:
     """The chunks of a response, until the client leaves. Raises: BrokenOff."""
     gone = asyncio.ensure_future(_until_gone(req))
     try:
         yield first
         while (reply := await _next(pieces, gone)) is not None:
-            assert isinstance(reply.content, bytes)
-            yield reply.content
+            yield question.answer(reply).data
     except HeadwayError as error:
         raise BrokenOff(str(error)) from None
     finally:

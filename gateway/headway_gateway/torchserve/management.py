@@ -26,19 +26,18 @@ from headway.torchserve.properties import Properties
 from headway_gateway.request import Request
 from headway_gateway.torchserve.operations import PAGE_MAX, Done, Operations
 from headway_gateway.torchserve.parameters import Query, registering_by, registering_in
-from headway_gateway.torchserve.refusal import Refusal, no_method, no_resource, written
+from headway_gateway.torchserve.refusal import Refusal, no_method, written
 
 JSON = "application/json"
 _BEARER = re.compile(r"Bearer\s+(\S+)")
-_SLASH = re.compile(rb"%2f", re.IGNORECASE)
 Response = falcon.asgi.Response
 Name = str | None
 Describe = Callable[[str], Awaitable[bytes]]
 
 
 class ManagementRoutes:
-    """`keys` is None where no keys are asked for. `describe_api`: the OpenAPI document of a model's
-    management, as it is sent."""
+    """An escaped slash in a path is one: no name has any. `keys` is None where no keys are asked for.
+    `describe_api`: the OpenAPI document of a model's management, as it is sent."""
 
     def __init__(
         self,
@@ -83,31 +82,26 @@ class ManagementRoutes:
     # ---- one model ----
 
     async def on_get_model(self, req: Request, resp: Response, model: str, version: Name = None) -> None:
-        _check_path(req)
         customized = Query(req.query_string).flag("customized")
         _show(resp, await self._operations.describe(model, version, customized))
 
     async def on_put_model(self, req: Request, resp: Response, model: str, version: Name = None) -> None:
-        _check_path(req)
         query = Query(req.query_string)
         least, most = query.number("min_worker", 1), query.maybe_number("max_worker")
         version = version or query.text("model_version")
         _tell(resp, await self._operations.scale(model, version, least, most, query.flag("synchronous")))
 
     async def on_delete_model(self, req: Request, resp: Response, model: str, version: Name = None) -> None:
-        _check_path(req)
         self._require_model_api()
         _tell(resp, await self._operations.unregister(model, version))
 
     async def on_options_model(self, req: Request, resp: Response, model: str, version: Name = None) -> None:
-        _check_path(req)
         await self._operations.describe(model)  # it must be there
         if self._describe_api is None:
             raise no_method()
         resp.content_type, resp.data = JSON, await self._describe_api(model)
 
     async def on_put_default(self, req: Request, resp: Response, model: str, version: str) -> None:
-        _check_path(req)
         _tell(resp, await self._operations.set_default(model, version))
 
     async def on_get_default(self, req: Request, resp: Response, model: str, version: str) -> None:
@@ -118,7 +112,6 @@ class ManagementRoutes:
         await self.on_options_model(req, resp, model)
 
     async def on_get_status(self, req: Request, resp: Response, model: str) -> None:
-        _check_path(req)
         name = model.partition(":")[0]
         _show(resp, {"name": name, "ready": await self._operations.has_workers(name)})
 
@@ -147,12 +140,6 @@ class ManagementRoutes:
 
 def _media_type(req: Request) -> str:
     return (req.content_type or "").partition(";")[0].strip().lower()
-
-
-def _check_path(req: Request) -> None:
-    """No name has a slash, and an escaped one would be taken for the end of a name."""
-    if _SLASH.search(req.scope.get("raw_path") or b""):
-        raise no_resource()
 
 
 def _show(resp: Response, document: object) -> None:

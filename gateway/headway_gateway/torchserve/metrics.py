@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from time import perf_counter
 from typing import Any
 
 import falcon.asgi
@@ -86,29 +85,3 @@ def _named(families: list[Metric], names: Collection[str]) -> list[Metric]:
     for family in families:
         family.samples = [sample for sample in family.samples if sample.name in names]
     return [family for family in families if family.samples]
-
-
-class Accesses:
-    """Falcon middleware: every request that comes through Falcon, in the access log and the counters."""
-
-    def __init__(self, metrics: DoorMetrics) -> None:
-        self._metrics = metrics
-
-    async def process_response(
-        self, req: Request, resp: falcon.asgi.Response, resource: object, req_succeeded: bool
-    ) -> None:
-        took_s = perf_counter() - req.started
-        self._metrics.access(peer_of(req.scope), line_of(req.scope), resp.status_code, took_s)
-
-
-def peer_of(scope: dict[str, Any]) -> str:
-    """ADDRESS:PORT of the client; a socket file's has none."""
-    host, port = (scope.get("client") or ("", 0))[:2]
-    return f"{host}:{port}" if host else "-"
-
-
-def line_of(scope: dict[str, Any]) -> str:
-    """The request's first line, as it came."""
-    path = (scope.get("raw_path") or scope["path"].encode()).decode("latin1")
-    query = scope["query_string"].decode("latin1")
-    return f"{scope['method']} {path}{'?' if query else ''}{query} HTTP/{scope.get('http_version', '1.1')}"

@@ -9,6 +9,8 @@ know.
 TorchServe has no autoscaling: between `min_worker` and `max_worker` there are as many workers as there were.
 So the broker is always told one number. No lock is held while copies start: that may take minutes.
 
+Longer than 300 lines because everybody asks here for all of it.
+
 Knows: the order of the steps, and the texts. Must not know: HTTP, gRPC, how a body is read, files.
 """
 
@@ -116,8 +118,11 @@ class Operations:
 
     def _looked_into(self, wish: Wish, found: Found) -> Registration:
         try:
+            peeked = peek(found.path)
+            if not wish.model_name and not peeked.manifest.is_named:
+                raise SettingsError("Model name is not defined.")
             origin = Origin(str(found.path), downloaded=found.downloaded)
-            registration = registration_of(peek(found.path), wish, self._properties, origin)
+            registration = registration_of(peeked, wish, self._properties, origin)
         except SettingsError as error:
             raise Refusal(400, "InvalidModelException", str(error)) from None
         self._shelf.check_names(registration)

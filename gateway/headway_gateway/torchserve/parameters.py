@@ -74,7 +74,7 @@ def registering_in(body: bytes) -> Registering:
     if found is None:
         raise _no_body()
     if not isinstance(found, dict):
-        raise _syntax("Expected BEGIN_OBJECT")
+        raise _syntax(_NO_OBJECT[isinstance(found, list)])
     return _registering(
         {
             **{name: _json_text(found, name) for name in _TEXTS},
@@ -140,7 +140,10 @@ def _json_number(found: Mapping[str, Any], name: str) -> int | None:
         value = int(value)
     whole = None if isinstance(value, bool) else _whole(str(value))
     if whole is None:
-        raise _syntax(f"Expected an int but was {value!r} at path $.{name}")
+        said = (
+            f'For input string: "{value}"' if isinstance(value, str) else f"Expected an int but was {value!r}"
+        )
+        raise _syntax(f"java.lang.NumberFormatException: {said}")
     return whole
 
 
@@ -154,7 +157,16 @@ def _json_flag(found: Mapping[str, Any], name: str, default: bool) -> bool:
 
 
 def _no_body() -> Refusal:
-    return Refusal(500, "NullPointerException", "there is no request in the body")
+    return Refusal(500, "NullPointerException", _NULL)
+
+
+# As Java says them.
+_STATE = "java.lang.IllegalStateException: Expected BEGIN_OBJECT but was"
+_NO_OBJECT = (f"{_STATE} STRING at line 1 column 1 path $", f"{_STATE} BEGIN_ARRAY at line 1 column 2 path $")
+_NULL = (
+    'Cannot invoke "org.pytorch.serve.http.messages.RegisterModelRequest.getModelUrl()"'
+    ' because "registerModelRequest" is null'
+)
 
 
 def _syntax(message: str) -> Refusal:

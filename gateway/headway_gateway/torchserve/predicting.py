@@ -9,10 +9,10 @@ sockets, routes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from headway.body import Body
 from headway.errors import DeadlineExceeded, HeadwayError
@@ -30,35 +30,15 @@ from headway_gateway.torchserve.paths import PREDICT, Route
 from headway_gateway.torchserve.refusal import Refusal
 from headway_gateway.torchserve.tokens import INFERENCE, Checks, require
 
-_STREAMED = ("ts_stream_next", "true")
+Count = Callable[[int, str, str, float, Mapping[str, Any] | None], None]  # see `door_metrics`
 LIMIT_COUNTS_S = 0.5
 LIMITS_MAX = 1000
+_STREAMED = ("ts_stream_next", "true")
 _log = logging.getLogger("headway.gateway")
 
 
-class Meter(Protocol):
-    """`door_metrics.DoorMetrics`."""
-
-    def count(
-        self,
-        status: int,
-        model: str,
-        version_named: str,
-        took_s: float,
-        meta: Mapping[str, Any] | None = None,
-    ) -> None: ...
-
-
-class _Asker(NamedTuple):
-    """What is known of a request when its outcome comes."""
-
-    target: Target
-    id: str
-    started: float
-
-
 class Predicting:
-    """`keys` None: no request needs a token. `meter` counts every prediction, when its last piece leaves."""
+    """`keys` None: no request needs a token."""
 
     name = "predictions"
 
@@ -68,13 +48,13 @@ class Predicting:
         properties: Properties,
         registry: Registry,
         keys: Checks | None = None,
-        meter: Meter | None = None,
+        count: Count | None = None,
     ) -> None:
         self.keys = keys
+        self._count = count
         self._client = client
         self._properties = properties
         self._registry = registry
-        self._meter = meter
         self._limits: dict[Target, tuple[float, float]] = {}  # until when a limit counts, and the limit
 
     def before(self, head: Head) -> int:
@@ -90,23 +70,21 @@ class Predicting:
         self, route: Route, body: Body, headers: Mapping[str, str], received: Received | None = None
     ) -> Question:
         """Raises: Refusal; HeadwayError."""
-        target, asker = route.target, _Asker(route.target, request_id(), perf_counter())
+        target, id = route.target, request_id()
         asked = asking.ask(
             target,
             body,
             headers,
-            request_id=asker.id,
+            request_id=id,
             explain=route.explain,
             url_path=route.url_path,
             lender=self._client.lender,
             received=received,
         )
-        answered, refused = partial(self._answered, asker), partial(self._refused, asker)
-        return Question(asked, self._limit_s(target, asker.started), answered, refused, streams=True)
-
-    def refusal(self, error: Exception, target: Target) -> Answer:
-        """Of a request that could not be asked at all."""
-        return answer_to(self._refusal(error, target))
+        started = perf_counter()
+        limit_s = self._limit_s(target, started)
+        refusal = partial(self._failed, target, id, started)
+        return Question(asked, limit_s, partial(self._answered, target, id, started), refusal, streams=True)
 
     def _limit_s(self, target: Target, now: float) -> float:
         """PERF: to look at the registration takes as long as all else here, so that is not done each time."""
@@ -118,25 +96,29 @@ class Predicting:
             self._limits[target] = now + LIMIT_COUNTS_S, limit_s
         return limit_s
 
-    def _answered(self, asker: _Asker, reply: Reply) -> Answer:
+    def refusal(self, error: Exception, target: Target) -> Answer:
+        return self._refused(target, request_id(), error)
+
+    def _answered(self, target: Target, id: str, started: float, reply: Reply) -> Answer:
         answer = asking.answer_of(reply, self._properties.max_response_size)
-        headers = (*answer.headers, (REQUEST_ID, asker.id))
+        headers = (*answer.headers, (REQUEST_ID, id))
         if MORE in reply.meta and _STREAMED not in headers:  # the worker may have said it
             headers = (_STREAMED, *headers)
-        if MORE not in reply.meta:
-            self._count(asker, answer.status, reply.meta)
+        if MORE not in reply.meta and self._count:
+            self._count(answer.status, *target, perf_counter() - started, reply.meta)
         return Answer(answer.status, answer.content_type, answer.data, headers, answer.phrase)
 
-    def _refused(self, asker: _Asker, error: Exception) -> Answer:
-        refusal = self._refusal(error, asker.target)
-        self._count(asker, refusal.status, error.meta if isinstance(error, HeadwayError) else {})
+    def _failed(self, target: Target, id: str, started: float, error: Exception) -> Answer:
+        """After it was asked."""
+        answer = self._refused(target, id, error)
+        if self._count:
+            self._count(answer.status, *target, perf_counter() - started, getattr(error, "meta", None))
+        return answer
+
+    def _refused(self, target: Target, id: str, error: Exception) -> Answer:
         if isinstance(error, DeadlineExceeded) and not self._properties.headway_expired_answer:
             return Answer(SILENT, "", b"")
-        return answer_to(refusal, ((REQUEST_ID, asker.id),))
-
-    def _count(self, asker: _Asker, status: int, meta: Mapping[str, Any]) -> None:
-        if self._meter:
-            self._meter.count(status, *asker.target, perf_counter() - asker.started, meta)
+        return answer_to(self._refusal(error, target), ((REQUEST_ID, id),))
 
     def _refusal(self, error: Exception, target: Target) -> Refusal:
         if isinstance(error, Refusal):

@@ -33,10 +33,11 @@ class Registry:
     def __init__(self, client: Any) -> None:
         self._client = client
         self._store: Path | None = None
+        self._said = ""  # what the broker says of it
         self._versions: dict[str, list[str]] = {}  # that the broker knows
         self._defaults: dict[str, str] = {}
         self._asked = float("-inf")  # when the broker was, of what its last answer says
-        self._kept: dict[Key, tuple[Mark, Registration]] = {}
+        self._kept: dict[Key, tuple[Path, Mark, Registration]] = {}
         self._asking: asyncio.Task[dict[str, Any]] | None = None
 
     def of(self, model: str, version: str = "") -> Registration | None:
@@ -82,8 +83,8 @@ class Registry:
     @property
     def store(self) -> Path:
         """The broker's model store. Raises: InternalError before the first look, or if it is elsewhere."""
-        if self._store is None or not self._store.is_dir():
-            raise InternalError(f"the broker's model store is not on this host: {str(self._store)!r}")
+        if self._store is None:
+            raise InternalError(f"the broker's model store is not on this host: {self._said!r}")
         return self._store
 
     async def look(self) -> dict[str, Any]:
@@ -98,8 +99,10 @@ class Registry:
     # ---- inside ----
 
     def _take(self, state: dict[str, Any]) -> None:
-        store = state["broker"].get("model_store", "")
-        self._store = Path(store) if store else None
+        self._said = str(state["broker"].get("model_store", ""))
+        store = Path(self._said) if self._said and Path(self._said).is_dir() else None
+        if store != self._store:
+            self._store, self._kept = store, {}
         self._versions, self._defaults = {}, {}
         most: dict[str, float] = {}
         for entry in sorted(state["models"], key=lambda entry: (entry["name"], entry["version"])):
@@ -116,19 +119,23 @@ class Registry:
 
     def _read(self, model: str, version: str) -> Registration | None:
         key = (model, version)
-        kept = self._kept.get(key)
         try:
-            folder = folder_of(self.store, model, version)
-            mark = _mark(folder / FILE)
-            if kept and kept[0] == mark:
-                return kept[1]
-            found = read_registration(folder)
+            if kept := self._kept.get(key):
+                file, mark, found = kept
+                if mark == _mark(file):
+                    return found
+            return self._read_anew(key)
         except (OSError, SettingsError, InternalError):
             self._kept.pop(key, None)
             return None
+
+    def _read_anew(self, key: Key) -> Registration:
+        folder = folder_of(self.store, *key)
+        mark = _mark(folder / FILE)  # before it is read: what changes meanwhile is read again
+        found = read_registration(folder)
         if len(self._kept) >= KEPT_MAX:
             self._kept.clear()
-        self._kept[key] = (mark, found)
+        self._kept[key] = (folder / FILE, mark, found)
         return found
 
 

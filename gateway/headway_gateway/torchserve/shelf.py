@@ -27,6 +27,7 @@ from headway.torchserve.registration import (
     remove_version,
     write_version,
 )
+from headway.torchserve.requirements import InstallError, installed
 from headway_gateway.torchserve import storelock
 from headway_gateway.torchserve.orders import INTERNAL, Orders, refusal_of
 from headway_gateway.torchserve.refusal import Refusal, bad_request, no_model, no_version
@@ -120,6 +121,8 @@ class Shelf:
         store = self._registry.store
         if folder_of(store, *registration.key).exists():
             self._clear(registration)
+        if self._properties.install_py_dep_per_model and not registration.workflow:
+            registration = _with_packages(registration)
         write_version(store, registration, self._properties)
 
     def _clear(self, registration: Registration) -> None:
@@ -139,6 +142,14 @@ class Shelf:
         except SettingsError as error:
             _log.warning("version is not in the store", model=model, version=version, reason=str(error))
         await self._orders.rescan()
+
+
+def _with_packages(registration: Registration) -> Registration:
+    try:
+        return installed(registration)
+    except InstallError as error:
+        _log.error("requirements are not installed", model=registration.model, reason=error.said)
+        raise Refusal(400, "ModelException", str(error)) from None
 
 
 def _conflict(model: str, version: str) -> Refusal:

@@ -39,6 +39,7 @@ OPTIONS: dict[str, type[Any]] = {
     "unpickle": bool,
     "unpacked_bytes_max": int,
     "metrics_config": str,
+    "packages": str,
 }
 
 
@@ -58,7 +59,7 @@ class TorchServe:
         config = read_config(self._archive.folder, manifest.config_file)
         if notes := config.notes(spec):
             log.warning("model %s version %s: %s", *spec.key, notes)
-        if manifest.requirements_file:
+        if manifest.requirements_file and not spec.options.get("packages"):
             what = manifest.requirements_file
             log.warning("model %s version %s: %s is not installed: do that yourself", *spec.key, what)
         self._service = Service(self._archive, config, device, _wishes(spec))
@@ -120,4 +121,5 @@ def _wishes(spec: ModelSpec) -> Wishes:
         limits_pixels=options.get("limit_image_pixels", True),
         may_unpickle=options.get("unpickle", False),
         metrics_config=options.get("metrics_config", ""),
+        packages=options.get("packages", ""),
     )

@@ -42,12 +42,14 @@ _IN_PLACE = threading.RLock()
 
 
 class Modules:
-    """Those of one archive, in `folder` (absolute, without links)."""
+    """Those of one archive, in `folder`, and of the packages in `more`, which are its own as well (all
+    absolute, without links)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more: Sequence[Path] = ()) -> None:
         self._folder = str(folder)
-        self._inside = self._folder + os.sep
-        self._paths = [self._folder]
+        self._roots = [self._folder, *map(str, more)]
+        self._inside = tuple(root + os.sep for root in self._roots)
+        self._paths = [*self._roots]
         self._own: dict[str, ModuleType] = {}
         self._names = self._found()
 
@@ -121,12 +123,12 @@ class Modules:
         inside = [path for path in sys.path if isinstance(path, str) and self._is_inside(path)]
         others = [path for path in sys.path if path not in inside]
         if inside != self._paths:
-            self._paths = [*dict.fromkeys([self._folder, *inside])]
+            self._paths = [*dict.fromkeys([*self._roots, *inside])]
             self._names = self._found()
         sys.path[:] = others
 
     def _is_inside(self, path: str) -> bool:
-        return path == self._folder or path.startswith(self._inside)
+        return path in self._roots or path.startswith(self._inside)
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ class Wishes:
     limits_pixels: bool = True
     may_unpickle: bool = False
     metrics_config: str = ""
+    packages: str = ""  # a folder of Python packages that are the archive's own
 
 
 class Service:
@@ -52,7 +54,8 @@ class Service:
 
     def __init__(self, archive: Archive, config: Config, device: torch.device, wishes: Wishes) -> None:
         self.archive = archive
-        self.modules = Modules(archive.folder)
+        more = [Path(wishes.packages).resolve()] if wishes.packages else []
+        self.modules = Modules(archive.folder, more)
         model = wishes.model or archive.manifest.model_name
         declared = read_declarations(wishes.metrics_config)
         self.recorded = Recorded(model)

@@ -26,12 +26,13 @@ _ANYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}
 
 @dataclass(frozen=True)
 class About:
-    """What there is to speak of. `door`: where the gateway answers."""
+    """What there is to speak of. `door`: where the gateway answers; `ports`: where others shall listen."""
 
     shared: Shared
     properties: Properties
     startup: Startup
     door: Address
+    ports: tuple[Address, ...] = ()
 
 
 class Herald:
@@ -70,7 +71,7 @@ class Herald:
                 self._say(f"a default version could not be ordered: {error}")
                 break
         while not self._closing.wait(LOOK_S):
-            if answers(self._about.door):
+            if answers(self._about.door) and all(map(listens, self._about.ports)):
                 take(STARTUP, self._about.shared, self._about.properties)
                 self._on_ready()
                 return
@@ -104,11 +105,24 @@ def answers(door: Address) -> bool:
         return False
 
 
+def listens(port: Address) -> bool:
+    """Whether somebody takes connections there."""
+    try:
+        with _connected(port):
+            return True
+    except OSError:
+        return False
+
+
 def _connected(door: Address) -> socket.socket:
     if door.path:
         connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(ASK_TIMEOUT_S)
-        connection.connect(door.path)
+        try:
+            connection.settimeout(ASK_TIMEOUT_S)
+            connection.connect(door.path)
+        except OSError:
+            connection.close()
+            raise
         return connection
     host = _ANYWHERE.get(door.host, door.host).strip("[]")
     return socket.create_connection((host, door.port), ASK_TIMEOUT_S)

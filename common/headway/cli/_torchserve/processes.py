@@ -47,7 +47,7 @@ class Stack:
     def ranks(self, logs: LogFiles) -> list[list[Command]]:
         """The processes in the order they are started."""
         doors = [self._gateway(logs)]
-        if self.properties.enable_grpc and has_module(f"{GRPC}.__main__"):
+        if grpc_ports(self.properties):
             doors.append(self._grpc(logs))
         return [[self._broker(logs)], [self._agent(logs)], doors]
 
@@ -115,9 +115,16 @@ def threads_for(cores: int, workers: int) -> int:
     return max(cores // max(workers, 1), 1)
 
 
-def has_module(name: str) -> bool:
-    """Whether there is one of that name."""
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
+def grpc_ports(properties: Properties) -> tuple[Address, ...]:
+    """Where the gRPC process listens; nowhere if there is none."""
+    if not properties.enable_grpc or not has_grpc():
+        return ()
+    return (
+        Address(properties.grpc_inference_address, properties.grpc_inference_port),
+        Address(properties.grpc_management_address, properties.grpc_management_port),
+    )
+
+
+def has_grpc() -> bool:
+    """Whether the gRPC process and what it needs are installed."""
+    return bool(find_spec("grpc") and find_spec(GRPC))

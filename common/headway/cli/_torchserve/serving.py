@@ -5,6 +5,7 @@ Knows: the order of the steps. Must not know: the steps themselves.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,16 +17,25 @@ from headway.cli._torchserve.folder import fresh, shared_for
 from headway.cli._torchserve.herald import About, Herald
 from headway.cli._torchserve.logfiles import LogFiles
 from headway.cli._torchserve.pidfile import PidFile
-from headway.cli._torchserve.processes import PROPERTIES, Doors, Stack, doors_of, threads_for
+from headway.cli._torchserve.processes import (
+    PROPERTIES,
+    Doors,
+    Stack,
+    doors_of,
+    grpc_ports,
+    has_grpc,
+    threads_for,
+)
 from headway.cli.rundir import check_http
 from headway.cli.supervisor import Supervisor
 from headway.errors import SettingsError
 from headway.locks import LockHeld
-from headway.settings import Shared
+from headway.settings import TOKEN_FILE, Shared
 from headway.torchserve.keys import Keys
 from headway.torchserve.properties import Properties
 from headway.torchserve.reading import Read
-from headway.torchserve.registration import write_version
+from headway.torchserve.registration import remove_all, write_version
+from headway.torchserve.requirements import InstallError, installed
 from headway.torchserve.startup import Startup, startup_of
 
 
@@ -58,10 +68,11 @@ def planned(read: Read, shared: Shared, environment: Mapping[str, str]) -> Plan:
     gpus = 0 if devices == "cpu" else devices.count(",") + 1
     startup = startup_of(properties, properties.default_workers_per_model or gpus or cores)
     threads = threads_for(cores, startup.workers)
-    warnings = (*read.warnings, *startup.warnings)
-    return Plan(
-        shared_for(shared, doors.inference.port), properties, startup, doors, devices, threads, warnings
-    )
+    warnings = [*read.warnings, *startup.warnings]
+    if properties.enable_grpc and not has_grpc():
+        warnings.append("no gRPC: grpcio is not installed")
+    own = shared_for(shared, doors.inference.port)
+    return Plan(own, properties, startup, doors, devices, threads, tuple(warnings))
 
 
 def serve(plan: Plan, pid_file: PidFile, echo: bool, on_ready: Callable[[], None]) -> int:
@@ -74,13 +85,15 @@ def serve(plan: Plan, pid_file: PidFile, echo: bool, on_ready: Callable[[], None
         _take(pid_file, held)
         logs = LogFiles(Path(properties.log_location), echo)
         store = held.enter_context(fresh(plan.shared))
-        _write(plan, store)
+        held.callback(remove_all, store)
+        warnings = _write(plan, store)
         if not properties.disable_token_authorization:
             keys.make(properties.headway_tokens_survive)
             if not properties.headway_tokens_survive:
                 held.callback(keys.remove)
         stack = Stack(plan.shared, properties, store, plan.devices, plan.threads, plan.startup.workers)
-        about = About(plan.shared, properties, plan.startup, plan.doors.inference)
+        ports = grpc_ports(properties)
+        about = About(plan.shared, properties, plan.startup, plan.doors.inference, ports)
 
         def ready() -> None:
             logs.say("Model server started.")
@@ -89,7 +102,7 @@ def serve(plan: Plan, pid_file: PidFile, echo: bool, on_ready: Callable[[], None
         herald = Herald(about, logs.say, ready)
         supervisor = Supervisor(stack.ranks(logs), logs.say, on_stop=herald.stopping)
         with supervisor, logs, herald:
-            _introduce(plan, logs.say)
+            _introduce(plan, warnings, logs.say)
             return int(supervisor.run())
 
 
@@ -101,17 +114,27 @@ def _take(pid_file: PidFile, held: ExitStack) -> None:
     held.callback(pid_file.remove)
 
 
-def _write(plan: Plan, store: Path) -> None:
-    """The files that the processes read."""
+def _write(plan: Plan, store: Path) -> list[str]:
+    """The files that the processes read; what could not be."""
     plan.properties.write(plan.shared.run_dir / PROPERTIES)
+    token = plan.shared.state_dir / TOKEN_FILE  # made before the broker does: the gateway may be quicker
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_urlsafe(32))
+    warnings = []
     for registration in plan.startup.registrations:
-        write_version(store, registration, plan.properties)
+        try:
+            if plan.properties.install_py_dep_per_model:
+                registration = installed(registration)
+            write_version(store, registration, plan.properties)
+        except InstallError as error:
+            warnings.append(f"Failed to load model: {registration.url}: {error}: {error.said}")
+    return warnings
 
 
-def _introduce(plan: Plan, say: Callable[[str], None]) -> None:
+def _introduce(plan: Plan, warnings: list[str], say: Callable[[str], None]) -> None:
     properties = plan.properties
     say(f"Headway {__version__} speaking TorchServe 0.12.0")
-    for line in plan.warnings:
+    for line in (*plan.warnings, *warnings):
         say(f"warning: {line}")
     facts = {
         "Inference address": properties.inference_address,

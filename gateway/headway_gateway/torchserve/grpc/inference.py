@@ -50,7 +50,7 @@ class Inference:
         self._registry = registry
         self._properties = properties
         self._counts = counts
-        self._health = Health(client, properties)
+        self._health = Health(client, registry, properties)
 
     @property
     def methods(self) -> dict[str, Method]:
@@ -67,7 +67,7 @@ class Inference:
     async def predictions(self, request: Request, context: Any) -> Response:
         asked = self._asked(request, headers_of(context))
         data = await self.predict(asked, context)
-        return _response(request, data)
+        return Response(prediction=data)
 
     async def predict(self, asked: Asked, context: Any) -> bytes:
         """What the model answers, whole. Raises: Refusal."""
@@ -80,7 +80,7 @@ class Inference:
         asked = self._asked(request, headers_of(context), stream=True)
         async with aclosing(self._pieces(asked, context)) as pieces:
             async for piece in pieces:
-                yield _response(request, piece)
+                yield Response(prediction=piece)
 
     async def stream_predictions2(
         self, requests: AsyncIterator[Request], context: Any

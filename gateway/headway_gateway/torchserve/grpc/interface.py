@@ -5,7 +5,7 @@
 
 A method is `async def method(request, context)` and returns its answer, or is an asynchronous generator of
 answers where the service says that it streams. What it raises becomes the call's status. A method of the
-service that is not given here is answered with UNIMPLEMENTED.
+service that is not given here is `Missing`.
 
 A client that leaves, or whose deadline is over, cancels the method: gRPC does so.
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from urllib.parse import unquote
@@ -98,6 +98,24 @@ class Interface:
         finally:
             took_s = time.monotonic() - began
             self._counts.access(peer_of(context), f"gRPC {name} HTTP/2.0", code.value[0], took_s)
+
+
+class Missing(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    """What no service answers, in the words of TorchServe's gRPC. To be added after all others.
+    `services`: the full names of those that are there."""
+
+    def __init__(self, services: Collection[str]) -> None:
+        self._services = services
+
+    def service(self, details: Any) -> grpc.RpcMethodHandler:
+        name = details.method.lstrip("/")
+        is_known = name.rpartition("/")[0] in self._services
+        text = f"Method {name} is unimplemented" if is_known else f"Method not found: {name}"
+
+        async def refuse(request: Any, context: Any) -> None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
 
 
 def peer_of(context: Any) -> str:

@@ -38,7 +38,7 @@ from headway_gateway.torchserve.grpc.counts import Counts
 from headway_gateway.torchserve.grpc.guard import Guard
 from headway_gateway.torchserve.grpc.inference import SERVICE as INFERENCE_SERVICE
 from headway_gateway.torchserve.grpc.inference import Inference
-from headway_gateway.torchserve.grpc.interface import Interface
+from headway_gateway.torchserve.grpc.interface import Interface, Missing
 from headway_gateway.torchserve.grpc.management import SERVICE as MANAGEMENT_SERVICE
 from headway_gateway.torchserve.grpc.management import Management
 from headway_gateway.torchserve.operations import Operations
@@ -151,8 +151,9 @@ class Servers:
         """Listen. Raises: SettingsError where that cannot be."""
         credentials = credentials_of(self._properties)
         for listener in listeners_of(self._properties):
+            handlers = self._handlers[listener.name]
             server = grpc.aio.server(options=options_of(self._properties, listener))
-            server.add_generic_rpc_handlers(tuple(self._handlers[listener.name]))
+            server.add_generic_rpc_handlers((*handlers, Missing({h.service_name() for h in handlers})))
             port = _add_port(server, listener, credentials)
             await server.start()
             self._servers.append(server)
