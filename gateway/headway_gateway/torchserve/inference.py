@@ -82,17 +82,23 @@ class InferenceRoutes:
         except HeadwayError:
             return False
         is_healthy = self._serving.is_healthy(models, time.monotonic())
-        return is_healthy and not (self._properties.headway_truthful_ping and waiting(models))
+        return is_healthy and not (self._properties.headway_truthful_ping and self._missing(models))
 
     async def _ready(self, req: Request, resp: Any, route: Route) -> None:
         """Open to probes; which models there are, it tells only those who may know."""
-        missing = waiting(await ask_broker(self._client.models()))
+        missing = self._missing(await ask_broker(self._client.models()))
         told: dict[str, Any] = {"ready": not missing}
         if missing and is_allowed(self._predicting.keys, INFERENCE, req.get_header("Authorization")):
             told["not_ready"] = missing
         resp.status = 503 if missing else 200
         resp.content_type = JSON
         resp.data = written(told)
+
+    def _missing(self, models: list[dict[str, Any]]) -> list[str]:
+        """Models that should serve and do not, and those that the start could not even register."""
+        there = {model["name"] for model in models}
+        failed = self._properties.not_started.items()
+        return waiting(models) + [f"{name}: {why}" for name, why in failed if name not in there]
 
     async def _invoke(self, req: Request, resp: Any, route: Route) -> None:
         """SageMaker's: the model is an input, or there is only one."""
