@@ -1,7 +1,7 @@
 """What `GET /ping`, gRPC's `Ping` and `GET /ready` say.
 
-Knows: the broker's answer `models`, the texts. Must not know: HTTP, gRPC, when TorchServe's ping is unhealthy (that
-is `serving`).
+Knows: the broker's answer `models`, the texts. Must not know: HTTP, gRPC, when TorchServe's ping is
+unhealthy (that is `serving`).
 """
 
 from __future__ import annotations
