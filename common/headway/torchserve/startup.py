@@ -29,8 +29,8 @@ ENDINGS = (".mar", ".model", ".tar.gz")
 
 @dataclass
 class Startup:
-    """What to serve at first. `defaults`: by model, the version that is the default one; `failed`: why a model
-    cannot be served, by its name; `warnings`: lines for the log."""
+    """What to serve at first. `defaults`: by model, the version that is the default one; `failed`: why a
+    model cannot be served, by its name; `warnings`: lines for the log."""
 
     registrations: list[Registration] = field(default_factory=list)
     defaults: dict[str, str] = field(default_factory=dict)
