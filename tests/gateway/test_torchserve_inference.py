@@ -209,6 +209,16 @@ def test_readiness_names_the_models_that_do_not_serve(door: Door) -> None:
     assert (response.status_code, response.json()) == (503, {"ready": False, "not_ready": ["m/1.0"]})
 
 
+def test_a_model_that_the_start_could_not_register_is_missing_until_somebody_registers_it(
+    tmp_path: Path,
+) -> None:
+    why = {"x": "Model not found at: x.mar", "m": "Model not found at: m.mar"}
+    door = Door(tmp_path, not_started=why, headway_truthful_ping=True)
+    response = door.get("/ready")
+    assert (response.status_code, response.json()["not_ready"]) == (503, ["x: Model not found at: x.mar"])
+    assert door.get("/ping").status_code == 500
+
+
 # ---- descriptions ----
 
 
