@@ -57,8 +57,6 @@ def fields_of(text: str) -> dict[str, Body]:
 
 def checked(parts: dict[str, Body]) -> dict[str, Body]:
     """Inputs that can travel. Raises: Refusal for others."""
-    if not parts:
-        raise bad_request("the form has no parts")
     if len(parts) > PARTS_MAX:
         raise bad_request(f"a request has at most {PARTS_MAX} inputs, not {len(parts)}")
     for name in parts:
@@ -81,8 +79,8 @@ def with_fields(query: str, body: Body) -> Body:
     fields = fields_of(query)
     if not fields:
         return body
-    own = body.parts or {BODY: body}
-    if not body.parts and body.content_type.lower() == URLENCODED:
+    own = {BODY: body} if body.parts is None else body.parts
+    if body.parts is None and body.content_type.lower() == URLENCODED:
         own = fields_of(bytes(body.data).decode("latin1"))
     return Body(body.data, body.content_type, checked({**fields, **own}))
 

@@ -110,7 +110,7 @@ def _data(request: ModelRequest, decodes: bool) -> tuple[list[dict[str, Any]], d
 
 def _parts(body: Body) -> dict[str, Body]:
     """The parts of a form, which may have come as one body."""
-    if body.parts:
+    if body.parts is not None:
         return body.parts
     if _kind(body) != FORM:
         return {BODY: body}

@@ -137,7 +137,7 @@ class Inference:
             raise bad_request("Parameter model_name is required.")
         target = Target(request.model_name, request.model_version)
         parts = {name: Body(data, "") for name, data in request.input.items()}
-        body = Body(b"", "", parts or None)
+        body = Body(b"", "", parts)
         return self.ask(target, body, headers, stream)
 
     def ask(self, target: Target, body: Body, headers: Mapping[str, str], stream: bool = False) -> Asked:

@@ -114,8 +114,6 @@ def _output(said: Mapping[str, Any]) -> Output:
 
 
 def _element(field: _Field, said: Any) -> Any:
-    return (
-        json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
-        if field.element is bytes
-        else field.element(said)
-    )
+    if field.element is not bytes:
+        return field.element(said)
+    return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()

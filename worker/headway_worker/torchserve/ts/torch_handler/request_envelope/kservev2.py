@@ -1,7 +1,7 @@
 """`kservev2`: the Open Inference Protocol's JSON in and out.
 
-The handler sees every input as `{"name", "shape", "datatype", "data"}` with the data in its shape (of BYTES, the
-element itself where it is the only one), and returns one result for each, which is the output with that
+The handler sees every input as `{"name", "shape", "datatype", "data"}` with the data in its shape (of BYTES,
+the element itself where it is the only one), and returns one result for each, which is the output with that
 input's name, as a flat list. For a batch of one request it may return fewer.
 """
 
