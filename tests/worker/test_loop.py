@@ -61,7 +61,9 @@ class Host:
         self.model.mkdir(parents=True)
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, workers: int = 1, response_timeout_s: float = 60.0, more: str = "") -> list[subprocess.Popen[bytes]]:
+    def start(
+        self, workers: int = 1, response_timeout_s: float = 60.0, more: str = ""
+    ) -> list[subprocess.Popen[bytes]]:
         """Start everything, and wait until every worker has the model."""
         (self.model / "model.py").write_text(MODEL + more)
         toml = TOML.format(copies=workers, response_timeout_s=response_timeout_s)
