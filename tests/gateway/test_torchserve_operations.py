@@ -129,6 +129,40 @@ def test_a_model_that_does_not_start_is_gone_again(yard: Yard) -> None:
     assert (yard.archives / "m-1.0.mar").exists()
 
 
+def test_what_somebody_else_registered_in_its_place_stays(yard: Yard) -> None:
+    wish = Wish(yard.archive(), initial_workers=1)
+
+    async def others() -> None:
+        await yard.operations.unregister("m")
+        await yard.operations.register(wish, synchronous=False)
+
+    yard.broker.meanwhile = others
+    text = "Model version: 1.0 does not exist for model: m"
+    assert refused(yard.operations.register(wish, True)) == (404, "ModelVersionNotFoundException", text)
+    assert yard.broker.versions == {("m", "1.0"): 1}
+    assert (yard.store / "m" / "1.0").exists()
+
+
+def test_a_model_that_somebody_else_scales_while_it_starts_stays(yard: Yard) -> None:
+    yard.broker.meanwhile = lambda: yard.operations.scale("m", None, 0)
+    assert register(yard) == Done(202, "Processing worker updates...")
+    assert yard.broker.versions == {("m", "1.0"): 0}
+
+
+def test_a_model_that_somebody_else_unregisters_while_it_starts_is_not_found(yard: Yard) -> None:
+    yard.broker.meanwhile = lambda: yard.operations.unregister("m")
+    wish = Wish(yard.archive(), initial_workers=1)
+    assert refused(yard.operations.register(wish, True))[:2] == (404, "ModelNotFoundException")
+
+
+def test_of_two_who_scale_at_once_the_first_is_told_that_it_goes_on(yard: Yard) -> None:
+    register(yard, workers=0)
+    yard.broker.meanwhile = lambda: yard.operations.scale("m", None, 0)
+    assert run(yard.operations.scale("m", None, 1, synchronous=True)) == Done(
+        206, "Workers scaling in progress..."
+    )
+
+
 def test_the_reason_why_it_does_not_start_is_in_the_log(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
     yard.broker.failing["m"] = "Traceback\nValueError: no weights"
     refused(yard.operations.register(Wish(yard.archive(), initial_workers=1), True))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import zipfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class FakeBroker:
         self.queued = 0
         self.looks = 0
         self.pause_s = 0.0
+        self.meanwhile: Callable[[], Awaitable[Any]] | None = None  # what others do while a command waits
 
     async def state(self) -> dict[str, Any]:
         self.looks += 1
@@ -56,6 +58,10 @@ class FakeBroker:
         assert token == TOKEN
         self.orders.append((verb, arguments))
         await asyncio.sleep(self.pause_s)
+        if arguments.get("wait") and self.meanwhile:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+            raise NotReady("somebody else ordered something else")
         getattr(self, f"_{verb}")(arguments)
         return {}
 

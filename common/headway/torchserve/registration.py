@@ -63,6 +63,7 @@ class Registration:
     workflow: str = ""
     packages: str = ""
     options: dict[str, Any] = field(default_factory=dict)  # more of model.toml's [options]
+    id: str = ""  # tells it from an earlier registration of the same version
 
     @property
     def key(self) -> tuple[str, str]:

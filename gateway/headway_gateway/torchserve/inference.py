@@ -196,9 +196,10 @@ async def _until_gone(req: Request) -> None:
 
 
 def _with_length(headers: dict[str, str], length: int) -> dict[str, str]:
-    """As TorchServe's frontend has made them of a request that comes in chunks, or without a body."""
-    names = {name.lower(): name for name in headers}
-    if "content-length" in names:
-        return headers
-    kept = {name: value for name, value in headers.items() if name.lower() != "transfer-encoding"}
+    """As TorchServe's frontend has made them of a request that comes in chunks, or without a body, or waits
+    to be told that it may go on."""
+    kept = {name: value for name, value in headers.items() if name.lower() != "expect"}
+    if any(name.lower() == "content-length" for name in kept):
+        return kept
+    kept = {name: value for name, value in kept.items() if name.lower() != "transfer-encoding"}
     return {**kept, "content-length": str(length)}

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,7 +33,7 @@ from headway.torchserve.registration import Registration
 from headway_gateway.torchserve.archives import Archives, Found, Limits
 from headway_gateway.torchserve.describing import described, entry_of, own_description
 from headway_gateway.torchserve.orders import Orders, not_started, refusal_of
-from headway_gateway.torchserve.refusal import Refusal, bad_request, no_model
+from headway_gateway.torchserve.refusal import Refusal, bad_request, no_model, no_version
 from headway_gateway.torchserve.registry import Registry
 from headway_gateway.torchserve.shelf import Shelf
 
@@ -43,6 +44,7 @@ START_MARGIN_S = 30.0  # beyond a model's startup timeout: for its process to st
 FEWER_S = 10.0  # how long a client waits for workers to go
 POLL_S = 0.1
 PROCESSING = "Processing worker updates..."
+SCALING = "Workers scaling in progress..."
 _log = logs.get("headway.gateway")
 Json = dict[str, Any]
 
@@ -92,7 +94,7 @@ class Operations:
         found = await self._found(wish.url, s3_sse_kms)
         try:
             looked_into = await asyncio.to_thread(self._looked_into, wish, found)
-            registration = replace(looked_into, workflow=workflow)
+            registration = replace(looked_into, workflow=workflow, id=uuid.uuid4().hex)
             async with self._shelf.changing():
                 await self._shelf.enter(registration)
         except BaseException:
@@ -139,17 +141,27 @@ class Operations:
             await self._orders.scale(model, version, copies, registration.startup_timeout_s + START_MARGIN_S)
         except (NotReady, DeadlineExceeded) as error:
             reason = await self._reason(model, version) or str(error)
-            _log.error("model does not start: it goes", model=model, version=version, reason=reason)
-            with suppress(Refusal):  # others have been registered meanwhile, and this is their default
-                await self._leave(model, version)
+            if not await self._is_taken_back(registration, reason):
+                return Done(202, PROCESSING)
             raise not_started(model, version, reason) from None
         except HeadwayError as error:
             raise refusal_of(error) from None
         return Done(200, who)
 
-    async def _leave(self, model: str, version: str) -> None:
+    async def _is_taken_back(self, registration: Registration, reason: str) -> bool:
+        """False: somebody else has scaled it meanwhile, so it stays. Raises: Refusal if it is there no more,
+        though another one may be that somebody registered in its place."""
+        model, version = registration.key
         async with self._shelf.changing():
-            await self._shelf.leave(model, version)
+            now = self._shelf.registered(model, version)
+            if now.id != registration.id:
+                raise no_version(model, version)
+            if now.workers_min != registration.workers_min:
+                return False
+            _log.error("model does not start: it goes", model=model, version=version, reason=reason)
+            with suppress(Refusal):  # others have been registered meanwhile, and this is their default
+                await self._shelf.leave(model, version)
+        return True
 
     async def _reason(self, model: str, version: str) -> str:
         """Why it does not load, with the traceback where there is one."""
@@ -196,16 +208,23 @@ class Operations:
         try:
             await order
         except DeadlineExceeded:
-            return Done(206, "Workers scaling in progress...")
+            return Done(206, SCALING)
         except NotReady as error:
+            if await self._is_scaled_anew(registration):
+                return Done(206, SCALING)
             _log.error("workers do not start", model=model, version=registration.version, reason=str(error))
             raise not_started(model, version, str(error)) from None
         except HeadwayError as error:
             raise refusal_of(error) from None
         if not await self._has_at_most(registration, copies):
-            return Done(206, "Workers scaling in progress...")
+            return Done(206, SCALING)
         named = f", version: {version}" if version is not None else ""
         return Done(200, f"Workers scaled to {registration.workers_min} for model: {model}{named}")
+
+    async def _is_scaled_anew(self, registration: Registration) -> bool:
+        """Whether somebody else has ordered another number since. Raises: Refusal if it is there no more."""
+        await self._look()
+        return self._shelf.registered(*registration.key).workers_min != registration.workers_min
 
     async def _has_at_most(self, registration: Registration, copies: int) -> bool:
         """Wait for those to go that are too many."""

@@ -64,7 +64,7 @@ class Predicting:
         """A plain one, which is one without a URL path. Raises: Refusal; HeadwayError."""
         require(self.keys, INFERENCE, head.get_header("Authorization"))
         whole = body_or_parts(body, head.get_header("Content-Type") or "")
-        return self.question(Route(PREDICT, target), whole, head.spelled, received)
+        return self.question(Route(PREDICT, target, "", False), whole, head.spelled, received)
 
     def question(
         self, route: Route, body: Body, headers: Mapping[str, str], received: Received | None = None
