@@ -72,6 +72,16 @@ def test_an_asynchronous_registration_is_processing(yard: Yard) -> None:
     assert yard.broker.verbs() == ["register", "default"]
 
 
+def test_an_archive_that_would_write_elsewhere_is_not_registered(yard: Yard) -> None:
+    name = yard.archive()
+    with zipfile.ZipFile(yard.archives / name, "a") as more:
+        more.writestr("../escaped.txt", "")
+    status, kind, text = refused(yard.operations.register(Wish(name), synchronous=True))
+    assert (status, kind) == (500, "InternalServerException")
+    assert text.startswith("Failed to save model: m-1.0.mar: '../escaped.txt' is refused")
+    assert yard.broker.versions == {}
+
+
 def test_only_the_first_version_of_a_model_becomes_its_default(yard: Yard) -> None:
     register(yard)
     register(yard, version="2.0")

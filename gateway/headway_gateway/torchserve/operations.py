@@ -26,13 +26,14 @@ from typing import Any
 from headway import logs
 from headway.errors import DeadlineExceeded, HeadwayError, NotReady, SettingsError
 from headway.torchserve import snapshots
+from headway.torchserve.members import Refused
 from headway.torchserve.peek import peek
 from headway.torchserve.properties import Properties
 from headway.torchserve.registering import RUNTIMES, Origin, Wish, registration_of
 from headway.torchserve.registration import Registration
 from headway_gateway.torchserve.archives import Archives, Found, Limits
 from headway_gateway.torchserve.describing import described, entry_of, own_description
-from headway_gateway.torchserve.orders import Orders, not_started, refusal_of
+from headway_gateway.torchserve.orders import INTERNAL, Orders, not_started, refusal_of
 from headway_gateway.torchserve.refusal import Refusal, bad_request, no_model, no_version
 from headway_gateway.torchserve.registry import Registry
 from headway_gateway.torchserve.shelf import Shelf
@@ -125,6 +126,8 @@ class Operations:
                 raise SettingsError("Model name is not defined.")
             origin = Origin(str(found.path), downloaded=found.downloaded)
             registration = registration_of(peeked, wish, self._properties, origin)
+        except Refused as error:
+            raise Refusal(500, INTERNAL, f"Failed to save model: {error}") from None
         except SettingsError as error:
             raise Refusal(400, "InvalidModelException", str(error)) from None
         self._shelf.check_names(registration)
