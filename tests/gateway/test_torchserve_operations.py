@@ -426,6 +426,28 @@ def test_another_default_is_set(yard: Yard) -> None:
     assert refused(yard.operations.set_default("x", "9"))[2] == "Model not found: x"
 
 
+def test_what_was_the_default_goes_as_soon_as_the_new_one_serves(yard: Yard) -> None:
+    register(yard)
+    register(yard, version="2.0")
+    run(yard.operations.set_default("m", "2.0"))
+    yard.broker.keeps.add("m")
+    assert run(yard.operations.unregister("m", "1.0")).status == 200
+    [waited] = [given for verb, given in yard.broker.orders if verb == "default" and given.get("wait")]
+    assert (waited["version"], waited["timeout_ms"]) == ("2.0", 150_000)
+    assert list(yard.broker.versions) == [("m", "2.0")]
+
+
+def test_what_was_the_default_stays_where_the_new_one_does_not_start(yard: Yard) -> None:
+    register(yard)
+    register(yard, version="2.0")
+    run(yard.operations.set_default("m", "2.0"))
+    yard.broker.keeps.add("m")
+    yard.broker.failing["m"] = "no weights"
+    assert refused(yard.operations.unregister("m", "1.0"))[0] == 403
+    assert (yard.store / "m" / "1.0").exists()
+    assert set(yard.broker.versions) == {("m", "1.0"), ("m", "2.0")}
+
+
 def test_a_default_version_goes_last(yard: Yard) -> None:
     register(yard)
     register(yard, version="2.0")
@@ -444,15 +466,6 @@ def test_an_unknown_version_is_not_unregistered(yard: Yard) -> None:
     text = "Model version: 9 does not exist for model: m"
     assert refused(yard.operations.unregister("m", "9")) == (404, "ModelVersionNotFoundException", text)
     assert refused(yard.operations.unregister("m", "../m/1.0"))[0] == 404
-
-
-def test_a_version_that_still_has_the_traffic_stays(yard: Yard) -> None:
-    register(yard)
-    register(yard, version="2.0")
-    run(yard.operations.set_default("m", "2.0"))
-    yard.broker.keeps.add("m")
-    assert refused(yard.operations.unregister("m", "1.0"))[0] == 403
-    assert (yard.store / "m" / "1.0").exists()
 
 
 def test_a_model_is_ready_with_workers(yard: Yard) -> None:

@@ -36,7 +36,7 @@ from headway_gateway.torchserve.describing import described, entry_of, own_descr
 from headway_gateway.torchserve.orders import INTERNAL, Orders, not_started, refusal_of
 from headway_gateway.torchserve.refusal import Refusal, bad_request, no_model, no_version
 from headway_gateway.torchserve.registry import Registry
-from headway_gateway.torchserve.shelf import Shelf
+from headway_gateway.torchserve.shelf import Shelf, StillServes
 
 ALL = "all"
 PAGE_MAX = 100
@@ -285,13 +285,29 @@ class Operations:
         return Done(200, f'Default version successfully updated for model "{model}" to "{version}"')
 
     async def unregister(self, model: str, version: str | None = None) -> Done:
-        """`version`: None for the default one. Requests that it has are still answered."""
+        """`version`: None for the default one. Requests that it has are still answered. One that was the
+        default waits until the new one serves."""
+        try:
+            await self._unregister(model, version)
+        except StillServes as error:
+            await self._moved(model, error)
+            await self._unregister(model, version)
+        await self._note()
+        return Done(200, f'Model "{model}" unregistered')
+
+    async def _unregister(self, model: str, version: str | None) -> None:
         async with self._shelf.changing():
             left = self._shelf.left(model, version) if version else None
             registration = left or self._shelf.registered(model, version)
             await self._shelf.leave(*registration.key)
-        await self._note()
-        return Done(200, f'Model "{model}" unregistered')
+
+    async def _moved(self, model: str, otherwise: StillServes) -> None:
+        """Raises: `otherwise` where the new default does not get ready."""
+        new = self._shelf.registered(model, None)
+        try:
+            await self._orders.default(*new.key, new.startup_timeout_s + START_MARGIN_S)
+        except HeadwayError:
+            raise otherwise from None
 
     # ---- inside ----
 
