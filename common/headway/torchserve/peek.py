@@ -22,8 +22,9 @@ from typing import Any
 from headway.errors import SettingsError
 from headway.torchserve import config as configs
 from headway.torchserve import manifest as manifests
-from headway.torchserve.config import Config, load_yaml, parse_config
+from headway.torchserve.config import Config, parse_config
 from headway.torchserve.manifest import Manifest, parse_manifest
+from headway.torchserve.yamltext import load_yaml
 
 ZIP, TAR_GZ, FOLDER = "zip", "tar.gz", "folder"
 # A file may unpack to this many times its own size, and to so much in any case. Weights hardly shrink;
