@@ -25,9 +25,10 @@ from typing import Any
 from headway.errors import SettingsError
 from headway.torchserve import config as configs
 from headway.torchserve import manifest as manifests
-from headway.torchserve.config import Config, load_yaml, parse_config
+from headway.torchserve.config import Config, parse_config
 from headway.torchserve.manifest import Manifest, parse_manifest
 from headway.torchserve.members import check_zip, unpacked_bytes_max
+from headway.torchserve.yamltext import load_yaml
 
 ZIP, TAR_GZ, FOLDER = "zip", "tar.gz", "folder"
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # the second: one without members
