@@ -8,6 +8,8 @@ The end of a worker's process is told here by its agent, which knows at once and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from headway.errors import InvalidInput
 from headway.messages import AgentJoin, AgentReport, Dismiss, Heartbeat, StopWorker, Welcome
 from headway_broker import offers
@@ -34,7 +36,7 @@ class Hosts:
         self._seconds: dict[bytes, float] = {}  # agents whose host has another, and since when they ask
         self._fleet = Fleet()
         self._look_at = 0.0
-        self._lacking: dict[Key, int] = {}  # as of the last look
+        self._lacking: Mapping[Key, int] = {}  # as of the last look
 
     def join(self, identity: bytes, about: AgentJoin, welcome: Welcome, now: float) -> None:
         """An agent is there. One for a host: whoever comes second asks until the first is found gone (a

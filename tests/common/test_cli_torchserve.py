@@ -130,6 +130,18 @@ def test_a_wrong_property_ends_the_start_with_its_key(here: Path) -> None:
     assert "c.cfg: job_queue_size: 'x' is not a whole number" in result.output
 
 
+@pytest.mark.parametrize("content", [b"", b"job_queue_size=2", bytes(100)])
+def test_a_last_snapshot_that_is_cut_off_is_named_and_nothing_starts_without_its_models(
+    here: Path, content: bytes
+) -> None:
+    (here / "logs" / "config").mkdir(parents=True)
+    snapshot = here / "logs" / "config" / "20261123003110600-shutdown.cfg"
+    snapshot.write_bytes(content)
+    with pytest.raises(SettingsError, match=f"{snapshot.name}: it is no whole snapshot"):
+        found_properties(Arguments(model_store="store"))
+    assert found_properties(Arguments(model_store="store", no_config_snapshots=True)).properties.model_store
+
+
 def test_the_configuration_is_the_named_file_else_the_last_snapshot_else_the_one_here(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +153,7 @@ def test_the_configuration_is_the_named_file_else_the_last_snapshot_else_the_one
     assert found() == 1
     (here / "logs" / "config").mkdir(parents=True)
     snapshot = here / "logs" / "config" / "20261123003110600-shutdown.cfg"
-    snapshot.write_text("job_queue_size=2")
+    snapshot.write_text('job_queue_size=2\nmodel_snapshot={"models": {}}')
     assert found() == 2
     assert found(no_config_snapshots=True) == 1
     (here / "named.cfg").write_text("job_queue_size=3")

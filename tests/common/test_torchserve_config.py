@@ -54,6 +54,8 @@ def test_what_agrees_with_model_toml_is_not_said() -> None:
         ({"batchSize": "8"}, "batchSize ('8' is not a whole number above 0)"),
         ({"batchSize": True}, "batchSize (True is not a whole number above 0)"),
         ({"batchSize": 0}, "batchSize (0 is not a whole number above 0)"),
+        ({"batchSize": 1 << 31}, "batchSize (a number that large is not a whole number above 0)"),
+        ({"responseTimeout": 1 << 20_000}, "responseTimeout (a number that large is not a whole number"),
         ({"minWorkers": [1]}, "minWorkers (a list is not a whole number, 0 or more)"),
         ({"deviceType": "tpu"}, "deviceType ('tpu' is not cpu or gpu)"),
         ({"responseTimeout": 5}, "response_timeout_s 60.0 (the file: 5)"),

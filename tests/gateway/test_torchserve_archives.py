@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -173,3 +174,16 @@ def test_s3_is_refused_with_what_to_do_instead(store: Path) -> None:
 
 def test_a_pattern_that_is_none_is_named(store: Path) -> None:
     assert "allowed_urls: '('" in refused(store, "http://h/x.mar", "(")[2]
+
+
+def test_a_name_that_no_file_can_have_is_not_found(store: Path) -> None:
+    url = "a" * 5000
+    assert refused(store, url) == (404, "ModelNotFoundException", f"Model not found at: {url}")
+
+
+def test_pipes_and_devices_are_not_read(store: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "p.mar"
+    os.mkfifo(pipe)
+    for source in (pipe, Path("/dev/zero")):
+        assert refused(store, f"file://{source}", "file://.*")[:2] == (400, "DownloadArchiveException")
+    assert not (store / "p.mar").exists()

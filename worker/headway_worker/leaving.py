@@ -3,10 +3,10 @@
 Knows: what an interpreter does at its end, and which part of it is worth waiting for.
 Must not know: models, the broker.
 
-Taking apart an interpreter that has torch in it takes half a second of a core, and many workers end at once
-when a server stops. So what was to be done at the end is done (`atexit`: temporary folders, models' own), what
-was printed is flushed, and the kernel takes the rest. Threads that a model has left running are not waited for:
-some never end.
+Taking apart an interpreter that has torch in it takes half a second of a core, and when a server stops many
+workers end at once. So what was to be done at the end is done (`atexit`: temporary folders, models' own),
+what was printed is flushed, and the kernel takes the rest. Threads that a model has left running are not
+waited for: some never end.
 """
 
 from __future__ import annotations

@@ -93,10 +93,7 @@ def found_properties(arguments: Arguments) -> Read:
     """From the file that counts, the command line and the environment. Raises: SettingsError."""
     folder = Path.cwd()
     file = _file(arguments, folder)
-    try:
-        content = javaproperties.parse(file.read_bytes()) if file else {}
-    except OSError as error:
-        raise SettingsError(f"{file}: {error.strerror}") from None
+    content = _content(file) if file else {}
     return read_properties(
         Given(
             folder=folder,
@@ -107,6 +104,18 @@ def found_properties(arguments: Arguments) -> Read:
             snapshots=not arguments.no_config_snapshots,
         )
     )
+
+
+def _content(file: Path) -> dict[str, str]:
+    try:
+        content = javaproperties.parse(file.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"{file}: {error.strerror}") from None
+    except SettingsError as error:
+        raise SettingsError(f"{file}: {error}") from None
+    if snapshots.is_one(file):
+        snapshots.check(file, content)
+    return content
 
 
 def _file(arguments: Arguments, folder: Path) -> Path | None:

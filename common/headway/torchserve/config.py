@@ -16,9 +16,11 @@ from typing import Any
 
 from headway.errors import SettingsError
 from headway.models import ModelSpec
+from headway.torchserve.yamltext import load_yaml
 
 FILE = "model-config.yaml"
 SIZE_BYTES_MAX = 1 << 20
+NUMBER_MAX = 2**31 - 1  # Java's largest: what is above is no number to TorchServe
 # Theirs: ours, in `model.toml`. Both count in the same units.
 NUMBERS = {
     "batchSize": "batch_size_max",
@@ -122,25 +124,11 @@ def parse_config(found: Any, file: str = FILE) -> Config:
     return Config(content, values, tuple(key for key in IGNORED if key in content), tuple(wrong))
 
 
-def load_yaml(content: bytes, file: str) -> Any:
-    """Raises: SettingsError for what is no YAML."""
-    try:
-        import yaml  # only here: archives without such a file need none
-    except ImportError:
-        raise SettingsError(f"{file} cannot be read: pyyaml is not installed (pip install pyyaml)") from None
-    try:
-        return yaml.safe_load(content.decode())
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{file} is not UTF-8: {error}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise SettingsError(f"{file} is not YAML: {error}") from None
-
-
 def _rule_of(key: str) -> tuple[str, Callable[[Any], bool]] | None:
     """What a key's value must be, in words and as a test; None for keys that are not judged."""
     if key in LEAST:
         least = LEAST[key]
-        return _whole(least), lambda value: type(value) is int and value >= least
+        return _whole(least), lambda value: type(value) is int and least <= value <= NUMBER_MAX
     if key in TRUTHS:
         return "true or false", lambda value: isinstance(value, bool)
     return {
@@ -151,7 +139,10 @@ def _rule_of(key: str) -> tuple[str, Callable[[Any], bool]] | None:
 
 
 def _shown(value: Any) -> str:
-    """For a message. A few lines of YAML make a list whose text would fill any memory."""
+    """For a message. A few lines of YAML make a list whose text would fill any memory, and a number that
+    Python does not write out."""
+    if type(value) is int and abs(value) > NUMBER_MAX:
+        return "a number that large"
     return f"{value!r:.40}" if isinstance(value, str | int | float) else f"a {type(value).__name__}"
 
 

@@ -68,17 +68,32 @@ def write(
         file.write(
             f"#Saving snapshot\n#{time.strftime('%a %b %d %H:%M:%S %Z %Y', time.localtime(now))}\n{text}"
         )
+        file.flush()
+        os.fsync(file.fileno())  # or a host that loses power finds the last one empty
     hidden.rename(path)
     return path
+
+
+def is_one(path: Path) -> bool:
+    """By its name."""
+    return _FILE.fullmatch(path.name) is not None
 
 
 def latest(folder: Path) -> Path | None:
     """The youngest one, by its name."""
     try:
-        found = [path for path in folder.iterdir() if _FILE.fullmatch(path.name)]
+        found = [path for path in folder.iterdir() if is_one(path)]
     except OSError:
         return None
     return max(found, key=lambda path: path.name, default=None)
+
+
+def check(path: Path, values: Mapping[str, str]) -> None:
+    """That it is all there: a start from an empty one would serve nothing, and say nothing of it. Raises:
+    SettingsError."""
+    if KEY not in values:
+        earlier = "remove it to start from the one before it, or name a configuration (--ts-config)"
+        raise SettingsError(f"{path}: it is no whole snapshot, as it has no {KEY}: {earlier}")
 
 
 def models_of(properties: Properties) -> dict[str, dict[str, dict[str, Any]]]:

@@ -143,6 +143,8 @@ class Archives:
         source = Path(unquote(urlsplit(url).path))
         if source.is_dir():
             raise InvalidInput("it is a folder: put it into the model store, and register it by name")
+        if source.exists() and not source.is_file():  # to open a pipe may wait for ever
+            raise InvalidInput("it is no file")
         with source.open("rb") as file, target.open("xb") as copy:
             effort.copy(file, copy, 0, url)
 
@@ -164,7 +166,10 @@ def _matches(pattern: str, url: str) -> bool:
 def _is_in(store: Path, path: Path) -> bool:
     if "\0" in str(path) or path == store or path.name.startswith(".") or not path.is_relative_to(store):
         return False
-    return path.is_file() or path.is_dir()
+    try:
+        return path.is_file() or path.is_dir()
+    except OSError:  # no file can have so long a name
+        return False
 
 
 def _root(path: Path) -> Path:

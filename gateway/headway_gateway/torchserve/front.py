@@ -14,13 +14,15 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from headway_gateway.inference import Answer
+from headway_gateway.inference import JSON, Answer
 from headway_gateway.lane import Lane
 from headway_gateway.torchserve.connection import LINE
 from headway_gateway.torchserve.heads import BODILESS, CLOSES_FROM, Common, Pairs, own_pairs
+from headway_gateway.torchserve.refusal import bad_request
 from headway_gateway.torchserve.statuses import status_line
 
 ANSWER, BARE = "headway.answer", "headway.bare"
+SPOKEN = ("1.0", "1.1", "2")  # Falcon knows no others, and a line without a version is one of 0.9
 _STATUS_MAX = 599  # that an ASGI server has a line for
 _log = logging.getLogger("headway.gateway")
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -42,6 +44,9 @@ class Front:
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Send) -> None:
         if scope["type"] == "http":
             send = partial(self._send, scope, send)
+            if scope.get("http_version") not in SPOKEN:
+                await _refuse(send)
+                return
         try:
             await self.app(scope, receive, send)
         except BrokenOff as reason:
@@ -64,6 +69,13 @@ class Front:
         if answer.status >= CLOSES_FROM:
             headers.append((b"connection", b"close"))
         return {**event, "status": min(answer.status, _STATUS_MAX), "headers": headers}
+
+
+async def _refuse(send: Send) -> None:
+    body = bad_request("Invalid HTTP message.").body
+    headers = [(b"content-type", JSON.encode()), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _answer(event: dict[str, Any]) -> Answer:

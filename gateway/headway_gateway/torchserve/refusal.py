@@ -28,8 +28,8 @@ class Refusal(Exception):
 
 
 def written(document: object) -> bytes:
-    """JSON as TorchServe's frontend writes it."""
-    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+    """JSON as TorchServe's frontend writes it, whatever clients put into their names."""
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace")
 
 
 def bad_request(message: str) -> Refusal:

@@ -21,7 +21,7 @@ from typing import Any
 
 from headway.errors import SettingsError
 from headway.models import NAME
-from headway.torchserve.config import load_yaml
+from headway.torchserve.yamltext import load_yaml
 from headway_gateway.torchserve.workflows.spec import Spec, spec_of
 from headway_gateway.unpack import Effort, unpack
 
