@@ -174,7 +174,8 @@ async def test_plain_predictions_go_the_short_way(tmp_path, request_, shorts):
 
 
 @pytest.mark.parametrize(
-    "junk", [b"junk\r\n\r\n", b"POST /predictions/m HTTP/1.1\r\nContent-Length: x\r\n\r\n"]
+    "junk",
+    [b"junk\r\n\r\n", b"GET /ping\r\n\r\n", b"POST /predictions/m HTTP/1.1\r\nContent-Length: x\r\n\r\n"],
 )
 @looped
 async def test_what_is_no_http_is_told_so(tmp_path, junk):
@@ -247,7 +248,11 @@ async def test_both_ways_are_counted_and_logged_alike(tmp_path, is_short):
         '"POST /predictions/nope HTTP/1.1" 404',
     ]
     told = (tmp_path / "ts_metrics.log").read_text()
-    counted = re.findall(r"ts_inference_requests_total.Count:1.0\|#model_name:(\w+),model_version:(\S+?)\|", told)
+    counted = re.findall(
+        r"ts_inference_requests_total.Count:1.0\|#model_name:(\w+),model_version:(\S+?)\|", told
+    )
     assert counted == [("m", "1.0"), ("pieces", "default"), ("raises", "default")]
-    assert told.count("ts_queue_latency_microseconds.Microseconds:5.0") == 2, "the one that failed is not in it"
+    assert told.count("ts_queue_latency_microseconds.Microseconds:5.0") == 2, (
+        "the one that failed is not in it"
+    )
     assert [told.count(f"Requests{kind}XX.Count:1.0") for kind in "245"] == [2, 1, 1]
