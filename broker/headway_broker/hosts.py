@@ -8,11 +8,14 @@ The end of a worker's process is told here by its agent, which knows at once and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from headway.errors import InvalidInput
 from headway.messages import AgentJoin, AgentReport, Dismiss, Heartbeat, StopWorker, Welcome
 from headway_broker import offers
 from headway_broker.agents import Agent
 from headway_broker.board import Board
+from headway_broker.catalog import Key
 from headway_broker.events import Action, Note, ToWorker
 from headway_broker.fleet import Fleet, Joined, Need
 from headway_broker.offers import Offer
@@ -33,6 +36,7 @@ class Hosts:
         self._seconds: dict[bytes, float] = {}  # agents whose host has another, and since when they ask
         self._fleet = Fleet()
         self._look_at = 0.0
+        self._lacking: Mapping[Key, int] = {}  # as of the last look
 
     def join(self, identity: bytes, about: AgentJoin, welcome: Welcome, now: float) -> None:
         """An agent is there. One for a host: whoever comes second asks until the first is found gone (a
@@ -80,9 +84,10 @@ class Hosts:
 
     def look(self, now: float) -> None:
         """Order what is missing, and what is too much."""
-        if now < self._look_at or not len(self._board.agents):
+        lacking = self._steering.plan.lacking
+        if (now < self._look_at and lacking == self._lacking) or not len(self._board.agents):
             return
-        self._look_at = now + LOOK_S
+        self._look_at, self._lacking = now + LOOK_S, lacking
         agents = {agent.host: agent for agent in self._board.agents}
         joined = {
             worker.name: Joined(worker.about.host, len(worker.copies), worker.draining or worker.leaving)

@@ -47,7 +47,7 @@ class Report:
             return f"model {spec.name!r}: {self._board.held[key]}"
         if any(copy.state != "failed" for _, copy in hosts) or not hosts:
             return ""
-        if any(key not in w.copies and fits(spec, w.about.device) for w in self._roster):
+        if any(key not in w.copies and fits(spec, w.about.device) and not w.is_full for w in self._roster):
             return ""
         worker, copy = hosts[-1]
         return f"model {spec.name!r} failed to load in {worker.name}: {_last_line(copy.report.detail)}"

@@ -74,6 +74,14 @@ class Worker:
         return self.about.name
 
     @property
+    def is_full(self) -> bool:
+        """Whether it has as many copies as it takes."""
+        most = self.about.facts.get("copies_max")
+        if not isinstance(most, int) or most <= 0:
+            return False
+        return sum(copy.state != "failed" for copy in self.copies.values()) >= most
+
+    @property
     def loading(self) -> bool:
         return self.copies_loading > 0
 

@@ -22,7 +22,7 @@ _UINT8 = BY_NAME["uint8"]
 
 @dataclass(frozen=True)
 class Body:
-    """Bytes with their media type. `parts` holds further named bodies (multipart forms)."""
+    """Bytes with their media type. `parts` holds further named bodies (multipart forms), if only none."""
 
     data: Buffer
     content_type: str = "application/octet-stream"
@@ -51,7 +51,7 @@ def pack_body(body: Body) -> tuple[bytes, dict[str, Any]]:
 
 def body_parts(body: Body) -> tuple[list[Part], dict[str, Any]]:
     """What `pack_body` packs, views on the body, and its options."""
-    named = body.parts or {BODY: body}
+    named = {BODY: body} if body.parts is None else body.parts
     data = {name: _flat(part.data) for name, part in named.items()}
     return [(name, _UINT8, (len(flat),), flat) for name, flat in data.items()], {
         "form": BODY,
@@ -70,8 +70,10 @@ def unpack_body(tensors: Tensors, options: dict[str, Any]) -> Body:
     Raises: InvalidInput when the tensors are not those of a body.
     """
     types = options.get("types")
-    if not tensors or not isinstance(types, dict):
-        raise InvalidInput("a body has at least one part, and its media type")
+    if not isinstance(types, dict) or (types and not tensors):
+        raise InvalidInput("a body has parts, and their media types")
+    if not tensors:
+        return Body(b"", "", {})
     parts = {name: Body(_bytes(name, array), str(types.get(name, ""))) for name, array in tensors.items()}
     first = next(iter(parts.values()))
     return first if list(parts) == [BODY] else Body(first.data, first.content_type, parts)

@@ -191,6 +191,14 @@ def test_a_version_without_a_place_gets_a_worker_where_nobody_ordered_a_number()
     assert starts(bench.live(1.2, ["h-w1", "agent"])) == ["h-w2"]
 
 
+def test_a_worker_for_what_is_ordered_is_started_at_once() -> None:
+    bench = Bench(spec(copies=0), token=TOKEN)
+    bench.hears("agent", AgentJoin("agent", "h", facts(most=3, copies_max=1), []))
+    bench.live(0.6, ["agent"])
+    ordered(bench, "scale", model="m", min=1)
+    assert starts(bench.live(0.15, ["agent"])) == ["h-w1"]
+
+
 def test_a_version_that_is_held_back_gets_no_worker() -> None:
     bench = Bench()
     agent(bench, wanted=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headway.messages import KINDS, Answer, Copy, Query
+from headway.messages import KINDS, Answer, Copy, Join, Query
 from headway.models import TensorSpec
 from headway.wire import decode, encode
 from headway_broker.events import Refused
@@ -50,6 +50,13 @@ def test_a_model_has_failed_only_when_no_worker_can_be_tried_any_more() -> None:
     [model] = ask(bench, "models")["models"]
     assert model["error"] == TRACEBACK
     assert [c["state"] for c in model["copies"]] == ["failed", "failed"]
+
+
+def test_a_worker_that_is_full_is_no_hope_for_a_model_that_failed_elsewhere() -> None:
+    bench = Bench(spec("a"), spec("b"))
+    for worker, own in (("wa", copy("a")), ("wb", copy("b", state="failed", detail=TRACEBACK))):
+        bench.hears(worker, Join(worker, "host", 7, "cpu", [own], {"copies_max": 1}))
+    assert states(bench) == {"a1": "ready", "b1": "failed"}
 
 
 def test_a_version_without_its_copies_says_why() -> None:

@@ -126,7 +126,7 @@ class Peer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.socket.close()
+        self.socket.close(linger=0)  # or the end waits for what nobody will read
 
     def send(self, message: Any) -> None:
         self.send_raw(encode(message))

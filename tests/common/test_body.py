@@ -83,7 +83,8 @@ def test_what_is_not_utf_8_is_invalid_input():
 @pytest.mark.parametrize(
     ("tensors", "options"),
     [
-        ({}, {"form": BODY, "types": {}}),
+        ({}, {"form": BODY, "types": {BODY: "text/plain"}}),
+        ({}, {"form": BODY}),
         ({BODY: np.zeros(3, np.uint8)}, {"form": BODY}),
         ({BODY: np.zeros(3, np.uint8)}, {"form": BODY, "types": ["text/plain"]}),
         ({BODY: np.zeros(3, np.int8)}, {"form": BODY, "types": {}}),
@@ -94,6 +95,10 @@ def test_what_is_not_utf_8_is_invalid_input():
 def test_tensors_that_are_no_body_are_invalid_input(tensors, options):
     with pytest.raises(InvalidInput):
         unpack_body(unpack(pack(tensors)), options)
+
+
+def test_a_form_without_parts_travels_as_that():
+    assert travelled(Body(b"", "", {})) == Body(b"", "", {})
 
 
 def test_a_part_without_a_type_has_an_empty_one():

@@ -108,7 +108,7 @@ def test_what_is_no_archive_is_said(tmp_path: Path) -> None:
 def test_a_tar_that_grows_without_end_is_not_read_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headway.torchserve.peek.ALWAYS_BYTES", 1 << 20)
+    monkeypatch.setattr("headway.torchserve.members.ALWAYS_BYTES", 1 << 20)
     path = tgz(tmp_path, {"zeros": "\0" * (4 << 20), MANIFEST: saying()})
     with pytest.raises(SettingsError, match=r"net\.tar\.gz unpacks to more than"):
         peek(path)

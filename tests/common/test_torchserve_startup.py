@@ -90,6 +90,7 @@ def test_nothing_is_fetched_at_a_start(store: Path) -> None:
     startup = started(store, load_models="x=https://host/x.mar,a.mar")
     assert keys(startup) == [("a", "1.0")]
     assert "Failed to load model: https://host/x.mar: a start fetches nothing" in startup.warnings[0]
+    assert startup.failed["x"].startswith("a start fetches nothing")
 
 
 def test_a_snapshot_is_restored_as_it_was(store: Path, tmp_path: Path) -> None:

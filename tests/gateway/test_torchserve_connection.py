@@ -29,6 +29,7 @@ MODELS = {
     "too-large": says(bytes(300_001)),
     "cookie": says(headers={"Set-Cookie": "a=b", "connection": "x", "transfer-encoding": "y"}),
     "pieces": streams(b"p0", b"", b"p1", LARGE, b"end", headers={"content-type": "text/event-stream"}),
+    "said-pieces": streams(b"p", b"q", headers={"ts_stream_next": "true"}),
     "bad-pieces": streams(b"p0", b"end", status=402),
     "one-piece": streams(b"whole"),
     "breaks": streams(b"p0", b"p1", b"p2", breaks=True),
@@ -119,6 +120,7 @@ STAYS, CLOSES = b"connection: keep-alive\r\n\r\n", b"connection: close\r\n\r\n"
 ONE = b"content-length: 1\r\n"
 MINE = '{\n  "code": 513,\n  "type": "InternalServerException",\n  "message": "mine: \xe9"\n}\n'.encode()
 ANSWERS = {
+    "said-pieces": b"HTTP/1.1 200 \r\nts_stream_next: true\r\n" + HEAD + b"transfer-encoding: chunked\r\n",
     "set": b"HTTP/1.1 201 Well done\r\ncontent-type: a/b\r\nx-own: v\r\n" + HEAD + ONE + STAYS + b"x",
     "teapot": b"HTTP/1.1 418 \r\n" + HEAD + b"content-length: 1\r\n" + CLOSES + b"x",
     "odd": b"HTTP/1.1 799 \r\n" + HEAD + b"content-length: 1\r\n" + CLOSES + b"x",

@@ -54,10 +54,13 @@ def test_whatever_the_parts_hold_they_come_back(parts: dict[str, bytes]) -> None
     assert {n: d for n, (d, _) in inputs(body_or_parts(data + b"--%s--" % boundary, said)).items()} == parts
 
 
+def test_a_form_without_parts_is_no_inputs() -> None:
+    assert body_or_parts(b"--B0--\r\n", FORM).parts == {}
+
+
 @pytest.mark.parametrize(
     ("data", "about"),
     [
-        (b"--B0--\r\n", "no parts"),
         (b"junk", "no end"),
         (form(('name="a"', b"1"))[:-9], "no end"),
         (form(('x="a"', b"1")), "needs a name"),

@@ -77,6 +77,7 @@ def test_headway_s_own_routes_need_its_own_token(door: Locked) -> None:
 def test_a_key_is_renewed_with_the_api_s_key(door: Locked, tmp_path: Path) -> None:
     assert door.status("GET", "/token?type=inference", "management", "management") == 400
     assert door.status("GET", "/token?type=inference", "API", "management") == 200
+    assert door.status("GET", "/token?type=inference", "API") == 400  # inference's own, or nothing is said
     assert door.status("GET", "/ping", "inference") == 400  # the old one
     door.keys["inference"] = json.loads((tmp_path / "key_file.json").read_text())["inference"]["key"]
     assert door.status("GET", "/ping", "inference") == 200
@@ -101,6 +102,11 @@ def test_a_shared_listener_serves_everything_and_asks_each_route_s_own_key(tmp_p
     assert door.status("GET", "/metrics") == 200
     paths = door.ask("OPTIONS", "/").json()["paths"]
     assert "/predictions/{model_name}" in paths and "/models" in paths
+
+
+def test_metrics_that_are_off_are_nowhere(tmp_path: Path) -> None:
+    door = Door(tmp_path, enable_metrics_api=False)
+    assert {door.ask("GET", "/metrics", at).status_code for at in ("http", "management")} == {404}
 
 
 def test_a_trailing_slash_is_none(tmp_path: Path) -> None:

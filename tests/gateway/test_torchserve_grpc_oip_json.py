@@ -93,6 +93,12 @@ def test_a_tensor_that_is_none_is_named(tensor: Input, raw: list[bytes]) -> None
         data_of(tensor, *raw)
 
 
+def test_what_a_handler_says_as_an_object_comes_without_spaces() -> None:
+    output = {"name": "o", "datatype": "BYTES", "shape": [1], "data": [{"a": [1, "ü"]}]}
+    (found,) = response_of(json.dumps({"model_name": "m", "outputs": [output]}).encode()).outputs
+    assert list(found.contents.bytes_contents) == ['{"a":[1,"ü"]}'.encode()]
+
+
 def test_raw_contents_are_for_all_inputs_or_for_none() -> None:
     with pytest.raises(InvalidInput, match="2 entries for 1 inputs"):
         data_of(Input(name="a", datatype="INT8", shape=[1]), b"\0", b"\0")

@@ -199,7 +199,7 @@ def test_a_new_key_is_in_the_file_and_not_in_the_answer(tmp_path: Path) -> None:
     before = parse_keys(keys.path.read_bytes())
     headers = {"Authorization": f"Bearer {before['API'].key}"}
     answer = site.ask("GET", "/token?type=inference", headers=headers)
-    assert (answer.status_code, answer.content) == (200, b"")
+    assert (answer.status_code, answer.content) == (200, b"\n")
     after = parse_keys(keys.path.read_bytes())
     assert after["inference"].key != before["inference"].key
     assert (after["management"], after["API"]) == (before["management"], before["API"])

@@ -72,6 +72,16 @@ def test_an_asynchronous_registration_is_processing(yard: Yard) -> None:
     assert yard.broker.verbs() == ["register", "default"]
 
 
+def test_an_archive_that_would_write_elsewhere_is_not_registered(yard: Yard) -> None:
+    name = yard.archive()
+    with zipfile.ZipFile(yard.archives / name, "a") as more:
+        more.writestr("../escaped.txt", "")
+    status, kind, text = refused(yard.operations.register(Wish(name), synchronous=True))
+    assert (status, kind) == (500, "InternalServerException")
+    assert text.startswith("Failed to save model: m-1.0.mar: '../escaped.txt' is refused")
+    assert yard.broker.versions == {}
+
+
 def test_only_the_first_version_of_a_model_becomes_its_default(yard: Yard) -> None:
     register(yard)
     register(yard, version="2.0")
@@ -416,6 +426,28 @@ def test_another_default_is_set(yard: Yard) -> None:
     assert refused(yard.operations.set_default("x", "9"))[2] == "Model not found: x"
 
 
+def test_what_was_the_default_goes_as_soon_as_the_new_one_serves(yard: Yard) -> None:
+    register(yard)
+    register(yard, version="2.0")
+    run(yard.operations.set_default("m", "2.0"))
+    yard.broker.keeps.add("m")
+    assert run(yard.operations.unregister("m", "1.0")).status == 200
+    [waited] = [given for verb, given in yard.broker.orders if verb == "default" and given.get("wait")]
+    assert (waited["version"], waited["timeout_ms"]) == ("2.0", 150_000)
+    assert list(yard.broker.versions) == [("m", "2.0")]
+
+
+def test_what_was_the_default_stays_where_the_new_one_does_not_start(yard: Yard) -> None:
+    register(yard)
+    register(yard, version="2.0")
+    run(yard.operations.set_default("m", "2.0"))
+    yard.broker.keeps.add("m")
+    yard.broker.failing["m"] = "no weights"
+    assert refused(yard.operations.unregister("m", "1.0"))[0] == 403
+    assert (yard.store / "m" / "1.0").exists()
+    assert set(yard.broker.versions) == {("m", "1.0"), ("m", "2.0")}
+
+
 def test_a_default_version_goes_last(yard: Yard) -> None:
     register(yard)
     register(yard, version="2.0")
@@ -434,15 +466,6 @@ def test_an_unknown_version_is_not_unregistered(yard: Yard) -> None:
     text = "Model version: 9 does not exist for model: m"
     assert refused(yard.operations.unregister("m", "9")) == (404, "ModelVersionNotFoundException", text)
     assert refused(yard.operations.unregister("m", "../m/1.0"))[0] == 404
-
-
-def test_a_version_that_still_has_the_traffic_stays(yard: Yard) -> None:
-    register(yard)
-    register(yard, version="2.0")
-    run(yard.operations.set_default("m", "2.0"))
-    yard.broker.keeps.add("m")
-    assert refused(yard.operations.unregister("m", "1.0"))[0] == 403
-    assert (yard.store / "m" / "1.0").exists()
 
 
 def test_a_model_is_ready_with_workers(yard: Yard) -> None:

@@ -23,6 +23,10 @@ def predict(model: str, version: str = "", **more: object) -> Route:
     return Route(PREDICT, Target(model, version), **more)  # type: ignore[arg-type]
 
 
+def plain(model: str, version: str = "", url_path: str = "") -> Route:
+    return predict(model, version, url_path=url_path, explain=False)
+
+
 ROUTES = {
     "/": Route(API),
     "/api-description": Route(API),
@@ -33,18 +37,18 @@ ROUTES = {
     "/ready/x": Route(OTHER),
     "/predictions": Route(OTHER),
     "/predictions/": Route(OTHER),
-    "/predictions/m": predict("m"),
-    "/predictions/m/": predict("m"),
-    "/predictions/m/1.0": predict("m", "1.0"),
-    "/predictions/m/1.0/": predict("m", "1.0"),
-    "/predictions/m/1.0/a/b c": predict("m", "1.0", url_path="a/b c"),
-    "/predictions/predict": predict("predict"),
+    "/predictions/m": plain("m"),
+    "/predictions/m/": plain("m"),
+    "/predictions/m/1.0": plain("m", "1.0"),
+    "/predictions/m/1.0/": plain("m", "1.0"),
+    "/predictions/m/1.0/a/b c": plain("m", "1.0", url_path="a/b c"),
+    "/predictions/predict": plain("predict"),
     "/explanations/m/1.0/z": predict("m", "1.0", url_path="z", explain=True),
-    "/v1/models/m:predict": predict("m"),
+    "/v1/models/m:predict": predict("m", explain=False),
     "/v1/models/m:explain": predict("m", explain=True),
     "/v1/models/m": Route(OTHER),
     "/v1/models/m/1.0:predict": Route(OTHER),
-    "/v2/models/m/infer": predict("m"),
+    "/v2/models/m/infer": predict("m", explain=False),
     "/v2/models/m/explain": predict("m", explain=True),
     "/v2/models/m/versions/1/infer": Route(OTHER),
     "/v2/models/m": Route(OTHER),

@@ -96,6 +96,10 @@ class FakeBroker:
 
     def _default(self, given: dict[str, Any]) -> None:
         self.defaults[given["model"]] = given["version"]
+        if given.get("wait") and given["model"] in self.failing:
+            raise NotReady("failed to load")
+        if given.get("wait"):
+            self.keeps.discard(given["model"])
 
     def _scale(self, given: dict[str, Any]) -> None:
         assert given["min"] == given["max"], "the broker would scale by itself"

@@ -1,7 +1,10 @@
 """The archives of the differential set, made by the real `torch-model-archiver` in the test run.
 
-Knows: the sources beside this file, the archiver's command line, and how hostile archives are written.
+Knows: the sources beside this file, the archivers, and how hostile archives are written.
 Must not know: servers, cases.
+
+The model archiver is called, not started: there are seventy archives, and to start a Python for each takes
+longer than all the rest.
 
 `make(names, store)` fills a model store with the named archives; what each is made of says `RECIPES`.
 """
@@ -15,9 +18,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from model_archiver.model_archiver_config import ModelArchiverConfig
+from model_archiver.model_packaging import generate_model_archive
 
 SOURCES = Path(__file__).parent / "sources"
 LABELS = Path(__file__).parents[2] / "examples" / "efficientnet_lite0" / "labels.txt"
@@ -237,17 +244,20 @@ def archived(recipe: Recipe, model_name: str, export: Path, more: Path) -> Path:
     options |= {option: str(SOURCES / path) for option, path in recipe.files.items()}
     if recipe.make_files:
         options |= recipe.make_files(more)
-    run("torch-model-archiver", export, options)
+    words = {option.replace("-", "_"): value for option, value in options.items()}
+    with gathering_in(export.parent):
+        generate_model_archive(ModelArchiverConfig(force=True, export_path=str(export), **words))
     return export / f"{model_name}{ENDINGS[recipe.form]}"
 
 
-def run(archiver: str, export: Path, options: dict[str, str]) -> None:
-    """The archiver beside this Python. It gathers files in TMPDIR/NAME, so that is private."""
-    command = [str(Path(sys.executable).with_name(archiver)), "--force", f"--export-path={export}"]
-    command += [f"--{option}={value}" for option, value in options.items()]
-    environment = {**os.environ, "TMPDIR": str(export.parent)}
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert ran.returncode == 0, ran.stderr
+@contextmanager
+def gathering_in(folder: Path) -> Iterator[None]:
+    """The archiver gathers files in TMPDIR/NAME: groups that start at once shall not share it."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def make_workflows(names: Iterable[str], store: Path) -> None:
@@ -255,4 +265,17 @@ def make_workflows(names: Iterable[str], store: Path) -> None:
     for name in names:
         source = SOURCES / "dag"
         options = {"workflow-name": name, "spec-file": str(source / f"{name}.yaml")}
-        run("torch-workflow-archiver", store, {**options, "handler": str(source / "handler.py")})
+        run_workflow_archiver(store, {**options, "handler": str(source / "handler.py")})
+
+
+def run_workflow_archiver(export: Path, options: dict[str, str]) -> None:
+    """The one beside this Python. It gathers files in TMPDIR/NAME, so that is private."""
+    command = [
+        str(Path(sys.executable).with_name("torch-workflow-archiver")),
+        "--force",
+        f"--export-path={export}",
+    ]
+    command += [f"--{option}={value}" for option, value in options.items()]
+    environment = {**os.environ, "TMPDIR": str(export.parent)}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr

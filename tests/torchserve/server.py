@@ -72,7 +72,8 @@ class Server:
 
     def _arguments(self) -> list[str]:
         config = self.folder / "config.properties"
-        config.write_text("\n".join(self.filled(line) for line in self.group["config"]) + "\n")
+        said = [*self.group["config"], *(self.group.get("headway", []) if self.command == HEADWAY else [])]
+        config.write_text("\n".join(self.filled(line) for line in said) + "\n")
         options = ["--start", "--foreground", "--ncs", "--ts-config", str(config)]
         options += ["--model-store", str(self.store)]
         if self.group.get("workflow_store") is not None:

@@ -61,9 +61,11 @@ class Host:
         self.model.mkdir(parents=True)
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, workers: int = 1, response_timeout_s: float = 60.0) -> list[subprocess.Popen[bytes]]:
+    def start(
+        self, workers: int = 1, response_timeout_s: float = 60.0, more: str = ""
+    ) -> list[subprocess.Popen[bytes]]:
         """Start everything, and wait until every worker has the model."""
-        (self.model / "model.py").write_text(MODEL)
+        (self.model / "model.py").write_text(MODEL + more)
         toml = TOML.format(copies=workers, response_timeout_s=response_timeout_s)
         (self.model / "model.toml").write_text(toml)
         self.spawn("headway_broker", "--model-store", str(self.folder / "models"))
@@ -140,6 +142,19 @@ def test_a_worker_with_nothing_to_do_that_is_told_to_stop_is_gone_at_once(host: 
     assert worker.wait(WAIT_S) == Exit.OK
     assert time.monotonic() - started < 5.0
     until(lambda: not host.client.stats()["workers"])
+
+
+def test_what_a_model_does_at_the_end_of_its_process_is_done(host: Host) -> None:
+    said = host.folder / "said"
+    more = f"""
+import atexit, threading, time
+atexit.register(lambda: Path({str(said)!r}).write_text("the end"))
+threading.Thread(target=time.sleep, args=[600]).start()
+"""
+    [worker] = host.start(more=more)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(WAIT_S) == Exit.OK, "and a thread that does not end is not waited for"
+    assert said.read_text() == "the end"
 
 
 def test_the_request_of_a_worker_that_was_killed_is_answered_by_another(host: Host) -> None:

@@ -248,7 +248,7 @@ def test_batches_in_flight_on_a_device_are_answered_in_order_and_the_guilty_alon
 def test_one_batch_on_a_device_is_answered_without_waiting_for_another(threaded: Threaded) -> None:
     threaded.load("batch_size_max = 4\n" + X + Y, DOUBLE)
     on_streams(threaded.runner, StandIn())
-    threaded.put(run(1, request(x=floats(1, 2))))
+    threaded.put(run(1, request(timeout_ms=60_000, x=floats(1, 2))))
     assert tensors_of(threaded.result().replies[0])["y"].tolist() == [2, 4]
 
 
@@ -278,9 +278,9 @@ class Failing(StandIn):
 def test_a_device_that_fails_while_a_batch_is_in_flight_fails_that_batch_only(threaded: Threaded) -> None:
     threaded.load("batch_size_max = 4\n" + X + Y, DOUBLE)
     on_streams(threaded.runner, Failing("CUDA error: invalid argument"))
-    threaded.put(run(1, request(x=floats(1, 2))))
+    threaded.put(run(1, request(timeout_ms=60_000, x=floats(1, 2))))
     first = threaded.result()
-    threaded.put(run(2, request(x=floats(1, 2))))
+    threaded.put(run(2, request(timeout_ms=60_000, x=floats(1, 2))))
     second = threaded.result()
     assert (first.batch, first.replies[0].code) == (1, ModelError.code)
     assert "invalid argument" in str(first.replies[0].content)
@@ -294,7 +294,7 @@ def test_a_device_that_breaks_while_batches_are_in_flight_ends_the_run_and_answe
     on_streams(bench.runner, Failing("CUDA error: an illegal memory access was encountered"))
     told = len(bench.reports)
     for number in (1, 2, 3):
-        bench.runner.put(run(number, request(x=floats(1, 2))))
+        bench.runner.put(run(number, request(timeout_ms=60_000, x=floats(1, 2))))
     with pytest.raises(DeviceFault, match="illegal memory access"):
         bench.runner.run()
     assert bench.reports[told:] == []
@@ -305,5 +305,8 @@ def test_memory_that_runs_out_in_flight_has_requests_run_one_by_one(threaded: Th
     model = "import torch\n" + DOUBLE.replace("return", full)
     threaded.load("batch_size_max = 4\n" + X + Y, model)
     on_streams(threaded.runner, StandIn(waits=True))
-    threaded.put(run(1, *(request(x=floats(3, n)) for n in (1, 2))), run(2, request(x=floats(1, 2))))
+    threaded.put(
+        run(1, *(request(timeout_ms=60_000, x=floats(3, n)) for n in (1, 2))),
+        run(2, request(timeout_ms=60_000, x=floats(1, 2))),
+    )
     assert [reply.code for _ in range(2) for reply in threaded.result().replies] == [0, 0, 0]

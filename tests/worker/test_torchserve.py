@@ -345,7 +345,6 @@ def test_what_a_handler_says_of_each_reply_goes_with_it(bench: Bench) -> None:
     one, two = bench.run(first, second)
     assert json.loads(said(one)) == {
         "X-Asked": "me",
-        "explain": "False",
         "url_path": "a/b",
         "body": {"content-type": "text/plain"},
     }
@@ -706,8 +705,50 @@ def test_the_open_inference_protocols_envelope(bench: Bench) -> None:
         "id": "7",
         "model_name": "m",
         "model_version": "1.0",
-        "outputs": [{"name": "predict", "datatype": "INT64", "data": [1, 2, 3, 4], "shape": [2, 2]}],
+        "outputs": [{"name": "x", "datatype": "INT64", "data": [1, 2, 3, 4], "shape": [4]}],
     }
+
+
+def _outputs(bench: Bench, *inputs: tuple[str, object]) -> object:
+    inputs_ = [{"name": n, "shape": [len(d)], "datatype": "BYTES", "data": d} for n, d in inputs]  # type: ignore[arg-type]
+    body = json.dumps({"inputs": inputs_})
+    outputs = json.loads(said(bench.ask(asking(part(body, "application/json")))))["outputs"]
+    return [(output["name"], output["datatype"], output["data"]) for output in outputs]
+
+
+def test_in_that_envelope_a_handler_may_return_fewer_results_than_it_got_inputs(bench: Bench) -> None:
+    source = "def handle(data, context):\n    return data and [[row['data'] for row in data]]\n"
+    served(bench, source, '[options]\nenvelope = "kservev2"\n')
+    assert _outputs(bench, ("x", ["one"]), ("y", ["other"])) == [("x", "BYTES", ["one", "other"])]
+
+
+def test_in_that_envelope_one_element_of_bytes_is_itself_and_several_are_a_list(bench: Bench) -> None:
+    source = "def handle(data, context):\n    return data and [type(row['data']).__name__ for row in data]\n"
+    served(bench, source, '[options]\nenvelope = "kservev2"\n')
+    expected = [("x", "BYTES", ["str"]), ("y", "BYTES", ["list"])]
+    assert _outputs(bench, ("x", ["one"]), ("y", ["one", "two"])) == expected
+
+
+def test_in_that_envelope_no_inputs_are_no_reply(bench: Bench) -> None:
+    source = "def handle(data, context):\n    return data\n"
+    served(bench, source, '[options]\nenvelope = "kservev2"\n')
+    reply = bench.ask(asking(part('{"inputs": []}', "application/json")))
+    assert reply.meta["message"] == "number of batch response mismatched"
+
+
+def test_a_type_in_capitals_is_not_looked_into(bench: Bench) -> None:
+    source = "def handle(data, context):\n    return data and [type(data[0]['body']).__name__]\n"
+    served(bench, source)
+    assert said(bench.ask(asking(part("[1]", "application/json")))) == "list"
+    assert said(bench.ask(asking(part("[1]", "APPLICATION/JSON")))) == "bytearray"
+
+
+def test_a_part_does_not_hide_the_header_of_its_name(bench: Bench) -> None:
+    source = "def handle(data, context):\n    return data and [context.get_all_request_header(0)]\n"
+    served(bench, source)
+    form = Body(b"", "", {"explain": part("x", "text/plain"), "a": part("y", "text/plain")})
+    said_ = json.loads(said(bench.ask(asking(form, headers={}, explain="false"))))
+    assert said_ == {"explain": "False", "a": {"content-type": "text/plain"}}
 
 
 def test_an_envelope_that_nobody_knows_fails_the_load(bench: Bench) -> None:

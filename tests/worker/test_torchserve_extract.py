@@ -107,7 +107,7 @@ def test_a_bomb_is_stopped_by_what_it_unpacks_to(bench: Bench) -> None:
 
 
 def test_a_bomb_is_stopped_without_the_operators_help(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headway.torchserve.peek.ALWAYS_BYTES", 1 << 20)
+    monkeypatch.setattr("headway.torchserve.members.ALWAYS_BYTES", 1 << 20)
     path = bench.store / "m.mar"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("zeros.bin", bytes(4 << 20))

@@ -24,6 +24,7 @@ from headway_worker.cuda_mps import ControlError
 from headway_worker.exchange import Exchange
 from headway_worker.faults import DeviceFault
 from headway_worker.leash import Leash
+from headway_worker.leaving import leave
 from headway_worker.loop import Loop
 from headway_worker.pages import pages_for
 from headway_worker.place import Place, leave_stuck, take
@@ -59,7 +60,7 @@ def main(settings: WorkerSettings) -> None:
     sharing = Sharing(shm.folder_of(address), pages_for(place.device))
     store = Path(settings.model_store) if settings.model_store else None
     runner = Runner(place.device, exchange.report, time.monotonic, sharing, exchange, store)
-    sys.exit(loop.run(runner))
+    leave(loop.run(runner))
 
 
 def _place(settings: WorkerSettings) -> Place:

@@ -24,6 +24,11 @@ def set_environment(variables: dict[str, str]) -> None:
     os.environ.update(variables)
 
 
+def was_used() -> bool:
+    """Whether this process has used CUDA."""
+    return torch.cuda.is_initialized()
+
+
 def parse(text: str) -> torch.device:
     """The device for "auto" (the first GPU, or the CPU where there is none), "cpu", "cuda", "cuda:N", or the
     UUID of a GPU or MIG slice, which must be the only one that CUDA's environment shows.

@@ -3,8 +3,9 @@
 Knows: zip files, gzipped tars and folders, where in them manifest and configuration are. Must not know: what
 is done with them.
 
-Only these two files are read, bounded by their own limits. A gzipped tar has no table: it is read through,
-but no further than to what is asked for, and no more than an archive of its size may have unpacked.
+Only these two files are read, bounded by their own limits, and of a zip file what members it has. A gzipped
+tar has no table: it is read through, but no further than to what is asked for, and no more than an archive of
+its size may have unpacked.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import os
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,13 +27,10 @@ from headway.torchserve import config as configs
 from headway.torchserve import manifest as manifests
 from headway.torchserve.config import Config, parse_config
 from headway.torchserve.manifest import Manifest, parse_manifest
+from headway.torchserve.members import check_zip, unpacked_bytes_max
 from headway.torchserve.yamltext import load_yaml
 
 ZIP, TAR_GZ, FOLDER = "zip", "tar.gz", "folder"
-# A file may unpack to this many times its own size, and to so much in any case. Weights hardly shrink;
-# a bomb grows a thousandfold.
-GROWTH_MAX = 100
-ALWAYS_BYTES = 256 << 20
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # the second: one without members
 _GZIP_START = b"\x1f\x8b"
 # What broken archives make the standard library raise.
@@ -47,8 +47,12 @@ class Peeked:
 
 
 def peek(path: Path) -> Peeked:
-    """Raises: SettingsError naming what is wrong: the file, its manifest, its configuration."""
+    """Raises: Refused for what is not to be unpacked; SettingsError naming what else is wrong: the file, its
+    manifest, its configuration."""
     name = stem_of(path.name)
+    if kind_of(path) == ZIP:
+        with _named_if_broken(path, ZIP):
+            check_zip(path)
     said = _limited(path, manifests.FILE, manifests.SIZE_BYTES_MAX)
     manifest = parse_manifest({} if said is None else _json(said), name)
     file = manifest.config_file
@@ -65,8 +69,14 @@ def member(path: Path, name: str, most: int) -> bytes | None:
     archive that is broken."""
     kind = kind_of(path)
     read = {ZIP: _in_zip, TAR_GZ: _in_tar, FOLDER: _in_folder}[kind]
-    try:
+    with _named_if_broken(path, kind):
         return read(path, name, most)
+
+
+@contextmanager
+def _named_if_broken(path: Path, kind: str) -> Iterator[None]:
+    try:
+        yield
     except (*BROKEN, RuntimeError) as error:  # the last: a member is encrypted
         raise SettingsError(f"{path.name} is a broken {kind} file: {error}") from None
     except OSError as error:
@@ -95,11 +105,6 @@ def stem_of(name: str) -> str:
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return name
-
-
-def unpacked_bytes_max(path: Path) -> int:
-    """The most that a packed archive of this size is allowed to unpack to."""
-    return max(path.stat().st_size * GROWTH_MAX, ALWAYS_BYTES)
 
 
 def inner_name(name: str) -> str:

@@ -95,6 +95,8 @@ class Properties:
     headway_telling_messages: bool = True  # a 503 says whether there is no worker or no room
     headway_copies_per_worker: int = 1  # 0: as many models share a process as fit
     headway_unpickle: bool = False  # default handlers may read pickled objects
+    # models that the start was to serve and cannot, and why; see `startup`
+    not_started: dict[str, str] = dataclasses.field(default_factory=dict)
     # everything the file said, as it was written there, for snapshots; no meaning otherwise
     said: dict[str, str] = dataclasses.field(default_factory=dict)
 

@@ -38,7 +38,7 @@ MEANINGLESS = (
 # What only says how the rest is read, or what TorchServe writes into its snapshots.
 SWITCHES = ("enable_envvars_config", "use_env_allowed_urls", "version", "tsConfigFile", "python")
 # Not to be said in a file.
-_INNER = ("said", "config_snapshots", "log_location", "metrics_location", "key_file")
+_INNER = ("not_started", "said", "config_snapshots", "log_location", "metrics_location", "key_file")
 _PATHS = (
     "model_store", "workflow_store", "keystore", "private_key_file", "certificate_file", "metrics_config",
 )  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any
 from headway.errors import SettingsError
 from headway.models import NAME, VERSION
 from headway.torchserve import reading, snapshots
-from headway.torchserve.peek import peek
+from headway.torchserve.peek import peek, stem_of
 from headway.torchserve.properties import Properties
 from headway.torchserve.registering import Origin, Wish, registration_of
 from headway.torchserve.registration import Registration
@@ -29,11 +29,12 @@ ENDINGS = (".mar", ".model", ".tar.gz")
 
 @dataclass
 class Startup:
-    """What to serve at first. `defaults`: by model, the version that is the default one; `warnings`: lines
-    for the log."""
+    """What to serve at first. `defaults`: by model, the version that is the default one; `failed`: why a
+    model cannot be served, by its name; `warnings`: lines for the log."""
 
     registrations: list[Registration] = field(default_factory=list)
     defaults: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -53,6 +54,7 @@ def startup_of(properties: Properties, workers_default: int) -> Startup:
         try:
             _add(startup, properties, name, file, below, workers_default)
         except (SettingsError, OSError) as error:
+            startup.failed[name or stem_of(file)] = str(error)
             startup.warnings.append(f"Failed to load model: {file}: {error}")
     return startup
 

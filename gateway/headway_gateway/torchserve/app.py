@@ -108,7 +108,8 @@ class Parts:
         return Operations(self._client, self._registry, self._properties, token)
 
     def _add_metrics(self, app: FalconApp) -> None:
-        MetricsRoutes(self._client, self._http, self._metrics, self._properties).add_routes(app)
+        if self._properties.enable_metrics_api:
+            MetricsRoutes(self._client, self._http, self._metrics, self._properties).add_routes(app)
 
     def _app(self, door: str, *middleware: Any) -> FalconApp:
         gate = Gate(self._keys, door, self._properties.max_request_size)

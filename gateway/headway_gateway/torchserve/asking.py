@@ -60,21 +60,22 @@ def ask(
     headers: Mapping[str, str],
     *,
     request_id: str,
-    explain: bool = False,
-    url_path: str = "",
+    explain: bool | None = None,
+    url_path: str | None = None,
     stream: bool = False,
     lender: Lender | None = None,
     received: Received | None = None,
 ) -> Asked:
-    """The request. `headers`: the client's, their names as the client wrote them. `received`: where the
-    body's data is, if that is shared memory. Raises: InvalidInput; TooLarge."""
+    """The request. `headers`: the client's, their names as the client wrote them. `explain`, `url_path`: None
+    where handlers hear nothing of it. `received`: where the body's data is, if that is shared memory.
+    Raises: InvalidInput; TooLarge."""
     parts, options = body_parts(body)
     options["headers"] = headers
     options["request_id"] = request_id
-    if url_path:
+    if url_path is not None:
         options["url_path"] = url_path
-    if explain:
-        options["explain"] = "true"
+    if explain is not None:
+        options["explain"] = "true" if explain else "false"
     if stream:
         options["stream"] = "true"
     return ask_parts(Asked(target.model, target.version, 0, options, b""), parts, lender, received)

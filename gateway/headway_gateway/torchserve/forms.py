@@ -9,6 +9,7 @@ says something else. No more than PARTS_MAX inputs.
 from __future__ import annotations
 
 from email.message import Message
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 from headway.body import BODY, Body
@@ -20,6 +21,7 @@ PARTS_MAX = 256  # as many tensors as a request has
 _OCTETS = "application/octet-stream"
 
 
+@lru_cache(256)
 def mime_type(said: str) -> str:
     """A media type without its parameters, as it was written."""
     return said.partition(";")[0].strip()
@@ -55,8 +57,6 @@ def fields_of(text: str) -> dict[str, Body]:
 
 def checked(parts: dict[str, Body]) -> dict[str, Body]:
     """Inputs that can travel. Raises: Refusal for others."""
-    if not parts:
-        raise bad_request("the form has no parts")
     if len(parts) > PARTS_MAX:
         raise bad_request(f"a request has at most {PARTS_MAX} inputs, not {len(parts)}")
     for name in parts:
@@ -69,8 +69,9 @@ def body_or_parts(data: Buffer, content_type: str) -> Body:
     """The body of a request as the broker takes it. An urlencoded one goes as it is: the worker reads it.
     Raises: Refusal."""
     kind = mime_type(content_type)
-    boundary = boundary_of(content_type)
-    return Body(data, kind, parts_of(data, boundary)) if boundary else Body(data, kind)
+    if kind.lower() != MULTIPART or not (boundary := boundary_of(content_type)):
+        return Body(data, kind)
+    return Body(data, kind, parts_of(data, boundary))
 
 
 def with_fields(query: str, body: Body) -> Body:
@@ -78,8 +79,8 @@ def with_fields(query: str, body: Body) -> Body:
     fields = fields_of(query)
     if not fields:
         return body
-    own = body.parts or {BODY: body}
-    if not body.parts and body.content_type.lower() == URLENCODED:
+    own = {BODY: body} if body.parts is None else body.parts
+    if body.parts is None and body.content_type.lower() == URLENCODED:
         own = fields_of(bytes(body.data).decode("latin1"))
     return Body(body.data, body.content_type, checked({**fields, **own}))
 

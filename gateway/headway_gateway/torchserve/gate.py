@@ -27,7 +27,7 @@ from headway_gateway.torchserve.refusal import Refusal, bad_request, no_method, 
 from headway_gateway.torchserve.tokens import Checks, require
 
 _KINDS = {INFERENCE: "inference", MANAGEMENT: "management"}
-_OPEN = ("/token", "/metrics")  # the first asks for another key
+_TOKEN, _METRICS = "/token", "/metrics"
 _HEADWAYS = ("/state", "/admin/")
 
 
@@ -46,12 +46,13 @@ class Gate:
             raise TooLarge(f"a body of {req.content_length} bytes is over the limit of {self._bytes_max}")
         if self._kind == "management" and takes_own_token(req.path):
             await TokenFirst().process_request(req, resp)
-        elif self._kind and not is_open(req.path):
+        elif self._kind and not self._is_open(req.path):
             require(self._keys, self._kind, req.get_header("Authorization"))
 
-
-def is_open(path: str) -> bool:
-    return path in _OPEN or route_of(path).kind in (API, READY)
+    def _is_open(self, path: str) -> bool:
+        """`/token` asks for another key, where it is."""
+        asks_itself = path == _TOKEN and self._kind == "management"
+        return asks_itself or path == _METRICS or route_of(path).kind in (API, READY)
 
 
 def takes_own_token(path: str) -> bool:

@@ -8,7 +8,6 @@ Knows: routes, how a reply in pieces is passed on. Must not know: what is asked 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
@@ -19,16 +18,15 @@ from headway.messages import Reply
 from headway.pieces import MORE
 from headway.torchserve.properties import Properties
 from headway_gateway.inference import JSON, Answer, Question, Target
-from headway_gateway.models import ask_broker, waiting
 from headway_gateway.request import Request
 from headway_gateway.torchserve import oip, openapi
 from headway_gateway.torchserve.forms import body_or_parts, boundary_of, with_fields
 from headway_gateway.torchserve.front import ANSWER, BrokenOff
 from headway_gateway.torchserve.heads import SILENT
+from headway_gateway.torchserve.health import Health
 from headway_gateway.torchserve.paths import API, INVOCATIONS, OTHER, PING, PREDICT, READY, Route, route_of
 from headway_gateway.torchserve.predicting import Predicting
 from headway_gateway.torchserve.refusal import bad_request, no_model, no_resource, no_version, written
-from headway_gateway.torchserve.serving import Serving
 from headway_gateway.torchserve.tokens import INFERENCE, is_allowed
 
 MODEL_NAME = "model_name"
@@ -43,7 +41,7 @@ class InferenceRoutes:
         self._properties = properties
         self._registry = registry
         self._predicting = predicting
-        self._serving = Serving(registry)
+        self._health = Health(client, registry, properties)
         self._kinds: dict[str, Callable[[Request, Any, Route], Awaitable[None]]] = {
             PING: self._ping,
             READY: self._ready,
@@ -71,22 +69,13 @@ class InferenceRoutes:
         resp.content_type, resp.data = JSON, written(document)
 
     async def _ping(self, req: Request, resp: Any, route: Route) -> None:
-        is_healthy = await self._is_healthy()
+        is_healthy, resp.data = await self._health.ping()
         resp.status = 200 if is_healthy else 500
         resp.content_type = JSON
-        resp.data = written({"status": "Healthy" if is_healthy else "Unhealthy"})
-
-    async def _is_healthy(self) -> bool:
-        try:
-            models = await ask_broker(self._client.models())
-        except HeadwayError:
-            return False
-        is_healthy = self._serving.is_healthy(models, time.monotonic())
-        return is_healthy and not (self._properties.headway_truthful_ping and waiting(models))
 
     async def _ready(self, req: Request, resp: Any, route: Route) -> None:
         """Open to probes; which models there are, it tells only those who may know."""
-        missing = waiting(await ask_broker(self._client.models()))
+        missing = await self._health.missing()
         told: dict[str, Any] = {"ready": not missing}
         if missing and is_allowed(self._predicting.keys, INFERENCE, req.get_header("Authorization")):
             told["not_ready"] = missing
@@ -207,9 +196,10 @@ async def _until_gone(req: Request) -> None:
 
 
 def _with_length(headers: dict[str, str], length: int) -> dict[str, str]:
-    """As TorchServe's frontend has made them of a request that comes in chunks, or without a body."""
-    names = {name.lower(): name for name in headers}
-    if "content-length" in names:
-        return headers
-    kept = {name: value for name, value in headers.items() if name.lower() != "transfer-encoding"}
+    """As TorchServe's frontend has made them of a request that comes in chunks, or without a body, or waits
+    to be told that it may go on."""
+    kept = {name: value for name, value in headers.items() if name.lower() != "expect"}
+    if any(name.lower() == "content-length" for name in kept):
+        return kept
+    kept = {name: value for name, value in kept.items() if name.lower() != "transfer-encoding"}
     return {**kept, "content-length": str(length)}

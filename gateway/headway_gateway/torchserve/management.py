@@ -23,12 +23,13 @@ import falcon.asgi
 
 from headway.torchserve.keys import API, EXPIRING, Keys
 from headway.torchserve.properties import Properties
+from headway_gateway.inference import JSON, Answer
 from headway_gateway.request import Request
-from headway_gateway.torchserve.operations import PAGE_MAX, Done, Operations
+from headway_gateway.torchserve.front import ANSWER
+from headway_gateway.torchserve.operations import ALL, PAGE_MAX, Done, Operations
 from headway_gateway.torchserve.parameters import Query, registering_by, registering_in
 from headway_gateway.torchserve.refusal import Refusal, no_method, written
 
-JSON = "application/json"
 _BEARER = re.compile(r"Bearer\s+(\S+)")
 Response = falcon.asgi.Response
 Name = str | None
@@ -83,7 +84,10 @@ class ManagementRoutes:
 
     async def on_get_model(self, req: Request, resp: Response, model: str, version: Name = None) -> None:
         customized = Query(req.query_string).flag("customized")
-        _show(resp, await self._operations.describe(model, version, customized))
+        said = await self._operations.describe(model, version, customized)
+        _show(resp, said)
+        if customized and version != ALL:  # it comes from a worker, as predictions do: without a phrase
+            req.scope[ANSWER] = Answer(200, JSON, b"", phrase="")
 
     async def on_put_model(self, req: Request, resp: Response, model: str, version: Name = None) -> None:
         query = Query(req.query_string)
@@ -128,7 +132,7 @@ class ManagementRoutes:
         if not given or kind not in EXPIRING or not self._keys.check(API, given[1]):
             raise _no_key()
         await asyncio.to_thread(self._keys.renew, kind)
-        resp.content_type, resp.data = None, b""
+        resp.content_type, resp.data = JSON, b"\n"
 
     async def on_options_token(self, req: Request, resp: Response) -> None:
         raise no_method()

@@ -26,16 +26,17 @@ from typing import Any
 from headway import logs
 from headway.errors import DeadlineExceeded, HeadwayError, NotReady, SettingsError
 from headway.torchserve import snapshots
+from headway.torchserve.members import Refused
 from headway.torchserve.peek import peek
 from headway.torchserve.properties import Properties
 from headway.torchserve.registering import RUNTIMES, Origin, Wish, registration_of
 from headway.torchserve.registration import Registration
 from headway_gateway.torchserve.archives import Archives, Found, Limits
 from headway_gateway.torchserve.describing import described, entry_of, own_description
-from headway_gateway.torchserve.orders import Orders, not_started, refusal_of
+from headway_gateway.torchserve.orders import INTERNAL, Orders, not_started, refusal_of
 from headway_gateway.torchserve.refusal import Refusal, bad_request, no_model, no_version
 from headway_gateway.torchserve.registry import Registry
-from headway_gateway.torchserve.shelf import Shelf
+from headway_gateway.torchserve.shelf import Shelf, StillServes
 
 ALL = "all"
 PAGE_MAX = 100
@@ -125,6 +126,8 @@ class Operations:
                 raise SettingsError("Model name is not defined.")
             origin = Origin(str(found.path), downloaded=found.downloaded)
             registration = registration_of(peeked, wish, self._properties, origin)
+        except Refused as error:
+            raise Refusal(500, INTERNAL, f"Failed to save model: {error}") from None
         except SettingsError as error:
             raise Refusal(400, "InvalidModelException", str(error)) from None
         self._shelf.check_names(registration)
@@ -282,13 +285,29 @@ class Operations:
         return Done(200, f'Default version successfully updated for model "{model}" to "{version}"')
 
     async def unregister(self, model: str, version: str | None = None) -> Done:
-        """`version`: None for the default one. Requests that it has are still answered."""
+        """`version`: None for the default one. Requests that it has are still answered. One that was the
+        default waits until the new one serves."""
+        try:
+            await self._unregister(model, version)
+        except StillServes as error:
+            await self._moved(model, error)
+            await self._unregister(model, version)
+        await self._note()
+        return Done(200, f'Model "{model}" unregistered')
+
+    async def _unregister(self, model: str, version: str | None) -> None:
         async with self._shelf.changing():
             left = self._shelf.left(model, version) if version else None
             registration = left or self._shelf.registered(model, version)
             await self._shelf.leave(*registration.key)
-        await self._note()
-        return Done(200, f'Model "{model}" unregistered')
+
+    async def _moved(self, model: str, otherwise: StillServes) -> None:
+        """Raises: `otherwise` where the new default does not get ready."""
+        new = self._shelf.registered(model, None)
+        try:
+            await self._orders.default(*new.key, new.startup_timeout_s + START_MARGIN_S)
+        except HeadwayError:
+            raise otherwise from None
 
     # ---- inside ----
 

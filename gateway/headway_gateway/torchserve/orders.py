@@ -37,19 +37,23 @@ class Orders:
         """Forget what is not in the store any more."""
         await self._give("rescan", {})
 
-    async def default(self, model: str, version: str) -> None:
-        """Requests that name no version get this one, from when it is ready."""
-        await self._give("default", {"model": model, "version": version})
+    async def default(self, model: str, version: str, wait_s: float = 0.0) -> None:
+        """Requests that name no version get this one, from when it is ready. With `wait_s`, comes back then.
+        Raises: NotReady when it will not be; DeadlineExceeded."""
+        await self._give_waiting("default", {"model": model, "version": version}, wait_s)
 
     async def scale(self, model: str, version: str, copies: int, wait_s: float = 0.0) -> None:
         """Have so many copies. With `wait_s`, comes back when they are ready. Raises: NotReady when they will
         not be; DeadlineExceeded."""
         order = {"model": model, "version": version, "min": copies, "max": copies}
+        await self._give_waiting("scale", order, wait_s)
+
+    async def _give_waiting(self, verb: str, order: dict[str, Any], wait_s: float) -> None:
         if not wait_s:
-            await self._give("scale", order)
+            await self._give(verb, order)
             return
         waiting = {"wait": 1, "timeout_ms": max(1, round(wait_s * 1000))}
-        await self._give("scale", order | waiting, wait_s + MARGIN_S)
+        await self._give(verb, order | waiting, wait_s + MARGIN_S)
 
     async def _give(self, verb: str, arguments: dict[str, Any], timeout_s: float = ANSWER_S) -> None:
         await self._client.command(verb, arguments, self._token, timeout_s=timeout_s)

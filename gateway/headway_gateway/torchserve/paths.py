@@ -21,12 +21,13 @@ _PLAIN = re.compile(rb"/predictions/([A-Za-z0-9_.\-]+)(?:/([A-Za-z0-9_.+\-]+))?"
 
 
 class Route(NamedTuple):
-    """`takes_query`: the query's fields are inputs."""
+    """`takes_query`: the query's fields are inputs. `url_path`, `explain`: None where handlers hear nothing
+    of it."""
 
     kind: str
     target: Target = Target("", "")
-    url_path: str = ""
-    explain: bool = False
+    url_path: str | None = None
+    explain: bool | None = None
     takes_query: bool = False
 
 

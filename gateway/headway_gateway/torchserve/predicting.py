@@ -31,6 +31,8 @@ from headway_gateway.torchserve.refusal import Refusal
 from headway_gateway.torchserve.tokens import INFERENCE, Checks, require
 
 Count = Callable[[int, str, str, float, Mapping[str, Any] | None], None]  # see `door_metrics`
+LIMIT_COUNTS_S = 0.5
+LIMITS_MAX = 1000
 _STREAMED = ("ts_stream_next", "true")
 _log = logging.getLogger("headway.gateway")
 
@@ -53,6 +55,7 @@ class Predicting:
         self._client = client
         self._properties = properties
         self._registry = registry
+        self._limits: dict[Target, tuple[float, float]] = {}  # until when a limit counts, and the limit
 
     def before(self, head: Head) -> int:
         return 0
@@ -61,7 +64,7 @@ class Predicting:
         """A plain one, which is one without a URL path. Raises: Refusal; HeadwayError."""
         require(self.keys, INFERENCE, head.get_header("Authorization"))
         whole = body_or_parts(body, head.get_header("Content-Type") or "")
-        return self.question(Route(PREDICT, target), whole, head.spelled, received)
+        return self.question(Route(PREDICT, target, "", False), whole, head.spelled, received)
 
     def question(
         self, route: Route, body: Body, headers: Mapping[str, str], received: Received | None = None
@@ -78,10 +81,20 @@ class Predicting:
             lender=self._client.lender,
             received=received,
         )
-        limit_s = asking.timeout_s(self._registry.of(*target))
         started = perf_counter()
+        limit_s = self._limit_s(target, started)
         refusal = partial(self._failed, target, id, started)
         return Question(asked, limit_s, partial(self._answered, target, id, started), refusal, streams=True)
+
+    def _limit_s(self, target: Target, now: float) -> float:
+        """PERF: to look at the registration takes as long as all else here, so that is not done each time."""
+        until, limit_s = self._limits.get(target, (0.0, 0.0))
+        if now >= until:
+            limit_s = asking.timeout_s(self._registry.of(*target))
+            if len(self._limits) >= LIMITS_MAX:
+                self._limits.clear()
+            self._limits[target] = now + LIMIT_COUNTS_S, limit_s
+        return limit_s
 
     def refusal(self, error: Exception, target: Target) -> Answer:
         return self._refused(target, request_id(), error)
@@ -89,9 +102,9 @@ class Predicting:
     def _answered(self, target: Target, id: str, started: float, reply: Reply) -> Answer:
         answer = asking.answer_of(reply, self._properties.max_response_size)
         headers = (*answer.headers, (REQUEST_ID, id))
-        if MORE in reply.meta:
+        if MORE in reply.meta and _STREAMED not in headers:  # the worker may have said it
             headers = (_STREAMED, *headers)
-        elif self._count:
+        if MORE not in reply.meta and self._count:
             self._count(answer.status, *target, perf_counter() - started, reply.meta)
         return Answer(answer.status, answer.content_type, answer.data, headers, answer.phrase)
 

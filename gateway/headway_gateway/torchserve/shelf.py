@@ -36,6 +36,10 @@ from headway_gateway.torchserve.registry import Registry
 _log = logs.get("headway.gateway")
 
 
+class StillServes(Refusal):
+    """A version has the traffic that was ordered elsewhere: the new default is not ready."""
+
+
 class Shelf:
     """What is registered, to be changed. All raise Refusal."""
 
@@ -100,7 +104,7 @@ class Shelf:
             raise
 
     async def leave(self, model: str, version: str) -> None:
-        """Register it no longer."""
+        """Register it no longer. Raises: StillServes; Refusal."""
         if self._registry.knows(model, version):
             is_last = len(self._registry.versions(model)) == 1
             if version == self._registry.default(model) and not is_last:
@@ -108,7 +112,8 @@ class Shelf:
             try:
                 await self._orders.unregister(model, version)
             except InvalidInput:  # it still has the traffic: the new default is not ready
-                raise _default_stays(model) from None
+                stays = _default_stays(model)
+                raise StillServes(stays.status, stays.type, stays.message) from None
         await self._forget(model, version)
 
     async def change(self, registration: Registration) -> None:

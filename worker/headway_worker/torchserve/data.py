@@ -75,19 +75,22 @@ def asked(requests: Sequence[ModelRequest], decodes: bool = True) -> Asked:
         for one in data:
             made.ids[len(made.data)] = str(request.options.get(REQUEST_ID) or uuid4())
             made.data.append(one)
-            made.processors.append(RequestProcessor({**_said(request.options), **headers}))
+            made.processors.append(RequestProcessor({**headers, **_said(request.options)}))
         made.widths.append(len(data))
     return made
 
 
 def _said(options: dict[str, Any]) -> dict[str, Any]:
-    """The request's headers as the caller's door knows them, and what handlers look for among them."""
+    """The request's headers as the caller's door knows them, and what handlers look for among them: not on
+    all of TorchServe's routes, and always for callers that know nothing of it."""
     headers = options.get(HEADERS)
     said: dict[str, Any] = {**headers} if isinstance(headers, dict) else {}
     if _is_true(options.get(DESCRIBE)):
         return {**said, DESCRIBE: "True"}
-    said[EXPLAIN] = "True" if _is_true(options.get(EXPLAIN)) else "False"
-    said[URL_PATH] = str(options.get(URL_PATH, ""))
+    if EXPLAIN in options or not isinstance(headers, dict):
+        said[EXPLAIN] = "True" if _is_true(options.get(EXPLAIN)) else "False"
+    if URL_PATH in options or not isinstance(headers, dict):
+        said[URL_PATH] = str(options.get(URL_PATH, ""))
     return said
 
 
@@ -101,13 +104,13 @@ def _data(request: ModelRequest, decodes: bool) -> tuple[list[dict[str, Any]], d
     if request.content is None:
         return _rows(request.tensors, request.rows), {}
     parts = _parts(request.content)
-    types = {name: {_TYPE: part.content_type} for name, part in parts.items() if part.content_type}
+    types = {name: {_TYPE: part.content_type} for name, part in parts.items()}
     return [{name: _value(part, decodes) for name, part in parts.items()}], types
 
 
 def _parts(body: Body) -> dict[str, Body]:
     """The parts of a form, which may have come as one body."""
-    if body.parts:
+    if body.parts is not None:
         return body.parts
     if _kind(body) != FORM:
         return {BODY: body}
@@ -121,11 +124,15 @@ def _parts(body: Body) -> dict[str, Body]:
 
 
 def _kind(body: Body) -> str:
-    return body.content_type.partition(";")[0].strip().lower()
+    return _written_kind(body).lower()
+
+
+def _written_kind(body: Body) -> str:
+    return body.content_type.partition(";")[0].strip()
 
 
 def _value(part: Body, decodes: bool) -> Any:
-    kind, data = _kind(part), bytearray(part.data)
+    kind, data = _written_kind(part), bytearray(part.data)  # in capitals it is none of these
     try:
         if decodes and kind == JSON:
             return json.loads(data)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -20,10 +19,9 @@ from pathlib import Path
 from typing import IO
 
 from headway.errors import SettingsError
-from headway.torchserve.peek import BROKEN, inner_name, unpacked_bytes_max
+from headway.torchserve.members import FILES_MAX, Refused, check_zipped, parts_of, unpacked_bytes_max
+from headway.torchserve.peek import BROKEN, inner_name
 
-FILES_MAX = 100_000
-DEPTH_MAX = 64
 CHUNK_BYTES = 1 << 20
 RESERVE_BYTES = 64 << 20  # left free on the disk
 
@@ -65,11 +63,10 @@ def untar(archive: Path, target: Path, limits: Limits) -> None:
 
 
 def _add_zipped(packed: zipfile.ZipFile, member: zipfile.ZipInfo, writer: _Writer) -> None:
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise writer.refusal(member.filename, "it is a link or a device")
-    if member.flag_bits & 1:
-        raise writer.refusal(member.filename, "it is encrypted")
+    try:
+        check_zipped(member)
+    except Refused as error:
+        raise writer.refusal(member.filename, str(error)) from None
     if member.is_dir():
         return writer.folder(member.filename)
     with packed.open(member) as data:
@@ -135,11 +132,7 @@ class _Writer:
         self._members += 1
         if self._members > self._limits.files:
             raise self.refusal(name, f"the archive has more than {self._limits.files} members")
-        if not name or "\0" in name or "\\" in name or not name.isprintable():
-            raise self.refusal(name, "its name is not one of a file")
-        parts = [part for part in name.split("/") if part not in ("", ".")]
-        if name.startswith("/") or ".." in parts or not parts:
-            raise self.refusal(name, "it leads out of the archive's folder")
-        if len(parts) > DEPTH_MAX:
-            raise self.refusal(name, f"it is more than {DEPTH_MAX} folders deep")
-        return self._target.joinpath(*parts)
+        try:
+            return self._target.joinpath(*parts_of(name))
+        except Refused as error:
+            raise self.refusal(name, str(error)) from None

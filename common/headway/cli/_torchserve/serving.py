@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headway import __version__
@@ -135,18 +135,19 @@ def _take(pid_file: PidFile, held: ExitStack) -> None:
 
 def _write(plan: Plan, store: Path) -> list[str]:
     """The files that the processes read; what could not be."""
-    plan.properties.write(plan.shared.run_dir / PROPERTIES)
     token = plan.shared.state_dir / TOKEN_FILE  # made before the broker does: the gateway may be quicker
     token.touch(mode=0o600)
     token.write_text(secrets.token_urlsafe(32))
-    warnings = []
+    warnings, failed = [], dict(plan.startup.failed)
     for registration in plan.startup.registrations:
         try:
             if plan.properties.install_py_dep_per_model:
                 registration = installed(registration)
             write_version(store, registration, plan.properties)
         except InstallError as error:
+            failed[registration.model] = str(error)
             warnings.append(f"Failed to load model: {registration.url}: {error}: {error.said}")
+    replace(plan.properties, not_started=failed).write(plan.shared.run_dir / PROPERTIES)
     return warnings
 
 

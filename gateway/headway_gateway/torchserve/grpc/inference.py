@@ -31,10 +31,10 @@ from headway_gateway.torchserve.asking import (
 )
 from headway_gateway.torchserve.grpc.counts import Counts
 from headway_gateway.torchserve.grpc.guard import HEADER
-from headway_gateway.torchserve.grpc.health import Health
 from headway_gateway.torchserve.grpc.interface import Method
 from headway_gateway.torchserve.grpc.proto import inference_pb2 as messages
 from headway_gateway.torchserve.grpc.status import message_of
+from headway_gateway.torchserve.health import Health
 from headway_gateway.torchserve.refusal import Refusal, bad_request
 
 SERVICE = messages.DESCRIPTOR.services_by_name["InferenceAPIsService"]
@@ -62,7 +62,8 @@ class Inference:
         }
 
     async def ping(self, request: Any, context: Any) -> messages.TorchServeHealthResponse:
-        return messages.TorchServeHealthResponse(health=await self._health())
+        _, said = await self._health.ping()
+        return messages.TorchServeHealthResponse(health=said.decode().removesuffix("\n"))
 
     async def predictions(self, request: Request, context: Any) -> Response:
         asked = self._asked(request, headers_of(context))
@@ -136,7 +137,7 @@ class Inference:
             raise bad_request("Parameter model_name is required.")
         target = Target(request.model_name, request.model_version)
         parts = {name: Body(data, "") for name, data in request.input.items()}
-        body = Body(b"", "", parts or None)
+        body = Body(b"", "", parts)
         return self.ask(target, body, headers, stream)
 
     def ask(self, target: Target, body: Body, headers: Mapping[str, str], stream: bool = False) -> Asked:

@@ -2,7 +2,8 @@
 
 A handler's `body` is the request as an object: `id`, `model_name`, and `inputs` with `name`, `shape`,
 `datatype` and `data`, a flat list; elements of BYTES are base64. What it returns is such an object with
-`outputs`; an element of BYTES is then its JSON text, quotes and all, which is what TorchServe sends.
+`outputs`; an element of BYTES is then its JSON text, quotes and all and without spaces, which is what
+TorchServe sends.
 
 Knows: the messages, the datatypes. Must not know: how calls are taken, handlers, the broker.
 """
@@ -58,13 +59,16 @@ def request_json(request: messages.ModelInferRequest) -> bytes:
 
 
 def _input(tensor: Input, raw: bytes | None) -> dict[str, Any]:
-    said = {"name": tensor.name, "shape": list(tensor.shape), "datatype": tensor.datatype}
-    if raw is not None:
-        return {**said, "data": _from_raw(tensor, raw)}
+    """In the order in which TorchServe's clients have seen it."""
+    data = _from_contents(tensor) if raw is None else _from_raw(tensor, raw)
+    return {"shape": list(tensor.shape), "data": data, "datatype": tensor.datatype, "name": tensor.name}
+
+
+def _from_contents(tensor: Input) -> list[Any]:
     field = _FIELDS.get(tensor.datatype)
     if field is None:
         raise InvalidInput(f"input {tensor.name!r}: no contents for datatype {tensor.datatype!r}")
-    return {**said, "data": _in_json(getattr(tensor.contents, field.name))}
+    return _in_json(getattr(tensor.contents, field.name))
 
 
 def _from_raw(tensor: Input, raw: bytes) -> list[Any]:
@@ -110,4 +114,6 @@ def _output(said: Mapping[str, Any]) -> Output:
 
 
 def _element(field: _Field, said: Any) -> Any:
-    return json.dumps(said).encode() if field.element is bytes else field.element(said)
+    if field.element is not bytes:
+        return field.element(said)
+    return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
