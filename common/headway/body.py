@@ -22,7 +22,7 @@ _UINT8 = BY_NAME["uint8"]
 
 @dataclass(frozen=True)
 class Body:
-    """Bytes with their media type. `parts` holds further named bodies (multipart forms), if only none."""
+    """Bytes with their media type. `parts` are those of a form, which may be none."""
 
     data: Buffer
     content_type: str = "application/octet-stream"

@@ -20,12 +20,14 @@ from headway.cli._torchserve.herald import answers, listens
 from headway.cli._torchserve.logfiles import MODEL, SERVER, LogFiles, of_agent
 from headway.cli._torchserve.pidfile import PidFile
 from headway.cli._torchserve.processes import Stack, doors_of, threads_for
+from headway.cli._torchserve.serving import planned
 from headway.cli.main import main
 from headway.cli.torchserve import found_properties
 from headway.errors import SettingsError
 from headway.settings import Shared, default_run_dir
 from headway.torchserve.addresses import Address
 from headway.torchserve.properties import Properties
+from headway.torchserve.reading import Given, read_properties
 
 
 @pytest.fixture
@@ -285,6 +287,16 @@ def test_the_run_directory_is_made_anew_and_gone_afterwards(tmp_path: Path) -> N
     assert [path.name for path in shared.run_dir.iterdir()] == ["mine"]
 
 
+def test_the_run_directory_of_a_server_that_was_killed_is_gone_after_the_next(tmp_path: Path) -> None:
+    shared = shared_for(Shared(run_dir=tmp_path / "run"), 8080)
+    killed = fresh(shared)
+    killed.__enter__()
+    (shared.run_dir / "broker.lock").touch()
+    with fresh(shared):
+        pass
+    assert not shared.run_dir.exists()
+
+
 def test_a_run_directory_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     shared = shared_for(Shared(run_dir=tmp_path / "run"), 8080)
     shared.run_dir.mkdir()
@@ -296,6 +308,22 @@ def test_a_run_directory_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="a broker runs in"), fresh(shared):
         pass
     os.close(lock)
+
+
+def test_a_start_waits_for_what_a_killed_server_has_left(here: Path) -> None:
+    shared = Shared(run_dir=here / "run")
+    shared.run_dir.mkdir()
+    lock = locks.take(shared.run_dir / "agent.lock")
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    line = {"inference_address": address, "model_store": "store", "number_of_gpu": "0"}
+    found = read_properties(Given(folder=here, line=line))
+    with pytest.raises(SettingsError, match="inference_address: cannot listen"):
+        planned(found, shared, {})
+    threading.Timer(0.15, os.close, [lock]).start()
+    threading.Timer(0.3, listener.close).start()
+    plan = planned(found, shared, {}, patience_s=10)
+    assert f"http://{plan.doors.inference}" == address
 
 
 def test_who_answers_in_http_is_a_server_and_who_does_not_is_none() -> None:

@@ -176,7 +176,8 @@ async def test_plain_predictions_go_the_short_way(tmp_path, request_, shorts):
 
 
 @pytest.mark.parametrize(
-    "junk", [b"junk\r\n\r\n", b"POST /predictions/m HTTP/1.1\r\nContent-Length: x\r\n\r\n"]
+    "junk",
+    [b"junk\r\n\r\n", b"GET /ping\r\n\r\n", b"POST /predictions/m HTTP/1.1\r\nContent-Length: x\r\n\r\n"],
 )
 @looped
 async def test_what_is_no_http_is_told_so(tmp_path, junk):

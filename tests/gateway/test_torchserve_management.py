@@ -82,6 +82,12 @@ def test_json_that_is_none_is_500(tmp_path: Path) -> None:
     assert (answer.status_code, answer.json()["type"]) == (500, "JsonSyntaxException")
 
 
+def test_a_name_with_half_a_letter_is_answered(tmp_path: Path) -> None:
+    body = b'{"url": "\\ud800.mar"}'
+    answer = Site(tmp_path).ask("POST", "/models", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["message"]) == (404, "Model not found at: ?.mar")
+
+
 @pytest.mark.parametrize(
     "path", ["/models/m", "/models/m/", "/models/m?junk=1", "/models/%6d", "/models/m/1.0"]
 )

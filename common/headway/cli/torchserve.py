@@ -30,6 +30,7 @@ from headway.torchserve import javaproperties, snapshots
 from headway.torchserve.reading import CONFIG_FILE, LOGS, Given, Read, read_properties
 
 VERSION = "0.12.0"  # what is spoken
+ENDING_S = 30.0  # what the processes of a server that was killed need at most: they finish what they have
 
 
 @click.command(
@@ -72,16 +73,18 @@ def start(arguments: Arguments, words: Sequence[str], pid_file: PidFile) -> int:
     """`words`: the arguments as they were given. Raises: SettingsError for properties that are wrong."""
     if pid_file.running() is not None:
         return _refused("TorchServe is already running, please use torchserve --stop to stop TorchServe.")
+    patience_s = 0.0
     if pid_file.is_orphan:
         click.echo("Removing orphan pid file.")
         pid_file.remove()
+        patience_s = ENDING_S
     if reason := _refusal(arguments):
         return _refused(reason)
     check_installed()
     found = found_properties(arguments)
     if reason := _refusal_of_stores(found):
         return _refused(reason)
-    plan = planned(found, read(Shared), os.environ)
+    plan = planned(found, read(Shared), os.environ, patience_s)
     if arguments.tell >= 0:
         return serve(plan, pid_file, echo=False, on_ready=partial(tell, arguments.tell))
     if arguments.foreground:

@@ -19,7 +19,9 @@ from headway.errors import SettingsError
 from headway.settings import Shared, default_run_dir
 
 STORE, STATE = "store", "state"
+MADE = ".torchserve-made"  # a server made the folder: if that is killed, a later one takes it away
 _INNER = (STORE, STATE)
+_LOCKS = ("broker.lock", "agent.lock")
 
 
 def shared_for(shared: Shared, port: int) -> Shared:
@@ -32,16 +34,23 @@ def shared_for(shared: Shared, port: int) -> Shared:
     return dataclasses.replace(shared, run_dir=run_dir, state_dir=run_dir / STATE)
 
 
+def has_owner(shared: Shared) -> bool:
+    """Whether broker or agent of a server still run in its run directory."""
+    return any(locks.is_held(shared.run_dir / name) for name in _LOCKS)
+
+
 @contextmanager
 def fresh(shared: Shared) -> Iterator[Path]:
     """Makes the run directory, or what is ours in it, anew; gives the store's folder. Raises: SettingsError
     for one that is in use, or not ours alone."""
     check_run_dir(shared)
     folder = shared.run_dir
-    made = not path.lexists(folder)
+    made = not path.lexists(folder) or path.lexists(folder / MADE)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check(folder)
+        if made:
+            (folder / MADE).touch()
         _clear(folder)
         for name in _INNER:
             (folder / name).mkdir(mode=0o700)

@@ -6,6 +6,7 @@ Knows: the order of the steps. Must not know: the steps themselves.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from headway import __version__
 from headway.cli._torchserve.devices import count_cores, count_gpus, devices_for
-from headway.cli._torchserve.folder import fresh, shared_for
+from headway.cli._torchserve.folder import fresh, has_owner, shared_for
 from headway.cli._torchserve.herald import About, Herald
 from headway.cli._torchserve.logfiles import LogFiles
 from headway.cli._torchserve.pidfile import PidFile
@@ -38,6 +39,8 @@ from headway.torchserve.registration import remove_all, write_version
 from headway.torchserve.requirements import InstallError, installed
 from headway.torchserve.startup import Startup, startup_of
 
+LOOK_S = 0.1
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -52,17 +55,16 @@ class Plan:
     warnings: tuple[str, ...]
 
 
-def planned(read: Read, shared: Shared, environment: Mapping[str, str]) -> Plan:
-    """Raises: SettingsError for addresses that cannot be had, and a snapshot that cannot be restored."""
+def planned(read: Read, shared: Shared, environment: Mapping[str, str], patience_s: float = 0.0) -> Plan:
+    """`patience_s`: how long to wait for what a server that was killed has left to end. Raises: SettingsError
+    for addresses that cannot be had, and a snapshot that cannot be restored."""
     properties = read.properties
     doors = doors_of(properties)
-    for key, door in (
-        ("inference_address", doors.inference),
-        ("management_address", doors.management),
-        ("metrics_address", doors.metrics),
-    ):
-        if door and not door.path:
-            check_http(str(door), key)
+    own = shared_for(shared, doors.inference.port)
+    give_up = time.monotonic() + patience_s
+    while has_owner(own) and time.monotonic() < give_up:
+        time.sleep(LOOK_S)
+    _check_doors(doors, give_up)
     devices = devices_for(properties.number_of_gpu, count_gpus(environment))
     cores = count_cores()
     gpus = 0 if devices == "cpu" else devices.count(",") + 1
@@ -71,8 +73,25 @@ def planned(read: Read, shared: Shared, environment: Mapping[str, str]) -> Plan:
     warnings = [*read.warnings, *startup.warnings]
     if properties.enable_grpc and not has_grpc():
         warnings.append("no gRPC: grpcio is not installed")
-    own = shared_for(shared, doors.inference.port)
     return Plan(own, properties, startup, doors, devices, threads, tuple(warnings))
+
+
+def _check_doors(doors: Doors, give_up: float) -> None:
+    """Raises: SettingsError for addresses that somebody has, and at `give_up` still has."""
+    addresses = {
+        "inference_address": doors.inference,
+        "management_address": doors.management,
+        "metrics_address": doors.metrics,
+    }
+    for key, door in addresses.items():
+        while door and not door.path:
+            try:
+                check_http(str(door), key)
+                break
+            except SettingsError:
+                if time.monotonic() >= give_up:
+                    raise
+                time.sleep(LOOK_S)
 
 
 def serve(plan: Plan, pid_file: PidFile, echo: bool, on_ready: Callable[[], None]) -> int:
