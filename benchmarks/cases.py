@@ -73,6 +73,7 @@ def triton(way: str, callers: int = 1, server: str = "triton-0ms") -> Run:
 def archive(model: str, callers: int, seconds: float = 1.0) -> Case:
     """The same TorchServe archive under TorchServe and under `headway torchserve`."""
     runs = (Run("headway", "headway-archive", "torchserve", callers),)
+    runs += (Run("headway-archive-0ms", "headway-archive-0ms", "torchserve", callers),)
     runs += tuple(Run(name, name, "torchserve", callers) for name in ("torchserve", "torchserve-quiet"))
     title = f"archive of {model}, {callers} connection{'s' * (callers > 1)}"
     goals = {"torchserve": 1.0, "torchserve-quiet": 1.0}

@@ -24,6 +24,7 @@ CAPTIONS = {
 COLOURS = {
     "headway": "#0b6e4f",
     "headway-archive": "#0b6e4f",
+    "headway-archive-0ms": "#4fae8c",
     "torchserve": "#f3b183",
     "torchserve-quiet": "#d9772b",
     "triton": "#3d6fb6",

@@ -17,15 +17,21 @@ SERVER = [sys.executable, "-m", "headway", "torchserve"]
 
 
 class HeadwayTorchServe(TorchServe):
-    """The archive is made by TorchServe's archiver, in TorchServe's environment."""
+    """The archive is made by TorchServe's archiver, in TorchServe's environment. `waits`: for as long as the
+    archive's `maxBatchDelay` says, as TorchServe does."""
 
-    def __init__(self, settings: ServerSettings, model: str, folder: Path) -> None:
+    def __init__(self, settings: ServerSettings, model: str, folder: Path, waits: bool = True) -> None:
         super().__init__(settings, model, folder)
         self.run_dir: str | None = None
+        self.waits = waits
 
     def prepare(self) -> list[str]:
         self.run_dir = tempfile.mkdtemp(prefix="headway-bench-", dir="/dev/shm")
-        return [*SERVER, *super().prepare()[1:]]
+        command = [*SERVER, *super().prepare()[1:]]
+        if not self.waits:
+            with (self.folder / "config.properties").open("a") as config:
+                config.write("headway_batch_delay=false\n")
+        return command
 
     def environment(self) -> dict[str, str]:
         # One thread in each worker, as the suite gives all servers.

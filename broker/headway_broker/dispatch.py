@@ -16,7 +16,7 @@ for the batch that runs and for no other.
 
 The delay of a model with `batch_clock = "worker"` counts from when an idle worker took up what waits for it
 (`_taken_up`). Until then such a queue waits for its turn as if it were ripe, and is looked at again when it
-has it. It is sent nothing ahead: what waits, waits in the queue.
+has it. Full batches are sent ahead all the same; what is so sent still counts for the queue (see `intake`).
 
 Invariant: what is hopeless is taken out of its queue here, and handed out with `take_hopeless` in the same
 wake.
@@ -198,7 +198,7 @@ class Dispatch:
                 continue
             waiting = self._waiting(key)
             rows_max = self._policy.rows_max(waiting)
-            if queue.returns or waiting.rows < rows_max or queue.spec.batch_clock == WORKER:
+            if queue.returns or waiting.rows < rows_max:
                 return
             if len(crew.keys) > 1 and now < worker.free_at - AHEAD_S:
                 self._ahead.set(crew, worker.free_at - AHEAD_S)

@@ -18,7 +18,7 @@ from headway.errors import (
     WorkerLost,
 )
 from headway.messages import REQUEST_BYTES_MAX, Request
-from headway.models import ModelSpec
+from headway.models import WORKER, ModelSpec
 from headway.pieces import takes_pieces
 from headway.refs import has_slots, without_reply_slot
 from headway_broker.admission import Admission
@@ -146,12 +146,24 @@ class Intake:
 
     def _taken_at_once(self, key: Key) -> int:
         """How many requests idle copies take of a queue that has its number: a batch each or, where none may
-        wait for company, one each."""
+        wait for company, one each. Less what was sent ahead, where the worker's clock says that what a worker
+        does not run yet waits."""
         queue = self._queues[key]
-        if len(queue) < queue.spec.queue_size_max:  # PERF: nobody needs to know
+        spec = queue.spec
+        sent = self._sent_ahead(key) if spec.batch_clock == WORKER else 0
+        if len(queue) + sent < spec.queue_size_max:  # PERF: nobody needs to know
+            return -sent
+        return self._roster.idle_count(key) * (spec.batch_size_max if spec.queue_size_max else 1) - sent
+
+    def _sent_ahead(self, key: Key) -> int:
+        """Requests that are at a worker which runs something else first. PERF: counted only for a queue that
+        they could make full."""
+        queue = self._queues[key]
+        workers = sum(crew.size for crew in self._roster.crews(key))
+        if len(queue) + workers * queue.spec.batch_size_max < queue.spec.queue_size_max:
             return 0
-        each = queue.spec.batch_size_max if queue.spec.queue_size_max else 1
-        return self._roster.idle_count(key) * each
+        flights = (flight for worker, _ in self._roster.hosts(key) for flight in worker.batches_ahead)
+        return sum(len(flight.requests) for flight in flights if flight.key == key)
 
     def _empty_in(self, key: Key) -> float:
         """How long the queue takes to run empty, at the pace of its last batches."""

@@ -8,7 +8,9 @@ Invariant: `copies_loading` is how many of `copies` are loading.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from headway.messages import Copy, Join
 from headway_broker.catalog import Key
@@ -106,6 +108,11 @@ class Worker:
             return "idle"
         alone = any(flight.alone for flight in self.batches.values())
         return "busy" if alone or len(self.batches) >= CREDIT else "spare"
+
+    @property
+    def batches_ahead(self) -> Iterator[Flight]:
+        """Those that wait at the worker for the first one's end."""
+        return islice(self.batches.values(), 1, None)
 
     @property
     def batches_due(self) -> float:

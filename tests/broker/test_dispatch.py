@@ -357,15 +357,14 @@ def test_a_request_that_waited_behind_a_batch_still_waits_for_company() -> None:
     assert left(bench, 2.0) == [(0.375, "w", 2)]
 
 
-def test_a_full_backlog_leaves_as_soon_as_the_worker_is_idle_and_not_ahead() -> None:
+def test_a_full_backlog_is_sent_ahead_and_the_rest_waits_for_an_idle_worker_and_company() -> None:
     bench = clocked()
     bench.ask(*range(1, 12))
-    [(_, batch)] = bench.wake().batches
-    assert not bench.wake().batches, "nothing ahead"
-    bench.answers("w", batch)
-    [(_, second)] = bench.wake().batches
-    assert len(second.requests) == 4
+    first, second = (batch for _, batch in bench.wake().batches)
+    assert (len(first.requests), len(second.requests)) == (4, 4)
+    bench.answers("w", first)
     bench.answers("w", second)
+    assert left(bench, 0.5) == []
     bench.ask(12)
     assert len(bench.wake().batches[0][1].requests) == 4, "the last makes it full"
 
@@ -407,7 +406,7 @@ def test_a_delay_that_is_over_is_not_begun_again_because_another_model_has_the_w
     assert bench.wake().riders == [("w", [b"t1"])]
 
 
-def test_a_model_that_does_not_send_ahead_does_not_keep_others_from_their_turn() -> None:
+def test_a_model_with_the_workers_clock_does_not_keep_others_from_their_turn() -> None:
     bench = Bench(spec(batch_size_max=1, batch_clock="worker"), spec("n"))
     bench.host("w", "m", "n")
     bench.ask(1, 2, 3)

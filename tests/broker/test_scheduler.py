@@ -218,6 +218,15 @@ def test_with_the_worker_s_clock_a_busy_copy_has_its_batch_and_the_queue_its_num
     assert codes_of(bench, 2, 3, 4) == {4: QueueFull.code}
 
 
+def test_with_the_worker_s_clock_what_was_sent_ahead_still_counts_for_the_queue() -> None:
+    bench = serving(queue_size_max=2, batch_size_max=1, batch_clock="worker")
+    for id in (1, 2, 3):  # one runs, one is sent ahead, one waits
+        assert codes_of(bench, id) == {}
+        bench.wake()
+    assert len(bench.scheduler.queues[("m", "1")]) == 1
+    assert codes_of(bench, 4) == {4: QueueFull.code}
+
+
 def test_a_model_without_a_queue_takes_a_request_only_if_a_copy_is_idle() -> None:
     bench = Bench(spec(queue_size_max=0, copies=2))
     bench.host("a")
