@@ -11,7 +11,7 @@ from headway.messages import OK, Reply
 from headway.tensors import unpack
 from headway.torchserve.registration import Registration
 from headway_gateway.inference import Answer, Target
-from headway_gateway.torchserve.asking import answer_of, ask, refusal_of, timeout_s
+from headway_gateway.torchserve.asking import EXPIRED, answer_of, ask, refusal_of, timeout_s
 from headway_gateway.torchserve.refusal import Refusal
 
 M, M2 = Target("m", ""), Target("m", "2")
@@ -89,7 +89,7 @@ def test_a_reply_over_the_limit_is_a_worker_that_died() -> None:
         (errors.BrokerUnreachable("away"), 503, "ServiceUnavailableException",
          'Model "m" cannot be reached: away'),
         (errors.WorkerLost("two"), 500, "InternalServerException", "Worker died."),
-        (errors.DeadlineExceeded("late"), 408, "RequestTimeoutException", "late"),
+        (errors.DeadlineExceeded("late"), 408, "RequestTimeoutException", EXPIRED),
         (errors.InvalidInput("odd"), 400, "BadRequestException", "odd"),
         (errors.TooLarge("9"), 413, "RequestTooLargeException", "9"),
         (errors.ModelError("trace"), 503, "InternalServerException", "Prediction failed"),

@@ -44,6 +44,7 @@ WITHOUT_LIMIT_S = 3600.0  # a request lives so long where its model has no clien
 CLIENT_GONE = 499  # nobody reads it
 INTERNAL, UNAVAILABLE = "InternalServerException", "ServiceUnavailableException"
 FAILED, DIED = "Prediction failed", "Worker died."
+EXPIRED = "The request's time (clientTimeoutInMills) ran out before it was answered."
 _TOO_LARGE, _OUT_OF_MEMORY = 413, 507
 
 
@@ -116,7 +117,7 @@ def refusal_of(
         case WorkerLost():
             return Refusal(500, INTERNAL, DIED)
         case DeadlineExceeded():
-            return Refusal(408, "RequestTimeoutException", str(error))
+            return Refusal(408, "RequestTimeoutException", EXPIRED)
         case InvalidInput():
             return bad_request(str(error))
         case TooLarge():
