@@ -309,6 +309,6 @@ def test_a_clients_deadline_is_the_requests() -> None:
             async with asyncio.timeout(5):
                 while not client.left:
                     await asyncio.sleep(0.01)
-        assert client.limits_s[0] is not None and 0 < client.limits_s[0] <= 0.3
+        assert client.limits_s[0] == pytest.approx(0.15, abs=0.16)  # what is left; the way rounds it up
 
     asyncio.run(run())
