@@ -31,6 +31,7 @@ from headway.errors import (
     Unauthorized,
     UnknownModel,
 )
+from headway.tcp import reachable
 
 ASK_TIMEOUT_S = 25.0
 MARGIN_S = 10.0  # the server says first that the time is over
@@ -45,7 +46,6 @@ _BY_STATUS: dict[int, type[HeadwayError]] = {
     503: NotReady,
     504: DeadlineExceeded,
 }
-_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class Management:
@@ -56,8 +56,7 @@ class Management:
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:
             raise SettingsError(f"management: {address!r} is not HOST:PORT")
         self.address = address
-        self._host = host.strip("[]")
-        self._host = _HERE.get(self._host, self._host)
+        self._host = reachable(host.strip("[]"))
         self._port = int(port)
         self._token = token
         self.timeout_s = timeout_s

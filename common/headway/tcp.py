@@ -12,6 +12,7 @@ from headway.errors import SettingsError
 
 _TCP = re.compile(r"tcp://(?P<host>\[[0-9A-Fa-f:.]+(%\w+)?\]|[^\[\]:/;@\s]+):(?P<port>[0-9]{1,5})", re.ASCII)
 _ANY = ("*", "0.0.0.0", "::")
+_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def is_tcp(address: str) -> bool:
@@ -42,6 +43,11 @@ def is_ipv6(address: str) -> bool:
 def is_everywhere(address: str) -> bool:
     """Whether it is every interface: something to listen at, and nobody to connect to."""
     return host_of(address) in _ANY
+
+
+def reachable(host: str) -> str:
+    """The host to connect to, from here, for what listens at `host` (an IPv6 address without brackets)."""
+    return _HERE.get(host, host)
 
 
 def is_loopback(address: str) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from headway.cli.progress import Progress, last_line, settled
+from headway.cli.progress import Progress, settled
+from headway.tracebacks import last_line
 
 
 def model(state: str, ready: int = 0, wanted: int = 1, error: str = "", name: str = "m") -> dict[str, Any]:

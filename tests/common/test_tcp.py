@@ -67,3 +67,10 @@ def test_brackets_mean_ipv6() -> None:
     assert tcp.host_of("tcp://[::1]:1") == "::1"
     assert not tcp.is_ipv6("tcp://localhost:1")
     assert tcp.host_of("ipc:///x") == ""
+
+
+@pytest.mark.parametrize(
+    ("host", "to"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.1", "10.0.0.1"), ("lo", "lo")]
+)
+def test_what_listens_everywhere_is_reached_over_loopback(host: str, to: str) -> None:
+    assert tcp.reachable(host) == to

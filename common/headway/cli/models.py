@@ -15,9 +15,9 @@ from rich.text import Text
 from headway.cli.connection import ASK_TIMEOUT_S, address_option, client_of
 from headway.cli.options import settings_options
 from headway.cli.output import console
-from headway.cli.progress import last_line
 from headway.cli.view import STYLES
 from headway.settings import Shared
+from headway.tracebacks import last_line
 
 
 @click.command()

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from headway.tracebacks import last_line
+
 Model = Mapping[str, Any]
 Key = tuple[str, str]
 
@@ -56,11 +58,6 @@ def settled(models: Sequence[Model], joined: bool) -> bool:
         model["state"] in ("ready", "failed", "asleep") or (model["state"] == "waiting" and joined)
         for model in models
     )
-
-
-def last_line(text: str) -> str:
-    """Of a traceback, the line that says what was wrong."""
-    return text.strip().rsplit("\n", 1)[-1].strip()
 
 
 def _key(model: Model) -> Key:

@@ -15,9 +15,9 @@ from rich.text import Text
 
 from headway.cli.managed import json_option, managed
 from headway.cli.output import console
-from headway.cli.progress import last_line
 from headway.cli.view import STYLES, view
 from headway.manage import Management
+from headway.tracebacks import last_line
 
 Row = dict[str, Any]
 

@@ -14,8 +14,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from headway.cli.progress import last_line
 from headway.rates import UNKNOWN, Key, Traffic
+from headway.tracebacks import last_line
 
 Row = Mapping[str, Any]
 EVENTS_SHOWN = 8

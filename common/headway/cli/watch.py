@@ -13,6 +13,7 @@ from http.client import HTTPConnection, HTTPException
 from headway.cli.progress import Progress, settled
 from headway.client import Client
 from headway.errors import HeadwayError
+from headway.tcp import reachable
 
 FAST_S = 0.2  # between looks until everything is ready
 SLOW_S = 1.0  # later on
@@ -27,7 +28,7 @@ class Watch:
 
     def __init__(self, address: str, host: str, port: int, workers: int, say: Callable[[str], None]) -> None:
         self._address = address
-        self._host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        self._host = reachable(host)
         self._port = port
         self._workers = workers
         self._say = say

@@ -14,7 +14,7 @@ from typing import Any
 
 import falcon.asgi
 
-from headway.settings import GatewaySettings, find_token
+from headway.settings import TOKEN_FILE, GatewaySettings, find_token
 from headway.torchserve.keys import Keys
 from headway.torchserve.properties import Properties, load_properties
 from headway_gateway.doors import INFERENCE, MANAGEMENT, METRICS, Doors, Place
@@ -104,7 +104,7 @@ class Parts:
         return app
 
     def _orders(self) -> Operations:
-        token = find_token(self._settings, self._settings.state_dir / "token")
+        token = find_token(self._settings, self._settings.state_dir / TOKEN_FILE)
         return Operations(self._client, self._registry, self._properties, token)
 
     def _add_metrics(self, app: FalconApp) -> None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from headway.torchserve.registration import Registration
+from headway.tracebacks import last_line
 
 READY, NOT_READY = "READY", "UNLOADING"
 NO_GPU_USAGE = "N/A"
@@ -68,7 +69,7 @@ def description(
         },
     }
     error = str(entry.get("error") or "")
-    return said | ({"loadError": last_line(error)} if error else {})
+    return said | ({"loadError": last_line(error)[:_ERROR_CHARS_MAX]} if error else {})
 
 
 def _workers(registration: Registration, entry: Mapping[str, Any]) -> tuple[int, int]:
@@ -105,7 +106,7 @@ def worker(port: int, copy: Mapping[str, Any], host: Mapping[str, Any], process:
         "gpuUsage": process.gpu_usage if gpu else NO_GPU_USAGE,
     }
     error = str(copy.get("error") or "") if copy["state"] == "failed" else ""
-    return said | ({"loadError": last_line(error)} if error else {})
+    return said | ({"loadError": last_line(error)[:_ERROR_CHARS_MAX]} if error else {})
 
 
 def ports(workers: Iterable[Mapping[str, Any]], first: int, home: str) -> dict[str, int]:
@@ -122,11 +123,6 @@ def ports(workers: Iterable[Mapping[str, Any]], first: int, home: str) -> dict[s
         number = int(numbered[1]) - 1 if numbered else unnumbered
         found[each["name"]] = first + _PER_HOST * hosts.index(each["host"]) + number
     return found
-
-
-def last_line(text: str) -> str:
-    """Of a traceback: what was raised."""
-    return text.strip().rsplit("\n", 1)[-1][:_ERROR_CHARS_MAX]
 
 
 def _time(seconds: float) -> str:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from headway.client import Client
 from headway.errors import HeadwayError, NoRoom, SettingsError, WireError
-from headway.settings import Shared, find_token
+from headway.settings import TOKEN_FILE, Shared, find_token
+from headway.tcp import reachable
 from headway.torchserve.addresses import Address
 from headway.torchserve.properties import Properties
 from headway.torchserve.snapshots import SHUTDOWN, STARTUP
@@ -21,7 +22,6 @@ from headway.torchserve.taking import take
 
 LOOK_S = 0.1
 ASK_TIMEOUT_S = 2.0
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Herald:
         versions: dict[str, int] = {}
         for one in self._about.startup.registrations:
             versions[one.model] = versions.get(one.model, 0) + 1
-        token = find_token(self._about.shared, self._about.shared.state_dir / "token")
+        token = find_token(self._about.shared, self._about.shared.state_dir / TOKEN_FILE)
         for model, version in self._about.startup.defaults.items():
             if versions.get(model, 0) > 1:
                 order = {"model": model, "version": version, "wait": False}
@@ -124,5 +124,4 @@ def _connected(door: Address) -> socket.socket:
             connection.close()
             raise
         return connection
-    host = _ANYWHERE.get(door.host, door.host).strip("[]")
-    return socket.create_connection((host, door.port), ASK_TIMEOUT_S)
+    return socket.create_connection((reachable(door.host.strip("[]")), door.port), ASK_TIMEOUT_S)

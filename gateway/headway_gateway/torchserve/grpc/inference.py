@@ -29,7 +29,7 @@ from headway_gateway.torchserve.asking import (
     refusal_of,
     timeout_s,
 )
-from headway_gateway.torchserve.grpc.counts import Counts
+from headway_gateway.torchserve.door_metrics import DoorMetrics
 from headway_gateway.torchserve.grpc.guard import HEADER
 from headway_gateway.torchserve.grpc.interface import Method
 from headway_gateway.torchserve.grpc.proto import inference_pb2 as messages
@@ -45,7 +45,7 @@ Response = messages.PredictionResponse
 class Inference:
     """The service, over `client`, an `AsyncClient` or stub."""
 
-    def __init__(self, client: Any, registry: Registry, properties: Properties, counts: Counts) -> None:
+    def __init__(self, client: Any, registry: Registry, properties: Properties, counts: DoorMetrics) -> None:
         self._client = client
         self._registry = registry
         self._properties = properties

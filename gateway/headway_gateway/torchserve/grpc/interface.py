@@ -29,7 +29,7 @@ from headway import logs
 from headway.errors import HeadwayError
 from headway_gateway.inference import Target
 from headway_gateway.torchserve.asking import refusal_of
-from headway_gateway.torchserve.grpc.counts import Counts
+from headway_gateway.torchserve.door_metrics import DoorMetrics
 from headway_gateway.torchserve.grpc.guard import Guard
 from headway_gateway.torchserve.grpc.status import code_of, details_of
 from headway_gateway.torchserve.refusal import Refusal
@@ -41,7 +41,7 @@ Method = Callable[[Any, Any], Any]
 class Interface:
     """`counts` is told of every call when it has ended."""
 
-    def __init__(self, guard: Guard, counts: Counts) -> None:
+    def __init__(self, guard: Guard, counts: DoorMetrics) -> None:
         self._guard = guard
         self._counts = counts
 

@@ -34,7 +34,6 @@ from headway.torchserve.properties import Properties, load_properties
 from headway_gateway.torchserve import asking
 from headway_gateway.torchserve.door_metrics import DoorMetrics
 from headway_gateway.torchserve.grpc import oip
-from headway_gateway.torchserve.grpc.counts import Counts
 from headway_gateway.torchserve.grpc.guard import Guard
 from headway_gateway.torchserve.grpc.inference import SERVICE as INFERENCE_SERVICE
 from headway_gateway.torchserve.grpc.inference import Inference
@@ -132,7 +131,7 @@ class Servers:
         properties: Properties,
         registry: asking.Registry,
         operations: Operations,
-        counts: Counts,
+        counts: DoorMetrics,
     ) -> None:
         keys = None if properties.disable_token_authorization else _keys(properties)
         inference = Inference(client, registry, properties, counts)
