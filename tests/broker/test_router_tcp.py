@@ -123,6 +123,7 @@ def started(plain: bool = False) -> Iterator[TcpBroker]:
         made = TcpBroker(Path(folder), plain)
         try:
             made.start(options=made.options())
+            made.stats()  # it answers when it listens everywhere; its ipc sockets come before TCP
             yield made
         finally:
             made.close()
