@@ -58,6 +58,7 @@ from headway.messages import (
     Copy,
     CopyState,
     Dismiss,
+    Drops,
     Heartbeat,
     Join,
     Leave,
@@ -103,7 +104,7 @@ from headway_broker.report import Report
 from headway_broker.state import About, State
 from headway_broker.steering import Steering
 from headway_broker.timing import HEADERS, timed
-from headway_broker.workers import Flight, Worker
+from headway_broker.workers import Abreast, Flight, Worker
 
 TICK_S = 0.1
 PROBE_S = 1.0
@@ -241,9 +242,9 @@ class Scheduler:
                         if asleep and key in asleep:
                             self._steering.awake(key)
             case Cancels(ids=ids):
-                self._intake.cancel([r for id in ids if (r := self.ledger.find(caller, id))])
+                self._cancel([r for id in ids if (r := self.ledger.find(caller, id))])
             case Reclaims(ids=ids):
-                self._intake.cancel([r for id in ids if (r := self.ledger.find(caller, id))])
+                self._cancel([r for id in ids if (r := self.ledger.find(caller, id))])
                 self.holds.reclaim(caller, ids)
             case Ping():
                 self.ledger.heard(caller)
@@ -261,8 +262,21 @@ class Scheduler:
                 raise RemoteProtocolError(f"a caller sends no {type(message).__name__}")
 
     def _caller_left(self, caller: bytes) -> None:
-        self._intake.cancel(self.ledger.of(caller))
+        self._cancel(self.ledger.of(caller))
         self.ledger.forget(caller)
+
+    def _cancel(self, requests: list[OpenRequest]) -> None:
+        """Nobody waits for these any more, and whoever runs one beside others may leave it."""
+        self._intake.cancel(requests)
+        for request in requests:
+            if request.tries and self.queues[request.key].spec.abreast_max:
+                for worker in self.roster:
+                    if worker.abreast and (flight := worker.abreast.of(request)):
+                        self._drop(worker, flight)
+
+    def _drop(self, worker: Worker, flight: Flight) -> None:
+        if not any(request.open for request in flight.requests):
+            self._outbox.append(ToWorker(worker.identity, Drops([flight.id])))
 
     # ---- workers ----
 
@@ -376,7 +390,7 @@ class Scheduler:
 
     def _done(self, worker: Worker, result: Result, now: float) -> None:
         """Settle what a batch's result, or a part of it, answers. (A batch taken back is not known.)"""
-        flight = worker.batches.get(result.batch)
+        flight = worker.batches.get(result.batch) or worker.abreast.flights.get(result.batch)
         if flight is None:
             self._finish_lost(worker.identity, [result])
             return
@@ -394,9 +408,13 @@ class Scheduler:
                     meta = timed(meta, request, flight, result, now)
                 self.ledger.settle(request, BatchReply(reply.code, reply.content, meta), now)
         if result.done:
-            self.roster.finish(worker, result.batch, now)
             self.stats[flight.key].batch_done(result.compute_us / 1e6, len(flight.requests))
-            self._charge(worker, flight, result, now)
+            if flight.abreast:
+                worker.finish_abreast(flight, now)
+                self._dispatch.look_at(flight.key)
+            else:
+                self.roster.finish(worker, result.batch, now)
+                self._charge(worker, flight, result, now)
             for request in (r for r in flight.requests if r.open):
                 self.ledger.fail(request, InternalError("the worker sent no reply to this request"), now)
 
@@ -413,7 +431,7 @@ class Scheduler:
         """The worker has credit again; one that wants to leave may go when nothing of it is open."""
         if not worker.leaving:
             self._dispatch.free(worker)
-        elif not worker.batches:
+        elif not worker.flights:
             self.roster.remove(worker)
             self._steering.plan_is_old = True  # its memory is free
             self._outbox.append(
@@ -424,17 +442,19 @@ class Scheduler:
         """Take the worker off the roster; its requests go back, each at most once more."""
         held = self._steering.lost(worker, reason, dead, now)
         self.roster.remove(worker)
-        self.holds.lose(worker.identity, worker.batches.values())
+        flights = worker.flights
+        self.holds.lose(worker.identity, flights)
         if dead:
             self.holds.bury(worker.identity)
-        self._note("worker lost", worker, reason=reason, batches=len(worker.batches))
+        self._note("worker lost", worker, reason=reason, batches=len(flights))
         self._outbox.append(ToWorker(worker.identity, Dismiss(reason, int(final))))
-        for flight in worker.batches.values():
+        for flight in flights:
             for request in flight.requests:
                 if request.open:
                     self._try_again(request, reason, now)
             self._dispatch.look_at(flight.key)
         worker.batches.clear()
+        worker.abreast = Abreast()
         for key in held:
             self._intake.give_up(key, now)
 
@@ -505,9 +525,11 @@ class Scheduler:
 
     def _watch(self, worker: Worker, now: float) -> None:
         """Lose a worker whose time is over, and say when to look again."""
-        for flight in worker.batches.values():
+        for flight in worker.flights:
             if now >= flight.earliest:
                 self._expire(flight, now)
+                if flight.abreast:
+                    self._drop(worker, flight)
         self.roster.expect(worker, now)
         until, reason, final = self._patience(worker)
         if now >= until:
@@ -517,8 +539,11 @@ class Scheduler:
 
     def _patience(self, worker: Worker) -> tuple[float, str, bool]:
         """Until when the worker is waited for, why no longer, and whether it must end then."""
-        if first := worker.first:
+        first, (until, lease_s) = worker.first, worker.abreast.patience
+        if first and first.lease_until <= until:
             return first.lease_until, f"batch not done in {first.lease_s:g} s", True
+        if until < math.inf:
+            return until, f"nothing of the batches that it runs in {lease_s:g} s", True
         if worker.loading or worker.unloading:  # it does one after the other
             since = max([worker.unloading_since, *(copy.since for copy in worker.copies.values())])
             timeout_s, what = self._load_timeout_s(worker), "loaded" if worker.loading else "unloaded"
