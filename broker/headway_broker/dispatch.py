@@ -18,9 +18,9 @@ The delay of a model with `batch_clock = "worker"` counts from when an idle work
 (`_taken_up`). Until then such a queue waits for its turn as if it were ripe, and is looked at again when it
 has it. Full batches are sent ahead all the same; what is so sent still counts for the queue (see `intake`).
 
-A model whose batches run beside one another (`abreast_max`) has no turn to wait for: what waits goes at once to
-the copy that holds the fewest, as long as one has room; so does what comes back from a lost worker, and not
-alone, since to run one after the other what ran beside one another would take too long. If the model is
+A model whose batches run beside one another (`abreast_max`) has no turn to wait for: what waits goes at once
+to the copy that holds the fewest, as long as one has room; so does what comes back from a lost worker, and
+not alone, since to run one after the other what ran beside one another would take too long. If the model is
 `continuous`, each request is a batch of its own, else batches are formed as ever.
 
 Invariant: what is hopeless is taken out of its queue here, and handed out with `take_hopeless` in the same

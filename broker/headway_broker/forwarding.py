@@ -5,9 +5,9 @@ batches are sent.
 
 A piece goes into the same list as the replies of its caller, so its place is before the last one. Nothing is
 kept here: what belongs to no batch of its worker, or to a request that has its outcome, is dropped. A piece
-that is passed on starts its batch's lease anew, as nobody would wait for a batch whose requests are all over. Of
-batches that run beside one another every piece does, also one that is for nobody (`pieces.NOBODY`): the model
-goes on.
+that is passed on starts its batch's lease anew, as nobody would wait for a batch whose requests are all over.
+Of batches that run beside one another every piece does, also one that is for nobody (`pieces.NOBODY`): the
+model goes on.
 """
 
 from __future__ import annotations

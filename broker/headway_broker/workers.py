@@ -2,9 +2,9 @@
 
 Knows: credit, what a worker reported, when it is expected to be free. Must not know: other workers, queues.
 
-Batches of most models run one after the other: they are in `batches`, and the first of them has a lease. Those
-of a model that says so run beside one another and beside these (`Abreast`): they take no credit, begin when
-they are sent, and have one lease together, which begins anew with every sign of life of one of them.
+Batches of most models run one after the other: they are in `batches`, and the first of them has a lease.
+Those of a model that says so run beside one another and beside these (`Abreast`): they take no credit, begin
+when they are sent, and have one lease together, which begins anew with every sign of life of one of them.
 
 Invariants: `copies_loading` is how many of `copies` are loading; no batch is in `batches` and in `abreast`.
 """
@@ -93,7 +93,9 @@ class Abreast:
         counts: dict[Key, int] = {}
         for flight in self.flights.values():
             counts[flight.key] = counts.get(flight.key, 0) + 1
-        assert counts == self._counts and counts.keys() == self._until.keys(), "batches abreast are miscounted"
+        assert counts == self._counts and counts.keys() == self._until.keys(), (
+            "batches abreast are miscounted"
+        )
 
 
 @dataclass(slots=True, eq=False)

@@ -197,7 +197,9 @@ def _check_buckets(spec: ModelSpec) -> None:
 
 def _check_abreast(spec: ModelSpec) -> None:
     if spec.continuous and spec.in_flight_max:
-        raise SettingsError("in_flight_max: a continuous batch has at most batch_size_max requests; leave it out")
+        raise SettingsError(
+            "in_flight_max: a continuous batch has at most batch_size_max requests; leave it out"
+        )
     for key in ("slo_ms", "batch_buckets", "cuda_graphs"):
         if spec.abreast_max and getattr(spec, key):
             why = "continuous" if spec.continuous else "in_flight_max"

@@ -1,4 +1,4 @@
-"""Models whose batches run beside one another, in any order: continuous ones, and those with in_flight_max."""
+"""Models whose batches run beside one another: continuous ones, and those with in_flight_max."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ LEASE_S = 2.0
 def serving(*workers: str, **keys: object) -> Bench:
     """A bench whose workers have m, which is continuous and takes three at a time."""
     given = {"batch_size_max": 3, "continuous": True, "response_timeout_s": LEASE_S, **keys}
-    bench = Bench(spec(**{"copies": max(len(workers), 1), **given}), spec("other", batch_size_max=2, response_timeout_s=5.0))
+    bench = Bench(
+        spec(**{"copies": max(len(workers), 1), **given}),
+        spec("other", batch_size_max=2, response_timeout_s=5.0),
+    )
     for worker in workers or ("w",):
         bench.host(worker, "m", "other")
     return bench

@@ -34,7 +34,7 @@ from headway.keys import Curve
 from headway.messages import Load, Unload
 from headway.notify import Notifier
 from headway.wire import encode
-from headway_worker.orders import Order, Report, Run
+from headway_worker.orders import Drop, Order, Report, Run
 from headway_worker.session import Action, Event, Leaving, Send, Session, Unsent
 from headway_worker.tell import Tell
 
@@ -185,7 +185,7 @@ class Exchange:
         blocked = False  # from then on nothing is sent: messages must not overtake each other
         for action in actions:
             match action:
-                case Run() | Load() | Unload():
+                case Run() | Load() | Unload() | Drop():
                     self._runner.put(action)
                 case Send(message=message):
                     blocked = blocked or not link.send(self._socket, encode(message))

@@ -53,7 +53,7 @@ from headway.messages import (
 from headway.parts import parts
 from headway.pieces import FRAMING_BYTES, WAITING_BYTES_MAX
 from headway_worker.leases import Leases
-from headway_worker.orders import Drop, Order, Run
+from headway_worker.orders import Drop, Run
 from headway_worker.unloads import Unloads
 
 REPLY_BYTES_MAX = MESSAGE_BYTES_MAX - 65536

@@ -36,7 +36,8 @@ LEAST = {
     "minWorkers": 0, "maxWorkers": 0, "clientTimeoutInMills": 0, "maxRetryTimeoutInSec": 0,
     "parallelLevel": 0,
 }  # fmt: skip
-TRUTHS = ("useJobTicket", "useVenv")
+TRUTHS = ("useJobTicket", "useVenv", "continuousBatching", "asyncCommunication")
+IN_FLIGHT_MAX = 1000  # of an asynchronous worker: TorchServe hands it batches without end
 PARALLEL = ("pp", "tp", "pptp", "custom")
 # Read by handlers, or by what they inherit; nothing else here looks at them.
 HANDLERS = ("handler", "pt2", "micro_batching")
@@ -47,7 +48,7 @@ SHOWN = ("deviceIds", "parallelType", "parallelLevel")
 # Known to TorchServe, without a meaning here (yet).
 IGNORED = (
     *SHOWN, "torchrun", "sequenceBatching", "sequenceMaxIdleMSec", "sequenceTimeoutMSec", "maxNumSequence",
-    "maxSequenceJobQueueSize", "continuousBatching", "asyncCommunication", "pippy", "deepspeed",
+    "maxSequenceJobQueueSize", "pippy", "deepspeed",
 )  # fmt: skip
 
 
@@ -68,6 +69,10 @@ class Config:
         keys = {NUMBERS[key]: value for key, value in self.values.items() if key in NUMBERS}
         if device := self.values.get("deviceType"):
             keys["device"] = {"gpu": "cuda"}.get(device, device)
+        if self.values.get("continuousBatching"):  # which counts where both are said
+            keys["continuous"] = True
+        elif self.values.get("asyncCommunication"):
+            keys["in_flight_max"] = IN_FLIGHT_MAX
         return keys
 
     @property

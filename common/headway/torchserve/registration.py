@@ -58,6 +58,8 @@ class Registration:
     parallel_level: int = 0
     job_ticket: bool = False
     use_venv: bool = False
+    continuous: bool = False
+    in_flight_max: int = 0  # above 0: an asynchronous worker
     at_startup: bool = False
     downloaded: bool = False
     workflow: str = ""
@@ -143,7 +145,7 @@ def folder_of(store: Path, model: str, version: str) -> Path:
 
 def model_keys(registration: Registration, properties: Properties) -> dict[str, Any]:
     """The version's `model.toml`."""
-    return {
+    keys = {
         "backend": "torchserve",
         "file": Path(registration.archive).name,
         "device": {"cpu": "cpu", "gpu": "cuda"}.get(registration.device_type, "auto"),
@@ -158,6 +160,8 @@ def model_keys(registration: Registration, properties: Properties) -> dict[str, 
         "copies": registration.workers_min,
         "options": {**_options(registration, properties), **registration.options},
     }
+    beside = {"continuous": registration.continuous, "in_flight_max": registration.in_flight_max}
+    return keys | {key: value for key, value in beside.items() if value}
 
 
 def _json(registration: Registration) -> str:

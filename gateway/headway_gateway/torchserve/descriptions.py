@@ -80,9 +80,9 @@ def _workers(registration: Registration, entry: Mapping[str, Any]) -> tuple[int,
 
 
 def _batching(registration: Registration) -> dict[str, Any]:
-    """Sequences and continuous batches are not there, and described as what is off."""
+    """Sequences are not there, and described as what is off."""
     return {
-        "continuousBatching": False,
+        "continuousBatching": registration.continuous,
         "useJobTicket": registration.job_ticket,
         "useVenv": registration.use_venv,
         "stateful": False,
