@@ -13,6 +13,7 @@ from headway_worker.abreast import BEAT_S
 from headway_worker.continuous import Continuous, Step
 from headway_worker.faults import DeviceFault
 from headway_worker.request import ModelRequest
+from headway_worker.tracks import Share
 from tests.worker.abreast_bench import AbreastBench, text
 from tests.worker.bench import floats, request
 
@@ -25,7 +26,7 @@ class Counting(AbreastBench):
         super().__init__(batch_size_max=size, continuous=True)
         self.seen: list[list[bytes]] = []
         self.error: BaseException | None = None
-        self.running = Continuous(self.step, size, self.reports.append, self.clock)
+        self.running = Continuous(self, size, self.reports.append, self.clock)
 
     def step(self, requests: Sequence[ModelRequest]) -> list[Step]:
         self.seen.append([request.body for request in requests])
@@ -37,6 +38,15 @@ class Counting(AbreastBench):
             rider.state["turns"] = rider.state.get("turns", 0) + 1
             made.append((text(b"%d;" % rider.state["turns"]), rider.state["turns"] < int(rider.body)))
         return made
+
+    def rides(self, request: ModelRequest) -> bool:
+        return request.body != b"asks"
+
+    def answer(self, requests: Sequence[ModelRequest]) -> list[Share]:
+        self.now += 0.2
+        if self.error:
+            raise self.error
+        return [text(b"itself")]
 
     def join(self, batch: int, body: bytes, **keys: bool) -> None:
         self.running.join(self.passage(batch, body, **keys))
@@ -151,12 +161,24 @@ def test_it_says_now_and_then_that_it_goes_on_for_the_oldest_that_rides() -> Non
 
 def test_a_model_that_answers_too_few_fails_them() -> None:
     bench = Counting()
-    running = Continuous(lambda requests: [], 2, bench.reports.append, bench.clock)
-    running.join(bench.passage(1, b"1"))
-    running.turn()
+    bench.step = lambda requests: []  # type: ignore[method-assign]
+    bench.join(1, b"1")
+    bench.turns(1)
     [result] = [report for report in bench.reports if isinstance(report, Result)]
     assert result.replies[0].code == ModelError.code
     assert result.replies[0].content == "the backend answered 0 requests of 1"
+
+
+def test_one_that_does_not_ride_is_answered_when_nobody_rides_before_those_who_came_after_it() -> None:
+    bench = Counting()
+    for batch, body in enumerate((b"2", b"asks", b"1", b"asks"), 1):
+        bench.join(batch, body)
+    bench.turns(3)
+    assert (bench.seen, list(bench.results)) == ([[b"2"], [b"2"]], [1, 2])
+    bench.turns(1)
+    bench.error = ValueError("told to")
+    bench.turns(1)
+    assert bench.results == {1: [b"1;2;"], 2: [b"itself"], 3: [b"1;"], 4: ["ValueError: told to"]}
 
 
 def test_the_time_in_the_model_is_that_of_its_turns() -> None:

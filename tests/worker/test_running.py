@@ -27,6 +27,34 @@ def test_who_leaves_makes_room_for_the_one_that_waits_longest() -> None:
     assert len(running) == 2
 
 
+def test_one_that_must_be_alone_waits_for_all_and_all_wait_for_it() -> None:
+    running: Running[str] = Running(3)
+    running.join(0, "a")
+    running.join(1, "alone", alone=True)
+    running.join(2, "b")
+    assert list(running.riders) == [0]
+    running.leave(0)
+    assert list(running.riders) == [1]
+    running.leave(1)
+    assert list(running.riders) == [2]
+
+
+@given(st.integers(1, 4), st.lists(st.integers(0, 9)))
+def test_whoever_comes_and_goes_who_must_be_alone_is(size: int, moves: list[int]) -> None:
+    running: Running[int] = Running(size)
+    inside: list[int] = []
+    for number in moves:
+        if number in inside:
+            inside.remove(number)
+            assert running.leave(number) == number
+        else:
+            running.join(number, number, alone=number > 6)
+            inside.append(number)
+        running.check()
+        riding = list(running.riders)
+        assert riding == inside[: len(riding)] and bool(riding) == bool(inside)
+
+
 @given(st.integers(1, 4), st.lists(st.integers(0, 9)))
 def test_whoever_comes_and_goes_nobody_waits_while_there_is_room(size: int, moves: list[int]) -> None:
     running: Running[int] = Running(size)

@@ -11,8 +11,9 @@ model raises, all that ride get the error, and the batch is empty.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from headway.body import Body
 from headway.errors import InvalidInput, ModelError
@@ -27,23 +28,35 @@ from headway_worker.tracks import Clock, Share
 Step = tuple[Share, bool]  # what one run has made for a rider, and whether it rides on
 
 
+class TakesTurns(Protocol):
+    """A backend whose model has a running batch."""
+
+    def rides(self, request: ModelRequest) -> bool:
+        """Whether the request is for the running batch; else it is answered by itself, when nobody rides."""
+
+    def step(self, requests: Sequence[ModelRequest]) -> list[Step]:
+        """Run the model with all that ride. Raises: whatever the model raises, which is their error."""
+
+    def answer(self, requests: Sequence[ModelRequest]) -> list[Share]:
+        """What a request that does not ride gets."""
+
+
 @dataclass(eq=False)
 class _Rider:
     passage: Passage
     request: ModelRequest
+    alone: bool
     kept: list[bytes] = field(default_factory=list)
     compute_s: float = 0.0
 
 
 class Continuous:
-    """One model's running batch. `step` is the model's."""
+    """One model's running batch."""
 
     takes_turns = True
 
-    def __init__(
-        self, step: Callable[[Sequence[ModelRequest]], list[Step]], size: int, report: Reports, clock: Clock
-    ) -> None:
-        self._step = step
+    def __init__(self, backend: TakesTurns, size: int, report: Reports, clock: Clock) -> None:
+        self._backend = backend
         self._report = report
         self._clock = clock
         self._running: Running[_Rider] = Running(size)
@@ -61,7 +74,8 @@ class Continuous:
         elif len(requests) > 1 or requests[0].content is None:
             self._report(passage.fail(InvalidInput("a continuous model takes one body in each request")))
         else:
-            self._running.join(passage.batch.id, _Rider(passage, requests[0]))
+            alone = not self._backend.rides(requests[0])
+            self._running.join(passage.batch.id, _Rider(passage, requests[0], alone), alone)
 
     def drop(self, batch: int) -> None:
         """It leaves before the next turn."""
@@ -72,6 +86,9 @@ class Continuous:
         self._let_go()
         riders = self._running.riders
         if not riders:
+            return
+        if (first := next(iter(riders.values()))).alone:
+            self._answer(first)
             return
         start = self._clock()
         steps = self._stepped([*riders.values()])
@@ -91,10 +108,20 @@ class Continuous:
             if rider := self._running.leave(self._dropped.popleft()):
                 self._report(dropped(rider.passage.batch))
 
+    def _answer(self, rider: _Rider) -> None:
+        """One that is here by itself, and once."""
+        start, passage, requests = self._clock(), rider.passage, [rider.request]
+        self._running.leave(passage.batch.id)
+        try:
+            result = passage.end(self._backend.answer(requests), self._clock() - start)
+        except BaseException as error:
+            result = passage.fail(error)
+        self._report(result)
+
     def _stepped(self, riders: list[_Rider]) -> list[Step]:
         """One run; no steps when it raised, and nobody rides then."""
         try:
-            steps = self._step([rider.request for rider in riders])
+            steps = self._backend.step([rider.request for rider in riders])
             if len(steps) != len(riders):
                 raise ModelError(f"the backend answered {len(steps)} requests of {len(riders)}")
             return steps

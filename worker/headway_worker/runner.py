@@ -287,7 +287,7 @@ class Runner:
     def _abreast_of(self, loaded: Loaded) -> Abreast:
         backend: Any = loaded.backend
         if loaded.spec.continuous:
-            return Continuous(backend.step, loaded.spec.abreast_max, self._report, self._clock)
+            return Continuous(backend, loaded.spec.abreast_max, self._report, self._clock)
         return Beside(backend.answer_later, self._report, self._clock, self._ended)
 
     def _ended(self, fault: DeviceFault | None) -> None:
@@ -301,7 +301,8 @@ class Runner:
         devices.free_memory()  # of one that was not through with its load, too
 
     def _free(self, key: tuple[str, str]) -> None:
-        if abreast := self._abreast.pop(key, None):
+        abreast = self._abreast.pop(key, None)
+        if abreast is not None:
             abreast.close()
         loaded = self._loaded.pop(key, None)
         if loaded is not None:

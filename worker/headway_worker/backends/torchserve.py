@@ -27,6 +27,7 @@ from headway_worker.casting import refuse_casting
 from headway_worker.continuous import Step
 from headway_worker.request import ModelRequest
 from headway_worker.torchserve.archive import Archive, open_archive
+from headway_worker.torchserve.data import asks_itself
 from headway_worker.torchserve.service import Service, Wishes, meta_of
 from headway_worker.tracks import Share
 
@@ -69,6 +70,9 @@ class TorchServe:
     def answer(self, requests: Sequence[ModelRequest]) -> list[Share]:
         assert self._service, "it is loaded"
         return self._service.answer(requests)
+
+    def rides(self, request: ModelRequest) -> bool:
+        return not asks_itself(request)
 
     def step(self, requests: Sequence[ModelRequest]) -> list[Step]:
         assert self._service, "it is loaded"

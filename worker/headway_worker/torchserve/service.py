@@ -108,21 +108,12 @@ class Service:
         return self._with_metrics(requests, shares)
 
     def step(self, requests: Sequence[ModelRequest]) -> list[Step]:
-        """A turn of a running batch: what the handler makes of each, and whether it wants it again. Questions
-        about the model, which are asked once, are calls of their own. Raises: as `answer` does."""
-        with torch.inference_mode(False), torch.enable_grad():
-            asking = [request for request in requests if data.asks_itself(request)]
-            riding = [request for request in requests if not data.asks_itself(request)]
-            steps = {id(request): (self._answer([request])[0], False) for request in asking}
-            if riding:
-                steps |= zip(map(id, riding), self._step(riding), strict=True)
-        return [steps[id(request)] for request in requests]
-
-    def _step(self, requests: Sequence[ModelRequest]) -> list[Step]:
+        """A turn of a running batch: what the handler makes of each, and whether it wants it again.
+        Raises: as `answer`."""
         asked = data.together([self._asked_in_turn(request) for request in requests])
         self._context.begin(asked.ids, asked.processors, _senders(requests, asked))
         started = time.perf_counter()
-        with self._entered():
+        with torch.inference_mode(False), torch.enable_grad(), self._entered():
             returned = self._handle(asked.data, self._context)
             results = data.results(returned, len(asked.data))
             on = [self._context.rides_on(place, result) for place, result in enumerate(results)]
