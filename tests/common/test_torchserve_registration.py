@@ -77,3 +77,10 @@ def test_a_delay_that_is_not_wanted_is_none() -> None:
 
 def test_a_model_with_job_tickets_keeps_no_queue() -> None:
     assert model_keys(replace(ONE, job_ticket=True), Properties())["queue_size_max"] == 0
+
+
+def test_only_a_model_whose_batches_run_beside_one_another_says_so() -> None:
+    assert not {"continuous", "in_flight_max"} & model_keys(ONE, Properties()).keys()
+    for keys in ({"continuous": True}, {"in_flight_max": 9}):
+        made = replace(ONE, **keys)  # type: ignore[arg-type]
+        assert keys.items() <= model_keys(made, Properties()).items()
