@@ -286,7 +286,7 @@ class WorkerNode(Node):
     def most_of(self, order: Run) -> int:
         """How many batches of its model run beside one another."""
         key = (order.batch.model, order.batch.version)
-        most = next(spec.abreast_max for spec in self.world.specs if spec.key == key)
+        most = next((spec.abreast_max for spec in self.world.specs if spec.key == key), 0)
         if most:
             running = [run.batch for run in self.abreast.values() if run.batch.model == key[0]]
             # A broker that is new gives more than there is room for, beside what the old one gave.
