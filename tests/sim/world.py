@@ -294,10 +294,14 @@ class WorkerNode(Node):
             assert len(running) - old < most, f"{self.name} got more than it has room for"
         return most
 
+    def runs_beside(self, order: Run) -> bool:
+        return order.batch.id in self.abreast or self.most_of(order) > 0
+
     def drop(self, batch: int) -> None:
         """Leave it, if it still runs."""
         for order in [o for o in (*self.abreast.values(), *self.orders) if isinstance(o, Run)]:
-            if order.batch.id == batch and not self.hung and self.world.now >= self.frozen_until:
+            stands_still = self.hung or self.world.now < self.frozen_until
+            if order.batch.id == batch and self.runs_beside(order) and not stands_still:
                 self.world.dropped += 1
                 if batch not in self.abreast:
                     self.orders.remove(order)

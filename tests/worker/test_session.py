@@ -458,3 +458,14 @@ def test_a_batch_that_nobody_waits_for_is_named_to_the_runner_as_long_as_it_is_n
     bench.handle(Result(1, 0, [BatchReply(OK, b"", {})]))
     [results] = [message for message in bench.wake() if isinstance(message, Results)]
     assert [result.batch for result in results.results] == [2, 3, 1]
+
+
+def test_a_worker_that_is_off_the_roster_drops_what_it_held_and_says_when_that_has_ended() -> None:
+    bench = Bench()
+    bench.holds(1, 2)
+    assert bench.handle(Dismiss("join again", 0)) == [Drop(1), Drop(2)]
+    bench.wake()
+    bench.handle(WELCOME)
+    bench.handle(Result(2, 5, [BatchReply(OK, b"", {})]))
+    [results] = [message for message in bench.wake() if isinstance(message, Results)]
+    assert [(result.batch, result.replies) for result in results.results] == [(2, [])]

@@ -12,7 +12,8 @@ said again after it. Orders go to the runner in the order in which they came. Re
 in one message in the next `wake`. Pieces of replies leave before results; when too many wait for a broker
 that takes nothing, the rest of such a reply is refused, and so is its outcome.
 
-A batch that it held when it left the roster is run to its end all the same. Its result is of no use, but says
+A batch that it held when it left the roster is run to its end all the same, unless it runs beside others and
+can be dropped, which makes room for those that come. Its result is of no use, but says
 that the worker touches the batch's shared memory no more: so it is sent, empty, to the broker that gave it.
 
 Invariants: every batch is answered once, in the order in which the runner is through with them (`open` holds
@@ -277,6 +278,7 @@ class Session:
             return [Leaving("off the roster while draining", stuck=bool(self.open))]
         self._joined = False
         self._beat_at = -math.inf
+        drops: list[Action] = [Drop(batch) for batch in self.open]
         self._given_up.update(self.open)
         self.open.clear()
         self._unsaid.clear()
@@ -287,7 +289,7 @@ class Session:
         self._pieces_bytes = 0
         self._torn.clear()
         self._outbox.clear()
-        return []
+        return drops
 
     def _dismissed(self, message: Dismiss, now: float) -> list[Action]:
         if message.final:
