@@ -29,13 +29,14 @@ class Running:
         self.thread = threading.Thread(target=bench.runner.run, daemon=True)
         self.thread.start()
 
-    def archive(self, source: str, toml: str) -> None:
-        """Version 1 of "m": a plain folder with one of the differential set's handlers."""
+    def archive(self, source: str, toml: str, handler: str = "") -> None:
+        """Version 1 of "m": a plain folder with one of the differential set's handlers, or with this one."""
         folder = self.bench.write(f'file = "archive"\n{toml}', backend="torchserve") / "archive"
         (folder / "MAR-INF").mkdir(parents=True)
         manifest = {"model": {"modelName": "m", "handler": "handler.py", "modelVersion": "1"}}
         (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
-        (folder / "handler.py").write_text((SOURCES / source / "handler.py").read_text())
+        handler = handler or (SOURCES / source / "handler.py").read_text()
+        (folder / "handler.py").write_text(handler)
         self.load()
 
     def load(self, version: str = "1") -> Copy:
@@ -231,6 +232,21 @@ def test_an_unload_waits_for_coroutines_and_a_drop_ends_them(running: Running) -
     running.put(Drop(1))
     running.state("gone")
     assert running.reply(1).content == "nobody waits for it"
+
+
+def test_coroutines_import_their_own_modules_whenever_they_go_on(running: Running) -> None:
+    text = """
+import asyncio
+async def handle(data, context):
+    await asyncio.sleep(0.02)
+    import helper
+    return [f"{helper.NAME} {context.request_ids[0]}"]
+"""
+    running.archive("", ASYNC, text)
+    (running.bench.store / "m" / "1" / "archive" / "helper.py").write_text("NAME = 'mine'")
+    running.ask(1, {}, request_id="a")
+    running.ask(2, {}, request_id="b")
+    assert (running.text(1), running.text(2)) == ("mine a", "mine b")
 
 
 def test_a_backend_without_turns_is_refused_by_name(running: Running) -> None:
