@@ -23,6 +23,8 @@ to the copy that holds the fewest, as long as one has room; so does what comes b
 not alone, since to run one after the other what ran beside one another would take too long. If the model is
 `continuous`, each request is a batch of its own, else batches are formed as ever.
 
+Longer than 300 lines because every way out of a queue to a worker is here.
+
 Invariant: what is hopeless is taken out of its queue here, and handed out with `take_hopeless` in the same
 wake.
 """
