@@ -230,3 +230,20 @@ def test_the_time_of_a_worker_counts_while_it_runs_anything() -> None:
     bench.answers("w", other)
     bench.wake()
     assert worker.busy_for(bench.now + 9.0) == pytest.approx(bench.now - start)
+
+
+def test_a_count_that_is_wrong_is_found() -> None:
+    bench = serving()
+    sent_all(bench, 1, 2)
+    bench.scheduler.roster.workers[b"w"].abreast._counts[("m", "1")] = 1
+    with pytest.raises(AssertionError, match="batches abreast are miscounted"):
+        bench.scheduler.check()
+
+
+def test_a_queue_that_is_overlooked_while_a_copy_has_room_is_found() -> None:
+    bench = serving()
+    sent_all(bench, 1)
+    bench.ask(2)
+    bench.scheduler._dispatch._look.clear()
+    with pytest.raises(AssertionError, match="waits while a copy has room"):
+        bench.scheduler.check()

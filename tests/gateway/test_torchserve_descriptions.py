@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -94,3 +95,8 @@ def test_the_use_of_a_gpu_is_said_as_torchserve_says_it() -> None:
 def test_without_nvidia_smi_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert gpu_usage("0") == "N/A"
+
+
+def test_a_running_batch_is_described_as_one() -> None:
+    for is_so in (True, False):
+        assert description(replace(M, continuous=is_so), {}, [])["continuousBatching"] is is_so
