@@ -27,18 +27,16 @@ class Lost(NamedTuple):
 
 class Door(Protocol):
     """One side's, for callers or for workers. `far`: those who come here are on other hosts, or might be.
-    `path` is what it leaves on disk, if anything."""
+    `path` is what it leaves on disk, if anything. `fd` is readable when messages wait."""
 
     side: str
     far: bool
     path: Path | None
-
-    def fileno(self) -> int:
-        """Readable when messages wait."""
+    fd: int
 
     @property
     def has_more(self) -> bool:
-        """Whether messages wait that the descriptor may not tell of (any more)."""
+        """Whether messages wait that `fd` may not tell of (any more)."""
 
     def receive(self) -> list[bytes] | None:
         """The next message: who sent it, and its frames. None: there is no more for now."""

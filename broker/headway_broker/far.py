@@ -40,9 +40,7 @@ class FarDoor:
             self._socket = link.router(context, address, curve, domain=side)
         except zmq.ZMQError as error:
             raise SettingsError(f"{side}_tcp: cannot listen at {address}: {error}") from None
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
+        self.fd = self._socket.fileno()
 
     @property
     def has_more(self) -> bool:

@@ -54,18 +54,16 @@ class NearDoor:
             self._listener.close()
             self._epoll.close()
             raise
+        self.fd = self._epoll.fileno()
         self._listener.setblocking(False)
         self._listens(True)
-
-    def fileno(self) -> int:
-        return self._epoll.fileno()
 
     @property
     def has_more(self) -> bool:
         return bool(self._messages or self._lost)
 
     def receive(self) -> list[bytes] | None:
-        if not self.has_more:
+        if not self._messages and not self._lost:
             self._look()
         return self._messages.popleft() if self._messages else None
 

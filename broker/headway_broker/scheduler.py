@@ -182,20 +182,26 @@ class Scheduler:
         """Look at the time if it is time to, form batches, and hand out what is to be sent."""
         if now >= self._tick_at:
             self._tick(now)
-        self._replan(now)
+        if self._steering.plan_is_old or self._steering.changed_workers:
+            self._replan(now)
         self._dispatch.run(now)
-        self._intake.refuse(self._dispatch.take_hopeless(), now)
+        if self._dispatch.hopeless:
+            self._intake.refuse(self._dispatch.take_hopeless(), now)
         self._collect(now)
         # Replies first: a heartbeat may make a caller send again what it has no reply to.
         actions: list[Action] = []
-        for who, replies in self.ledger.take_replies().items():
-            actions += [ToCaller(who, Replies(part)) for part in parts(replies, _reply_size)]
-        for who, ids in self.holds.take_released().items():
-            actions += [ToCaller(who, Released(self._nonce, part)) for part in parts(ids, lambda id: 0)]
-        actions += self._outbox
-        self._outbox = []
-        for who, batches in self._dispatch.take_batches().items():
-            actions += [ToWorker(who, Batches(part)) for part in parts(batches, _batch_size)]
+        if self.ledger.replies:
+            for who, replies in self.ledger.take_replies().items():
+                actions += [ToCaller(who, Replies(part)) for part in parts(replies, _reply_size)]
+        if self.holds.released:
+            for who, ids in self.holds.take_released().items():
+                actions += [ToCaller(who, Released(self._nonce, part)) for part in parts(ids, lambda id: 0)]
+        if self._outbox:
+            actions += self._outbox
+            self._outbox = []
+        if self._dispatch.batches:
+            for who, batches in self._dispatch.take_batches().items():
+                actions += [ToWorker(who, Batches(part)) for part in parts(batches, _batch_size)]
         return actions
 
     def next_wake(self) -> float | None:

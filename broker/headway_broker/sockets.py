@@ -100,7 +100,7 @@ class Sockets:
     @property
     def fds(self) -> list[int]:
         """Wait until one of them is readable."""
-        return [door.fileno() for door in self._doors]
+        return [door.fd for door in self._doors]
 
     @property
     def has_more(self) -> bool:
@@ -111,7 +111,7 @@ class Sockets:
         """The doors at which messages wait, in the order in which to drain them."""
         if self._gate:
             self._gate.look(now)
-        return [door for door in self._doors if door.fileno() in readable or door.has_more]
+        return [door for door in self._doors if door.fd in readable or door.has_more]
 
     def receive(self, door: Door, now: float) -> list[bytes] | None:
         """The next message at a door, its sender's name first, or None: there is no more for now."""

@@ -30,6 +30,7 @@ import torch
 
 from headway.errors import InternalError, NotReady
 from headway.messages import Copy, Load, Result, Unload
+from headway.settling import settle
 from headway_worker import device as devices
 from headway_worker.batches import Passage, refuse_batch
 from headway_worker.decoder import Decoder
@@ -205,6 +206,8 @@ class Runner:
         if state == "failed":  # here, where the exception no longer holds the model in its frames
             log.warning("model %s version %s failed to load:\n%s", order.model, order.version, detail)
             self._drop((order.model, order.version))
+        else:
+            settle()
         self._report(Copy(order.model, order.version, state, detail, facts))
 
     def _ready(self, order: Load) -> dict[str, Any]:
