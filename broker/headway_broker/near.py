@@ -75,13 +75,13 @@ class NearDoor:
         line = self._by_name.get(peer)
         if line is None:
             raise Unreachable
-        wanted_out = line.wants_out
+        waited = bool(line.waiting)
         try:
             is_taken = line.send(frame)
         except Closed:
             self._drop(line)
             raise Unreachable from None
-        if line.wants_out != wanted_out:
+        if bool(line.waiting) != waited:
             self._epoll.modify(line.fd, line.events)
         if not is_taken:
             raise Full
@@ -100,13 +100,13 @@ class NearDoor:
                 if fd == self._listener.fileno():
                     self._accept()
                 continue
-            wanted_out = line.wants_out
+            waited = bool(line.waiting)
             try:
-                if wanted_out:
+                if waited:
                     line.flush()
                 if events & _READABLE:
                     self._read(line)
-                if line.wants_out != wanted_out:
+                if bool(line.waiting) != waited:
                     self._epoll.modify(fd, line.events)
             except Closed as closed:
                 self._hang_up(line, closed)

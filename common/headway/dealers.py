@@ -93,9 +93,9 @@ class _Near:
                 return False
             assert self._line
             try:
-                wanted_out = self._line.wants_out
+                waited = bool(self._line.waiting)
                 taken = self._line.send(frame)
-                if self._line.wants_out != wanted_out:
+                if bool(self._line.waiting) != waited:
                     self._epoll.modify(self._line.fd, self._line.events)
                 return taken
             except Closed:
@@ -117,12 +117,12 @@ class _Near:
 
     def _read(self, line: Line) -> None:
         try:
-            wanted_out = line.wants_out
-            line.flush()
+            if waited := bool(line.waiting):
+                line.flush()
             for frames in line.read():
                 self._frames.extend(frames)
             self._drained = bool(self._frames)
-            if line.wants_out != wanted_out:
+            if bool(line.waiting) != waited:
                 self._epoll.modify(line.fd, line.events)
         except Closed:
             self._hang_up()

@@ -7,7 +7,7 @@ way. There and back takes 58 us (median) through libzmq and 11 so, where both en
 where they have slept for 2 ms before, 228 and 33 (two processes on one host, 300 bytes).
 
 What is sent is handed to the kernel at once. What that does not take waits here, in order, until the socket
-can be written (`wants_out`); so much may wait that credit and deadlines are reached first. What is sent
+can be written; so much may wait that credit and deadlines are reached first. What is sent
 before the other end has said READY waits for that: libzmq takes no message sooner.
 """
 
@@ -37,14 +37,15 @@ class Closed(Exception):
 
 
 class Line:
-    """Takes a connected socket, and closes it. `kind` is this end's type, `identity` its name."""
+    """Takes a connected socket, and closes it. `kind` is this end's type, `identity` its name. Whoever calls
+    looks before and after whether something is `waiting`, and if that changed, waits for other `events`."""
 
     def __init__(self, connected: socket.socket, kind: bytes, identity: bytes = b"") -> None:
         self._socket = connected
         self._socket.setblocking(False)
         self._inbound = Inbound(kind)
         self._early: list[bytes] = []  # said before READY was heard
-        self._waiting: deque[memoryview] = deque()
+        self.waiting: deque[memoryview] = deque()  # for the socket to be writable
         self._waiting_bytes = 0
         self.fd = connected.fileno()
         self._put(opening(kind, identity))
@@ -55,14 +56,9 @@ class Line:
         return self._inbound.identity
 
     @property
-    def wants_out(self) -> bool:
-        """Whether something waits for the socket to be writable."""
-        return bool(self._waiting)
-
-    @property
     def events(self) -> int:
         """What to wait for, as epoll has it."""
-        return select.EPOLLIN | select.EPOLLOUT if self._waiting else select.EPOLLIN
+        return select.EPOLLIN | select.EPOLLOUT if self.waiting else select.EPOLLIN
 
     def send(self, frame: bytes) -> bool:
         """False when too much waits already. Raises: Closed."""
@@ -100,26 +96,26 @@ class Line:
 
     def flush(self) -> None:
         """Send of what waits as much as goes. Raises: Closed."""
-        while self._waiting:
-            sent = self._write(self._waiting[0])
+        while self.waiting:
+            sent = self._write(self.waiting[0])
             self._waiting_bytes -= sent
-            if sent < len(self._waiting[0]):
-                self._waiting[0] = self._waiting[0][sent:]
+            if sent < len(self.waiting[0]):
+                self.waiting[0] = self.waiting[0][sent:]
                 return
-            self._waiting.popleft()
+            self.waiting.popleft()
 
     def close(self) -> None:
         """What waits may still leave, for at most a fifth of a second."""
         with suppress(OSError):
             self._socket.settimeout(_LINGER_S)
-            for data in self._waiting:
+            for data in self.waiting:
                 self._socket.sendall(data)
         self._socket.close()
 
     def _put(self, data: bytes) -> None:
-        sent = 0 if self._waiting else self._write(data)
+        sent = 0 if self.waiting else self._write(data)
         if sent < len(data):
-            self._waiting.append(memoryview(data)[sent:])
+            self.waiting.append(memoryview(data)[sent:])
             self._waiting_bytes += len(data) - sent
 
     def _write(self, data: bytes | memoryview) -> int:

@@ -118,7 +118,10 @@ class Exchange:
         with self._lock:
             now = time.monotonic()
             self._handle(report, now)
-            self._serve(now)
+            if self._is_open and self.exit is None:
+                self._do(self._session.wake(now))
+            if self._dealer.has_more:
+                self._serve(now)
             is_early = not self._runner_leads and self._session.next_wake() < self._keeper_until
         if is_early:
             os.eventfd_write(self._keeper_call, 1)
