@@ -39,7 +39,8 @@ class Door(Protocol):
         """Whether messages wait that `fd` may not tell of (any more)."""
 
     def receive(self) -> list[bytes] | None:
-        """The next message: who sent it, and its frames. None: there is no more for now."""
+        """The next message: who sent it, and its frames. None: there is no more for now, and those who were
+        lost are to be taken before there is."""
 
     def take_lost(self) -> list[Lost]:
         """Who was found gone since the last time, each after the last of its messages."""

@@ -29,7 +29,7 @@ from headway.errors import RemoteProtocolError, SettingsError
 from headway.messages import Batches, Message, Results
 from headway.notify import Notifier
 from headway.settings import BrokerSettings
-from headway.settling import settle
+from headway.settling import settle_to_serve
 from headway.wire import decode
 from headway_broker.doors import Door
 from headway_broker.events import (
@@ -107,7 +107,7 @@ class Router:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
-        settle()
+        settle_to_serve()
         waiter = Waiter()
         for fd in (self._wakeup, self._store.fd, *self._sockets.fds):
             waiter.add(fd)

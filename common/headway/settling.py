@@ -7,6 +7,18 @@ from __future__ import annotations
 
 import gc
 
+YOUNG_MAX = 20_000
+
+
+def settle_to_serve() -> None:
+    """`settle`, and look at what is new more rarely from now on: for processes that run nobody else's code.
+
+    PERF: with 64 requests open, most of 700 new objects (Python's own number) are still in use, and looking
+    at them was 6 % of a gateway's time. Of 20,000 nearly all are gone by themselves.
+    """
+    settle()
+    gc.set_threshold(YOUNG_MAX)
+
 
 def settle() -> None:
     """Look for garbage among everything, once; what is left is not looked at again until the next `settle`.

@@ -44,8 +44,12 @@ class Connection(PlainConnection):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """PERF: what uvicorn's does, without the call."""
         self._spelled.append((name, value))
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     @property
     def _wrote(self) -> list[tuple[bytes, bytes]]:
