@@ -13,6 +13,7 @@ from headway.torchserve.registration import (
     Registration,
     model_keys,
     read_registration,
+    remove_all,
     remove_version,
     write_version,
 )
@@ -58,6 +59,14 @@ def test_only_an_archive_that_was_downloaded_goes_with_its_version(
         remove_version(store, "m", "1.0")
         assert Path(registration.archive).exists() != downloaded
         assert not (store / "m").exists()
+
+
+def test_archives_stay_when_the_server_ends_as_the_next_start_may_name_them(
+    registration: Registration, store: Path
+) -> None:
+    write_version(store, replace(registration, downloaded=True), Properties())
+    remove_all(store)
+    assert Path(registration.archive).exists() and not (store / "m").exists()
 
 
 @pytest.mark.parametrize(

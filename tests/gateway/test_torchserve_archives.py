@@ -115,6 +115,14 @@ def test_nothing_is_fetched_that_is_not_allowed(store: Path, url: str, allowed: 
     assert refused(store, url, allowed) == (404, "ModelNotFoundException", text)
 
 
+def test_what_the_store_has_is_not_fetched_again_where_that_is_said(store: Path, site: str) -> None:
+    archives = Archives(str(store), ".*", reuse=True)
+    assert archives.find(f"{site}/m.mar", NO) == Found(store / "m.mar")
+    assert (store / "m.mar").read_bytes() == b"archive"
+    assert archives.find(f"{site}/new.mar", NO) == Found(store / "new.mar", downloaded=True)
+    assert refused(store, f"{site}/m.mar", ".*")[2] == "Model file already exists m.mar"
+
+
 def test_what_is_allowed_lands_in_the_store(store: Path, site: str) -> None:
     found = find(store, f"{site}/new.mar?a=1", "ftp://x, HTTP://127.*")
     assert found == Found(store / "new.mar", downloaded=True)

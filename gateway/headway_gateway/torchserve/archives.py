@@ -82,12 +82,13 @@ WORKFLOWS = Texts(
 @dataclass(frozen=True)
 class Archives:
     """Those in `store` ("": there is none), and those that `allowed_urls`, regular expressions with commas
-    between, lets be fetched into it."""
+    between, lets be fetched into it. `reuse`: what the store has under a URL's file name is that archive."""
 
     store: str
     allowed_urls: str = ""
     limits: Limits = Limits()
     texts: Texts = MODELS
+    reuse: bool = False
 
     def find(self, url: str, stop: threading.Event, s3_sse_kms: bool = False) -> Found:
         """The archive. When `stop` is set, fetching ends. Raises: Refusal."""
@@ -128,6 +129,8 @@ class Archives:
         if not name or name.startswith(".") or not name.isprintable():
             raise self._not_found(f"{self.texts.missing}{url}")
         target = Path(self.store).resolve() / name
+        if self.reuse and target.is_file():
+            return Found(target)
         if os.path.lexists(target):
             raise _exists(name)
         with _as_refusals(url, name), hidden_folder(target.parent) as folder:
