@@ -103,6 +103,7 @@ from headway_broker.queues import OpenRequest
 from headway_broker.report import Report
 from headway_broker.state import About, State
 from headway_broker.steering import Steering
+from headway_broker.strays import Strays
 from headway_broker.timing import HEADERS, timed
 from headway_broker.workers import Flight, Worker
 
@@ -151,6 +152,7 @@ class Scheduler:
         self._beats: list[bytes] = []  # who has a heartbeat to come
         self._beats_each = 0  # at a tick
         self._probe_at = -math.inf
+        self._strays = Strays()
         self._twins: dict[bytes, float] = {}  # workers whose name another has, and since when they ask
         self._outbox: list[Action] = []
 
@@ -393,7 +395,11 @@ class Scheduler:
                     meta = {**meta, **meta_of(request, flight.key, self._steering.cold)}
                 if HEADERS in request.options:
                     meta = timed(meta, request, flight, result, now)
+                    if self._strays.kept:
+                        meta = self._strays.join(flight.key, meta)
                 self.ledger.settle(request, BatchReply(reply.code, reply.content, meta), now)
+            elif reply.meta:
+                self._strays.keep(flight.key, reply.meta)
         if result.done:
             self.roster.finish(worker, result.batch, now)
             self.stats[flight.key].batch_done(result.compute_us / 1e6, len(flight.requests))
