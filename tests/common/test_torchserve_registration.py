@@ -84,5 +84,10 @@ def test_a_delay_that_is_not_wanted_is_none() -> None:
     assert model_keys(ONE, Properties(headway_batch_delay=False))["batch_delay_ms"] == 0.0
 
 
+@pytest.mark.parametrize(("said", "device"), [("", "auto"), ("cpu", "cpu"), ("gpu", "auto")])
+def test_a_model_for_gpus_runs_on_the_cpu_where_there_are_none(said: str, device: str) -> None:
+    assert model_keys(replace(ONE, device_type=said), Properties())["device"] == device
+
+
 def test_a_model_with_job_tickets_keeps_no_queue() -> None:
     assert model_keys(replace(ONE, job_ticket=True), Properties())["queue_size_max"] == 0

@@ -146,7 +146,7 @@ def model_keys(registration: Registration, properties: Properties) -> dict[str, 
     return {
         "backend": "torchserve",
         "file": Path(registration.archive).name,
-        "device": {"cpu": "cpu", "gpu": "cuda"}.get(registration.device_type, "auto"),
+        "device": "cpu" if registration.device_type == "cpu" else "auto",  # without GPUs, "gpu" is the CPU
         "batch_size_max": registration.batch_size,
         "batch_delay_ms": float(registration.batch_delay_ms) if properties.headway_batch_delay else 0.0,
         "batch_clock": "worker",
