@@ -28,6 +28,7 @@ from headway.settings import Shared, default_run_dir
 from headway.torchserve.addresses import Address
 from headway.torchserve.properties import Properties
 from headway.torchserve.reading import Given, read_properties
+from headway.torchserve.registration import Registration, write_version
 
 
 @pytest.fixture
@@ -295,6 +296,17 @@ def test_the_run_directory_of_a_server_that_was_killed_is_gone_after_the_next(tm
     with fresh(shared):
         pass
     assert not shared.run_dir.exists()
+
+
+def test_what_was_installed_for_the_models_of_a_server_that_was_killed_goes_too(tmp_path: Path) -> None:
+    shared = shared_for(Shared(run_dir=tmp_path / "run"), 8080)
+    killed = fresh(shared)
+    packages = tmp_path / "headway-packages-x"
+    packages.mkdir()
+    one = Registration("m", "1.0", "m.mar", str(tmp_path / "m.mar"), packages=str(packages))
+    write_version(killed.__enter__(), one, Properties())
+    with fresh(shared):
+        assert not packages.exists()
 
 
 def test_a_run_directory_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
