@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from headway.cli._torchserve.herald import answers, listens
 from headway.cli._torchserve.logfiles import MODEL, SERVER, LogFiles, of_agent
 from headway.cli._torchserve.pidfile import PidFile
 from headway.cli._torchserve.processes import Stack, doors_of, threads_for
-from headway.cli._torchserve.serving import planned
+from headway.cli._torchserve.serving import interruptible, planned
 from headway.cli.main import main
 from headway.cli.torchserve import found_properties
 from headway.errors import SettingsError
@@ -336,6 +338,14 @@ def test_a_start_waits_for_what_a_killed_server_has_left(here: Path) -> None:
     threading.Timer(0.3, listener.close).start()
     plan = planned(found, shared, {}, patience_s=10)
     assert f"http://{plan.doors.inference}" == address
+
+
+def test_a_start_that_is_told_to_end_while_it_fetches_or_installs_tidies_up() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_who_answers_in_http_is_a_server_and_who_does_not_is_none() -> None:

@@ -6,9 +6,10 @@ Knows: the order of the steps. Must not know: the steps themselves.
 from __future__ import annotations
 
 import secrets
+import signal
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -107,8 +108,9 @@ def serve(plan: Plan, pid_file: PidFile, echo: bool, on_ready: Callable[[], None
         logs = LogFiles(Path(properties.log_location), echo)
         store = held.enter_context(fresh(plan.shared))
         held.callback(remove_all, store)
-        plan = _with_fetched(plan, logs)
-        warnings = _write(plan, store)
+        with interruptible():  # both may take minutes
+            plan = _with_fetched(plan, logs)
+            warnings = _write(plan, store)
         if not properties.disable_token_authorization:
             keys.make(properties.headway_tokens_survive)
             if not properties.headway_tokens_survive:
@@ -128,6 +130,16 @@ def serve(plan: Plan, pid_file: PidFile, echo: bool, on_ready: Callable[[], None
         with supervisor, logs, herald:
             _introduce(plan, threads, warnings, logs.say)
             return int(supervisor.run())
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends what is in here as Ctrl-C does: tidied up. (Later the supervisor takes both.)"""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _take(pid_file: PidFile, held: ExitStack) -> None:
