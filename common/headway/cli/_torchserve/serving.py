@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headway import __version__
+from headway.cli._torchserve import selfsigned
 from headway.cli._torchserve.devices import count_cores, count_gpus, devices_for
 from headway.cli._torchserve.fetching import fetched, forget
 from headway.cli._torchserve.folder import fresh, has_owner, shared_for
@@ -29,6 +30,7 @@ from headway.cli._torchserve.processes import (
     has_grpc,
     threads_for,
 )
+from headway.cli._torchserve.selfsigned import certified
 from headway.cli.rundir import check_http
 from headway.cli.supervisor import Supervisor
 from headway.errors import SettingsError
@@ -99,17 +101,15 @@ def _check_doors(doors: Doors, give_up: float) -> None:
 
 def serve(plan: Plan, pid_file: PidFile, echo: bool, on_ready: Callable[[], None]) -> int:
     """Start, keep, stop; nothing is left behind. Returns the exit code. Raises: SettingsError."""
-    properties, keys = (
-        plan.properties,
-        Keys(Path(plan.properties.key_file), plan.properties.token_expiration_min),
-    )
+    properties = plan.properties
+    keys = Keys(Path(properties.key_file), properties.token_expiration_min)
     with ExitStack() as held:
         _take(pid_file, held)
         logs = LogFiles(Path(properties.log_location), echo)
         store = held.enter_context(fresh(plan.shared))
         held.callback(remove_all, store)
-        with interruptible():  # both may take minutes
-            plan = _with_fetched(plan, logs)
+        with interruptible():  # it may take minutes
+            plan = _with_fetched(_certified(plan), logs)
             warnings = _write(plan, store)
         if not properties.disable_token_authorization:
             keys.make(properties.headway_tokens_survive)
@@ -148,6 +148,15 @@ def _take(pid_file: PidFile, held: ExitStack) -> None:
     except (LockHeld, OSError) as error:
         raise SettingsError(f"{pid_file.path}: {error}") from None
     held.callback(pid_file.remove)
+
+
+def _certified(plan: Plan) -> Plan:
+    doors = plan.doors
+    tls = any(door.tls for door in (doors.inference, doors.management, doors.metrics) if door)
+    properties = certified(plan.properties, plan.shared.state_dir, tls)
+    if properties is plan.properties:
+        return plan
+    return replace(plan, properties=properties, warnings=(*plan.warnings, selfsigned.WARNING))
 
 
 def _with_fetched(plan: Plan, logs: LogFiles) -> Plan:
