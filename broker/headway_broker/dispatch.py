@@ -79,7 +79,7 @@ class Dispatch:
         self._taken_up: dict[Key, float] = {}  # since when a worker that is idle waits for company
         self._ripe: Alarms[Key] = Alarms()
         self._ahead: Alarms[Crew] = Alarms()
-        self._hopeless: list[OpenRequest] = []
+        self.hopeless: list[OpenRequest] = []
         self.batches: dict[bytes, list[Batch]] = {}
 
     def look_at(self, key: Key) -> None:
@@ -105,6 +105,8 @@ class Dispatch:
 
     def run(self, now: float) -> None:
         """Form every batch that can be formed now."""
+        if not self._look and not self._serve and now < self._ripe.next and now < self._ahead.next:
+            return
         for key in self._ripe.due(now):
             self._look[key] = None
         for crew in self._ahead.due(now):
@@ -134,7 +136,7 @@ class Dispatch:
 
     def take_hopeless(self) -> list[OpenRequest]:
         """What was taken out of its queue because it cannot make it any more."""
-        hopeless, self._hopeless = self._hopeless, []
+        hopeless, self.hopeless = self.hopeless, []
         return hopeless
 
     def check(self) -> None:
@@ -245,7 +247,7 @@ class Dispatch:
     def _drop_hopeless(self, key: Key, start: float) -> None:
         """Take out what cannot make it in a batch that starts then; what is left may not be ripe."""
         if hopeless := self._admission.hopeless(key, start, keep=1):
-            self._hopeless += hopeless
+            self.hopeless += hopeless
             self._fresh.discard(key)
 
     def _is_taken_up(self, key: Key, queue: Queue, now: float) -> bool:

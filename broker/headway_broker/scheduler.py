@@ -21,7 +21,8 @@ was collected, one message for each peer. A router that drains its sockets into 
 A worker has credit for two batches. An idle one gets a batch as soon as it is ripe; a busy one gets a full
 batch ahead. A request whose worker was lost goes back once, and then travels alone and to an idle worker, so
 that what kills workers kills two at most and takes nobody with it. One whose reply has begun does not go
-back: its caller has a part of the answer.
+back: its caller has a part of the answer. Nor does one whose batch outlived its lease: it had all the time
+that its model gives, and each request of a batch that waits for something dead would take a worker.
 
 Deadlines, leases and silences are looked at every TICK_S, not by a timer each: at 100,000 requests a
 second a timer each would hold millions of them. Only batch delays have exact timers.
@@ -103,6 +104,7 @@ from headway_broker.queues import OpenRequest
 from headway_broker.report import Report
 from headway_broker.state import About, State
 from headway_broker.steering import Steering
+from headway_broker.strays import Strays
 from headway_broker.timing import HEADERS, timed
 from headway_broker.workers import Abreast, Flight, Worker
 
@@ -151,6 +153,7 @@ class Scheduler:
         self._beats: list[bytes] = []  # who has a heartbeat to come
         self._beats_each = 0  # at a tick
         self._probe_at = -math.inf
+        self._strays = Strays()
         self._twins: dict[bytes, float] = {}  # workers whose name another has, and since when they ask
         self._outbox: list[Action] = []
 
@@ -183,20 +186,26 @@ class Scheduler:
         """Look at the time if it is time to, form batches, and hand out what is to be sent."""
         if now >= self._tick_at:
             self._tick(now)
-        self._replan(now)
+        if self._steering.plan_is_old or self._steering.changed_workers:
+            self._replan(now)
         self._dispatch.run(now)
-        self._intake.refuse(self._dispatch.take_hopeless(), now)
+        if self._dispatch.hopeless:
+            self._intake.refuse(self._dispatch.take_hopeless(), now)
         self._collect(now)
         # Replies first: a heartbeat may make a caller send again what it has no reply to.
         actions: list[Action] = []
-        for who, replies in self.ledger.take_replies().items():
-            actions += [ToCaller(who, Replies(part)) for part in parts(replies, _reply_size)]
-        for who, ids in self.holds.take_released().items():
-            actions += [ToCaller(who, Released(self._nonce, part)) for part in parts(ids, lambda id: 0)]
-        actions += self._outbox
-        self._outbox = []
-        for who, batches in self._dispatch.take_batches().items():
-            actions += [ToWorker(who, Batches(part)) for part in parts(batches, _batch_size)]
+        if self.ledger.replies:
+            for who, replies in self.ledger.take_replies().items():
+                actions += [ToCaller(who, Replies(part)) for part in parts(replies, _reply_size)]
+        if self.holds.released:
+            for who, ids in self.holds.take_released().items():
+                actions += [ToCaller(who, Released(self._nonce, part)) for part in parts(ids, lambda id: 0)]
+        if self._outbox:
+            actions += self._outbox
+            self._outbox = []
+        if self._dispatch.batches:
+            for who, batches in self._dispatch.take_batches().items():
+                actions += [ToWorker(who, Batches(part)) for part in parts(batches, _batch_size)]
         return actions
 
     def next_wake(self) -> float | None:
@@ -406,7 +415,11 @@ class Scheduler:
                     meta = {**meta, **meta_of(request, flight.key, self._steering.cold)}
                 if HEADERS in request.options:
                     meta = timed(meta, request, flight, result, now)
+                    if self._strays.kept:
+                        meta = self._strays.join(flight.key, meta)
                 self.ledger.settle(request, BatchReply(reply.code, reply.content, meta), now)
+            elif reply.meta:
+                self._strays.keep(flight.key, reply.meta)
         if result.done:
             self.stats[flight.key].batch_done(result.compute_us / 1e6, len(flight.requests))
             if flight.abreast:
@@ -439,7 +452,8 @@ class Scheduler:
             )
 
     def _lose(self, worker: Worker, reason: str, now: float, final: bool = False, dead: bool = False) -> None:
-        """Take the worker off the roster; its requests go back, each at most once more."""
+        """Take the worker off the roster; its requests go back, each at most once more. `final`: its time was
+        over, and so is that of what it ran."""
         held = self._steering.lost(worker, reason, dead, now)
         self.roster.remove(worker)
         flights = worker.flights
@@ -448,19 +462,22 @@ class Scheduler:
             self.holds.bury(worker.identity)
         self._note("worker lost", worker, reason=reason, batches=len(flights))
         self._outbox.append(ToWorker(worker.identity, Dismiss(reason, int(final))))
+        overrun = worker.pressing if final else []
         for flight in flights:
             for request in flight.requests:
                 if request.open:
-                    self._try_again(request, reason, now)
+                    self._try_again(request, reason, now, flight in overrun)
             self._dispatch.look_at(flight.key)
         worker.batches.clear()
         worker.abreast = Abreast()
         for key in held:
             self._intake.give_up(key, now)
 
-    def _try_again(self, request: OpenRequest, reason: str, now: float) -> None:
+    def _try_again(self, request: OpenRequest, reason: str, now: float, overrun: bool) -> None:
         queue = self.queues[request.key]
-        if request.begun:
+        if overrun:
+            self.ledger.fail(request, WorkerLost(f"its worker was ended: {reason}"), now)
+        elif request.begun:
             text = f"its worker was lost ({reason}) after the reply had begun"
             self.ledger.fail(request, WorkerLost(text), now)
         elif not queue.spec.idempotent:

@@ -81,6 +81,12 @@ class Abreast:
         self._until[flight.key] = now + flight.lease_s
 
     @property
+    def pressing(self) -> list[Flight]:
+        """Those of the model whose lease ends first."""
+        key = min(self._until, key=self._until.__getitem__, default=None)
+        return [flight for flight in self.flights.values() if flight.key == key]
+
+    @property
     def patience(self) -> tuple[float, float]:
         """Until when the first of the leases runs, and how long it is; (inf, 0) without batches."""
         if not self._until:
@@ -173,6 +179,14 @@ class Worker:
     def flights(self) -> list[Flight]:
         """All that it holds."""
         return [*chain(self.batches.values(), self.abreast.flights.values())]
+
+    @property
+    def pressing(self) -> list[Flight]:
+        """What it runs of which the lease ends first: one batch, or all that run beside one another."""
+        first = self.first
+        if first and first.lease_until <= self.abreast.patience[0]:
+            return [first]
+        return self.abreast.pressing
 
     @property
     def batches_ahead(self) -> Iterator[Flight]:

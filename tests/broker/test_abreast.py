@@ -168,6 +168,7 @@ def test_a_model_that_stands_still_for_its_lease_costs_the_worker_its_place() ->
     bench = serving()
     sent_all(bench, 1, 2)
     sent = bench.live(LEASE_S + 2 * TICK_S, ["w"])
+    assert sent.codes() == {1: WorkerLost.code, 2: WorkerLost.code}, "it had its time, and is not run again"
     assert sent.dismissed[0] == ("w", f"nothing of the batches that it runs in {LEASE_S:g} s", 1)
 
 

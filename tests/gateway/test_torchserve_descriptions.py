@@ -66,9 +66,17 @@ def test_what_headways_own_management_ordered_is_shown(now: int, shown: tuple[in
 
 def test_devices_are_listed_where_they_were_chosen() -> None:
     chosen = Registration("m", "1", "m.mar", "/m.mar", device_type="gpu", device_ids=(1, 2))
-    said = description(chosen, {}, [])
+    said = description(chosen, {}, [], gpu_is_there=True)
     assert (said["deviceType"], said["deviceIds"]) == ("gpu", [1, 2])
     assert description(M, {}, [], gpu_is_there=True)["deviceType"] == "gpu"
+    on_cpu = replace(chosen, device_type="cpu", device_ids=())
+    assert description(on_cpu, {}, [], gpu_is_there=True)["deviceType"] == "cpu"
+
+
+def test_where_there_are_no_gpus_all_is_the_cpus_whatever_the_archive_says() -> None:
+    chosen = Registration("m", "1", "m.mar", "/m.mar", device_type="gpu", device_ids=(1, 2))
+    said = description(chosen, {}, [])
+    assert said["deviceType"] == "cpu" and "deviceIds" not in said
 
 
 def test_a_full_queue_has_no_room_left() -> None:

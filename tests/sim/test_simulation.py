@@ -244,12 +244,14 @@ def test_overload_is_answered_at_once_and_not_queued() -> None:
     assert len(world.judge.outcomes) == 200
 
 
-def test_a_worker_that_hangs_is_lost_when_its_lease_ends() -> None:
-    world = calm_world(workers=1, response_timeout_s=1.0)
+def test_a_worker_that_hangs_is_lost_when_its_lease_ends_and_takes_its_batch_along_and_no_other() -> None:
+    world = calm_world(workers=1, batch_size_max=2, response_timeout_s=1.0)
     world.workers[0].hang()
-    world.callers[0].ask(1, "m", 10.0, b"request 1")
+    for id in range(1, 9):
+        world.callers[0].ask(id, "m", 10.0, b"request %d" % id)
     world.settle_down(30.0)
-    assert not world.judge.errors, "the lease ended, the worker was restarted, the request was run again"
+    assert world.judge.errors == {"WorkerLost": 2}, "those of the first batch; the others were run again"
+    assert len(world.judge.outcomes) == 8
     assert world.workers[0].life == 2
 
 

@@ -33,6 +33,7 @@ import torch
 
 from headway.errors import InternalError, NotReady
 from headway.messages import Copy, Load, Result, Unload
+from headway.settling import settle
 from headway_worker import device as devices
 from headway_worker.abreast import Abreast, dropped
 from headway_worker.batches import Passage, refuse_batch
@@ -261,6 +262,8 @@ class Runner:
         if state == "failed":  # here, where the exception no longer holds the model in its frames
             log.warning("model %s version %s failed to load:\n%s", order.model, order.version, detail)
             self._forget((order.model, order.version))
+        else:
+            settle()
         self._report(Copy(order.model, order.version, state, detail, facts))
 
     def _ready(self, order: Load) -> dict[str, Any]:

@@ -181,8 +181,9 @@ class Session:
         if self._pieces:
             pieces, self._pieces, self._pieces_bytes = self._pieces, [], 0
             messages += [Pieces(part) for part in parts(pieces, _piece_size)]
-        results, self._results = self._results, []
-        messages += [Results(part) for part in parts(results, _size)]
+        if self._results:
+            results, self._results = self._results, []
+            messages += [Results(part) for part in parts(results, _size)]
         return [Send(message) for message in messages]
 
     def next_wake(self) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -201,12 +202,14 @@ def meta_of(error: BaseException) -> dict[str, Any]:
 
 def _spans(asked: data.Asked) -> list[slice]:
     """Where each request's results are."""
-    ends = [sum(asked.widths[: i + 1]) for i in range(len(asked.widths))]
+    ends = accumulate(asked.widths)
     return [slice(end - width, end) for end, width in zip(ends, asked.widths, strict=True)]
 
 
 def _senders(requests: Sequence[ModelRequest], asked: data.Asked) -> dict[int, Send]:
     """Who takes parts of replies at once, by the places of their data."""
+    if not any(request.send for request in requests):
+        return {}
     pairs = zip(requests, _spans(asked), strict=True)
     return {at.start: partial(_send, request.send) for request, at in pairs if request.send}
 
