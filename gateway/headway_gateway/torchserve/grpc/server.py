@@ -29,7 +29,6 @@ from headway.errors import SettingsError
 from headway.exits import Exit
 from headway.notify import Notifier
 from headway.settings import TOKEN_FILE, GatewaySettings, find_token
-from headway.settling import settle_to_serve
 from headway.torchserve.keys import INFERENCE, MANAGEMENT, Keys
 from headway.torchserve.properties import Properties, load_properties
 from headway_gateway.torchserve import asking
@@ -102,7 +101,6 @@ async def _run(settings: GatewaySettings, properties: Properties) -> None:
         metrics.open()
         try:
             await servers.start()
-            settle_to_serve()
             notifier.ready(f"listening on {', '.join(servers.places.values())}")
             await told.wait()
             notifier.stopping()
