@@ -18,6 +18,9 @@ The delay of a model with `batch_clock = "worker"` counts from when an idle work
 (`_taken_up`). Until then such a queue waits for its turn as if it were ripe, and is looked at again when it
 has it. Full batches are sent ahead all the same; what is so sent still counts for the queue (see `intake`).
 
+A model with sequences waits for its turn at every crew, and takes it with an idle worker for which something
+of it is ripe (`affinity`). A busy worker gets nothing of it ahead.
+
 Invariant: what is hopeless is taken out of its queue here, and handed out with `take_hopeless` in the same
 wake.
 """
@@ -32,6 +35,7 @@ from headway.messages import Batch, BatchRequest
 from headway.models import WORKER
 from headway.refs import without_reply_slot
 from headway_broker.admission import Admission
+from headway_broker.affinity import Affinity
 from headway_broker.alarms import Alarms
 from headway_broker.batching import BatchPolicy, Waiting
 from headway_broker.catalog import Key
@@ -39,6 +43,7 @@ from headway_broker.costs import Costs
 from headway_broker.crews import Crew
 from headway_broker.queues import OpenRequest, Queue
 from headway_broker.roster import Roster
+from headway_broker.sequence_queue import SequenceQueue
 from headway_broker.stats import ModelStats
 from headway_broker.workers import Flight, Worker
 
@@ -72,6 +77,7 @@ class Dispatch:
         self._taken_up: dict[Key, float] = {}  # since when a worker that is idle waits for company
         self._ripe: Alarms[Key] = Alarms()
         self._ahead: Alarms[Crew] = Alarms()
+        self._affinity = Affinity(costs, roster, policy, self._ripe)
         self._hopeless: list[OpenRequest] = []
         self.batches: dict[bytes, list[Batch]] = {}
 
@@ -87,6 +93,9 @@ class Dispatch:
 
     def free(self, worker: Worker) -> None:
         """The worker has credit again."""
+        if worker.parked:
+            self._look.update(worker.parked)
+            worker.parked = {}
         if crew := self._roster.crew_of(worker):
             self._serve[crew] = None
 
@@ -135,6 +144,9 @@ class Dispatch:
         for key, queue in self._queues.items():
             if not len(queue) or key in self._look:
                 continue
+            if isinstance(queue, SequenceQueue):
+                self._affinity.check(key, queue)
+                continue
             later = key in self._ripe or self._policy.ripe_at(self._waiting(key)) == math.inf
             for crew in self._roster.crews(key):
                 assert later or key in crew.turns.waiting, f"{key} has no turn"
@@ -145,6 +157,8 @@ class Dispatch:
     def _take_place(self, key: Key) -> bool:
         """Let the queue wait at one crew only, if it has somebody idle whom nobody waits for. PERF: where all
         workers host different models this is 2 us for a batch, and to wait at 40 crews is 150."""
+        if self._queues[key].spec.sequences_max:
+            return False
         for crew in self._roster.crews(key):
             if crew.idle and not crew.turns.waiting:
                 crew.turns.wait(key, self._queues[key].spec.share)
@@ -166,6 +180,8 @@ class Dispatch:
         if queue is None or not len(queue):  # None: an alarm of a version that has gone since
             self._taken_up.pop(key, None)
             return False
+        if isinstance(queue, SequenceQueue):
+            return self._affinity.look(key, queue, now)
         if queue.returns or not self._is_taken_up(key, queue, now):
             return True
         waiting = self._waiting(key)
@@ -180,6 +196,9 @@ class Dispatch:
         """Give every idle worker a batch, as long as something waits."""
         while (worker := crew.first_idle) and (key := crew.turns.first):
             queue = self._queues[key]
+            if isinstance(queue, SequenceQueue):
+                self._serve_sequences(crew, key, queue, now)
+                continue
             self._drop_hopeless(key, now)
             if key not in self._fresh and not self._is_ripe(key, now):
                 crew.turns.pass_over()
@@ -193,6 +212,9 @@ class Dispatch:
         """Send full batches ahead to workers that are about to be free."""
         while (worker := crew.first_spare) and not crew.idle and (key := crew.turns.first):
             queue, start = self._queues[key], max(worker.free_at, now)
+            if isinstance(queue, SequenceQueue):
+                self._serve_sequences(crew, key, queue, now)
+                continue
             self._drop_hopeless(key, start)
             if not len(queue):
                 crew.turns.pass_over()
@@ -205,6 +227,15 @@ class Dispatch:
                 self._ahead.set(crew, worker.free_at - AHEAD_S)
                 return
             self._send(crew, worker, queue.take(rows_max), now)
+
+    def _serve_sequences(self, crew: Crew, key: Key, queue: SequenceQueue, now: float) -> None:
+        """Give one idle worker what is ripe for it; without one, the queue is looked at again later."""
+        if found := self._affinity.ready(key, queue, crew, now):
+            worker, rows_max = found
+            self._send(crew, worker, queue.take_for(worker.identity, rows_max), now)
+        else:
+            crew.turns.pass_over()
+            self._affinity.look(key, queue, now)
 
     def _drop_hopeless(self, key: Key, start: float) -> None:
         """Take out what cannot make it in a batch that starts then; what is left may not be ripe."""

@@ -24,6 +24,8 @@ TEMPORARY = (".tmp", ".part", ".partial", ".swp", "~")  # of what is still being
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 WORKER = "worker"
 BATCH_CLOCKS = ("arrival", WORKER)
+ANY = "any"
+SEQUENCE_OPENS = ("start", ANY)
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 
@@ -78,6 +80,11 @@ class ModelSpec:
     memory_mb: int = 0
     idempotent: bool = True
     decode_ahead: bool = True
+    sequences_max: int = 0
+    sequence_queue_max: int = 1
+    sequence_idle_ms: float = 60_000.0
+    sequence_timeout_ms: float = 0.0
+    sequence_opens: str = "start"
     precision: str = "float32"
     channels_last: bool = False
     cuda_graphs: bool = False
@@ -88,6 +95,11 @@ class ModelSpec:
     @property
     def key(self) -> tuple[str, str]:
         return (self.name, self.version)
+
+    @property
+    def may_run_again(self) -> bool:
+        """Whether a request may be run a second time: not where the first left its mark on a sequence."""
+        return self.idempotent and not self.sequences_max
 
     @property
     def copies_between(self) -> tuple[int, int]:
@@ -109,6 +121,10 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "copies_min": (-1, 1 << 16),
     "copies_max": (-1, 1 << 16),
     "memory_mb": (0, 1 << 30),
+    "sequences_max": (0, 1 << 20),
+    "sequence_queue_max": (0, 1 << 20),
+    "sequence_idle_ms": (1, TIMEOUT_MS_MAX),
+    "sequence_timeout_ms": (0, TIMEOUT_MS_MAX),
 }
 NO_VERSION = "no version: letters, digits, '_', '-', '+' and '.', and no ending like .tmp"
 _GIVEN = ("name", "version", "folder")  # by the store, not by the file
@@ -160,6 +176,12 @@ def _check(spec: ModelSpec) -> None:
         raise SettingsError(f"device: {spec.device!r} is not auto, cpu, cuda or cuda:N")
     if spec.batch_clock not in BATCH_CLOCKS:
         raise SettingsError(f"batch_clock: {spec.batch_clock!r} is not one of {', '.join(BATCH_CLOCKS)}")
+    if spec.sequence_opens not in SEQUENCE_OPENS:
+        raise SettingsError(
+            f"sequence_opens: {spec.sequence_opens!r} is not one of {', '.join(SEQUENCE_OPENS)}"
+        )
+    if spec.sequences_max and spec.slo_ms:
+        raise SettingsError("slo_ms: a model with sequences (sequences_max) refuses nothing early")
     if spec.precision not in PRECISIONS:
         raise SettingsError(f"precision: {spec.precision!r} is not one of {', '.join(PRECISIONS)}")
     _check_buckets(spec)
