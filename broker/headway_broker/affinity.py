@@ -35,7 +35,7 @@ class Affinity:
         self._ripe = ripe
 
     def look(self, key: Key, queue: SequenceQueue, now: float) -> bool:
-        """Whether something is ripe for a worker that is idle."""
+        """Whether something is ripe for a worker that may be sent it."""
         if queue.unbound:
             queue.bind(self._roster.lasting(key))
         soonest = math.inf
@@ -43,7 +43,7 @@ class Affinity:
             worker, crew = self._place(who)
             if not worker or not crew:
                 continue
-            if who in crew.idle:
+            if _may_take(crew, who):
                 soonest = min(soonest, self._ripe_at(key, queue, who, now))
             else:
                 worker.parked[key] = None
@@ -51,10 +51,12 @@ class Affinity:
             self._ripe.set(key, soonest)
         return soonest <= now
 
-    def ready(self, key: Key, queue: SequenceQueue, crew: Crew, now: float) -> tuple[Worker, int] | None:
-        """An idle worker of the crew for which something is ripe, and the most rows of its batch."""
+    def ready(
+        self, key: Key, queue: SequenceQueue, among: Mapping[bytes, Worker], now: float
+    ) -> tuple[Worker, int] | None:
+        """One of these workers for which something is ripe, and the most rows of its batch."""
         for who in queue.heads:
-            worker = crew.idle.get(who)
+            worker = among.get(who)
             if worker and self._ripe_at(key, queue, who, now) <= now:
                 return worker, self._policy.rows_max(self._waiting(key, queue, who))
         return None
@@ -65,7 +67,7 @@ class Affinity:
         for who in queue.heads:
             worker, crew = self._place(who)
             if worker and crew and key in crew.keys and key not in crew.turns.waiting:
-                later = key in self._ripe if who in crew.idle else key in worker.parked
+                later = key in (self._ripe if _may_take(crew, who) else worker.parked)
                 assert later, f"a sequence of {key} waits and nobody would look at it"
 
     def _place(self, who: bytes) -> tuple[Worker | None, Crew | None]:
@@ -73,7 +75,7 @@ class Affinity:
         return worker, self._roster.crew_of(worker) if worker else None
 
     def _ripe_at(self, key: Key, queue: SequenceQueue, who: bytes, now: float) -> float:
-        """When what waits for an idle worker may go."""
+        """When what waits for a worker that takes it may go."""
         queue.taken_up.setdefault(who, now)
         waiting = self._waiting(key, queue, who)
         full = waiting.rows >= self._policy.rows_max(waiting)
@@ -92,3 +94,9 @@ class Affinity:
             0.0,
             since,
         )
+
+
+def _may_take(crew: Crew, who: bytes) -> bool:
+    """Whether the worker may be sent a batch now: an idle one or, where another model could keep it busy for
+    ever, one that is about to be idle."""
+    return who in crew.idle or (len(crew.keys) > 1 and who in crew.spare)

@@ -18,8 +18,10 @@ The delay of a model with `batch_clock = "worker"` counts from when an idle work
 (`_taken_up`). Until then such a queue waits for its turn as if it were ripe, and is looked at again when it
 has it. Full batches are sent ahead all the same; what is so sent still counts for the queue (see `intake`).
 
-A model with sequences waits for its turn at every crew, and takes it with an idle worker for which something
-of it is ripe (`affinity`). A busy worker gets nothing of it ahead.
+A model with sequences waits for its turn at every crew, and takes it with a worker for which something of it
+is ripe (`affinity`); ahead, full or not, only where other models would else keep that worker busy for ever.
+
+Longer than 300 lines because every batch that is sent is sent here.
 
 Invariant: what is hopeless is taken out of its queue here, and handed out with `take_hopeless` in the same
 wake.
@@ -197,7 +199,7 @@ class Dispatch:
         while (worker := crew.first_idle) and (key := crew.turns.first):
             queue = self._queues[key]
             if isinstance(queue, SequenceQueue):
-                self._serve_sequences(crew, key, queue, now)
+                self._serve_sequences(crew, key, queue, crew.idle, now)
                 continue
             self._drop_hopeless(key, now)
             if key not in self._fresh and not self._is_ripe(key, now):
@@ -213,7 +215,8 @@ class Dispatch:
         while (worker := crew.first_spare) and not crew.idle and (key := crew.turns.first):
             queue, start = self._queues[key], max(worker.free_at, now)
             if isinstance(queue, SequenceQueue):
-                self._serve_sequences(crew, key, queue, now)
+                if not self._serve_sequences(crew, key, queue, crew.spare if len(crew.keys) > 1 else {}, now):
+                    return
                 continue
             self._drop_hopeless(key, start)
             if not len(queue):
@@ -228,14 +231,22 @@ class Dispatch:
                 return
             self._send(crew, worker, queue.take(rows_max), now)
 
-    def _serve_sequences(self, crew: Crew, key: Key, queue: SequenceQueue, now: float) -> None:
-        """Give one idle worker what is ripe for it; without one, the queue is looked at again later."""
-        if found := self._affinity.ready(key, queue, crew, now):
-            worker, rows_max = found
-            self._send(crew, worker, queue.take_for(worker.identity, rows_max), now)
-        else:
+    def _serve_sequences(
+        self, crew: Crew, key: Key, queue: SequenceQueue, among: Mapping[bytes, Worker], now: float
+    ) -> bool:
+        """Give one of these workers what is ripe for it; without one the queue is looked at again later.
+        False: it is too early to send it ahead."""
+        found = self._affinity.ready(key, queue, among, now)
+        if found is None:
             crew.turns.pass_over()
             self._affinity.look(key, queue, now)
+            return True
+        worker, rows_max = found
+        if worker.batches and now < worker.free_at - AHEAD_S:
+            self._ahead.set(crew, worker.free_at - AHEAD_S)
+            return False
+        self._send(crew, worker, queue.take_for(worker.identity, rows_max), now)
+        return True
 
     def _drop_hopeless(self, key: Key, start: float) -> None:
         """Take out what cannot make it in a batch that starts then; what is left may not be ripe."""
