@@ -35,21 +35,22 @@ class Affinity:
         self._ripe = ripe
 
     def look(self, key: Key, queue: SequenceQueue, now: float) -> bool:
-        """Whether something is ripe for a worker that may be sent it."""
+        """Whether something is ripe for a worker that may be sent it; what is not has an alarm."""
         if queue.unbound:
             queue.bind(self._roster.lasting(key))
-        soonest = math.inf
+        is_ripe = False
         for who in queue.heads:
             worker, crew = self._place(who)
             if not worker or not crew:
                 continue
             if _may_take(crew, who):
-                soonest = min(soonest, self._ripe_at(key, queue, who, now))
+                ripe_at = self._ripe_at(key, queue, who, now)
+                is_ripe = is_ripe or ripe_at <= now
+                if ripe_at > now:
+                    self._ripe.set(key, ripe_at)
             else:
                 worker.parked[key] = None
-        if soonest > now:
-            self._ripe.set(key, soonest)
-        return soonest <= now
+        return is_ripe
 
     def ready(
         self, key: Key, queue: SequenceQueue, among: Mapping[bytes, Worker], now: float
@@ -67,7 +68,7 @@ class Affinity:
         for who in queue.heads:
             worker, crew = self._place(who)
             if worker and crew and key in crew.keys and key not in crew.turns.waiting:
-                later = key in (self._ripe if _may_take(crew, who) else worker.parked)
+                later = key in self._ripe or (key in worker.parked and who not in crew.idle)
                 assert later, f"a sequence of {key} waits and nobody would look at it"
 
     def _place(self, who: bytes) -> tuple[Worker | None, Crew | None]:
@@ -97,6 +98,6 @@ class Affinity:
 
 
 def _may_take(crew: Crew, who: bytes) -> bool:
-    """Whether the worker may be sent a batch now: an idle one or, where another model could keep it busy for
-    ever, one that is about to be idle."""
-    return who in crew.idle or (len(crew.keys) > 1 and who in crew.spare)
+    """Whether the worker may be sent a batch now: an idle one or, where nobody is and another model could
+    keep it busy for ever, one that is about to be."""
+    return who in crew.idle or (not crew.idle and len(crew.keys) > 1 and who in crew.spare)

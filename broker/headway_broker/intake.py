@@ -7,11 +7,13 @@ what is to be sent.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 from headway.errors import (
     DeadlineExceeded,
     HeadwayError,
+    InvalidInput,
     NotReady,
     QueueFull,
     TooLarge,
@@ -62,6 +64,8 @@ class Intake:
             self._check(request, key)
             self._ledger.open(self._queued(caller, key, request, now))
         except HeadwayError as error:
+            if isinstance(queue := self._queues.get(key), SequenceQueue):
+                _refused(queue, request, now)
             self._ledger.refuse(caller, request.id, key, error)
             return key if isinstance(error, QueueFull) else None
         return key
@@ -204,6 +208,12 @@ class Intake:
 
 def _once(spec: ModelSpec) -> str:
     return "the model has sequences" if spec.sequences_max else "the model is not idempotent"
+
+
+def _refused(queue: SequenceQueue, request: Request, now: float) -> None:
+    with suppress(InvalidInput):
+        if step := step_of(request.options):
+            queue.refused(step, now)
 
 
 def _sticky(options: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ itself, which any copy may have.
 
 Nothing of a sequence runs anywhere else once a worker has seen it. When its copy goes, with a worker that is
 lost or leaves or by an unload, the sequence is lost, and what waits of it is answered with `NoSequence`. It
-is the same with one whose start was never run (withdrawn, or out of time).
+is the same with what follows a start that was never run (withdrawn, out of time, refused).
 
 Invariants (`check`): a request that waits is in one sequence, which knows it; `heads` has exactly the bound
 sequences of which something waits and nothing runs; `unbound` those that nobody has and something waits of.
@@ -19,11 +19,12 @@ sequences of which something waits and nothing runs; `unbound` those that nobody
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping
 
 from headway.errors import HeadwayError, QueueFull
 from headway.models import ModelSpec
-from headway.steps import step_of
+from headway.steps import Step, step_of
 from headway_broker.queues import BATCH_BYTES_MAX, OpenRequest, Queue
 from headway_broker.sequences import Sequence, Sequences
 
@@ -73,17 +74,28 @@ class SequenceQueue(Queue):
             return
         super().remove(request)
         sequence = request.sequence
-        sequence.waiting.remove(request)
-        if sequence.ending is request:
-            sequence.ending = None
+        place = sequence.waiting.index(request)
+        del sequence.waiting[place]
+        sequence.ending = _unless(sequence.ending, request)
         if sequence.over:
             return
-        step = step_of(request.options)
-        if step and step.starts:
-            self._lose(sequence, "its start was not run", self._now)
-        elif sequence.is_idle:
+        if _starts(request):
+            self._cut(sequence, place)
+        if sequence.is_idle and not sequence.over:
             self._may_not_go(sequence)
             self._rest(sequence, sequence.since)
+
+    def refused(self, step: Step, now: float) -> None:
+        """A request was refused. If it was a start, nothing follows it as if it had been run."""
+        if not step.starts:
+            return
+        sequence, why = self.sequences.open.get(step.sequence), "its start was refused"
+        if sequence is None:
+            self.sequences.remember(step.sequence, why, now)
+        elif sequence.is_idle:
+            self._lose(sequence, why, now)
+        else:
+            sequence.unstarted = why
 
     def take_for(self, worker: bytes, rows_max: int) -> list[OpenRequest]:
         """The next batch of the worker: of each of its sequences one request at most."""
@@ -113,6 +125,8 @@ class SequenceQueue(Queue):
             ended, sequence.ending = sequence.ending is request, _unless(sequence.ending, request)
             if sequence.waiting:
                 self._may_go(sequence, now)
+            elif sequence.unstarted:
+                self._lose(sequence, sequence.unstarted, now)
             elif ended:
                 self._close(sequence, "it has ended")
             else:
@@ -231,6 +245,24 @@ class SequenceQueue(Queue):
         if sequence.worker is not None:
             _discard(self.heads, sequence.worker, sequence)
 
+    def _cut(self, sequence: Sequence, place: int) -> None:
+        """The start that was there will not be run: what is behind it is over, up to the next start."""
+        waiting, why = list(sequence.waiting), "its start was not run"
+        end = next((i for i in range(place, len(waiting)) if _starts(waiting[i])), len(waiting))
+        cut = Sequence(sequence.name, self._now, math.inf, over=why, waiting=deque(waiting[place:end]))
+        for request in cut.waiting:
+            request.sequence = cut
+            sequence.ending = _unless(sequence.ending, request)
+        if cut.waiting:
+            self._over.append(cut)
+        sequence.waiting = deque(waiting[:place] + waiting[end:])
+        if end < len(waiting):
+            return
+        if sequence.is_idle:
+            self._lose(sequence, why, self._now)
+        else:
+            sequence.unstarted = why
+
     def _rest(self, sequence: Sequence, now: float) -> None:
         if self.sequences.rest(sequence, now):
             self._close(sequence, "its time is over")
@@ -269,6 +301,11 @@ def queue_instead(queue: Queue, spec: ModelSpec) -> Queue:
         return other
     queue.spec = spec
     return queue
+
+
+def _starts(request: OpenRequest) -> bool:
+    step = step_of(request.options)
+    return step is not None and step.starts
 
 
 def _unless(ending: OpenRequest | None, request: OpenRequest) -> OpenRequest | None:

@@ -32,7 +32,8 @@ LOST_MAX = 10_000  # names of lost sequences that are remembered
 class Sequence:
     """`name` is "" for a request without one, which is one by itself. `worker`: who has its state. `since`:
     when what is next could have gone, or when nothing was left. `begun`: a worker was sent something of it.
-    `ending`: the request that ends it, once that was accepted. `over`: why it is, for what still waits."""
+    `ending`: the request that ends it, once that was accepted. `unstarted`: why a new start of it will not be
+    run; nothing follows but another. `over`: why it is, for what still waits."""
 
     name: str
     since: float
@@ -41,6 +42,7 @@ class Sequence:
     running: OpenRequest | None = None
     begun: bool = False
     ending: OpenRequest | None = None
+    unstarted: str = ""
     over: str = ""
     waiting: deque[OpenRequest] = field(default_factory=deque)
 
@@ -69,7 +71,9 @@ class Sequences:
         if len(sequence.waiting) + (sequence.running is not None) > bound:
             raise QueueFull(f"sequence {step.sequence!r} has its {bound} waiting requests")
         if step.starts:
-            sequence.ending, sequence.expires = None, self._expires(now)
+            sequence.ending, sequence.unstarted, sequence.expires = None, "", self._expires(now)
+        elif sequence.unstarted:
+            raise self.refusal(step.sequence, sequence.unstarted)
         elif sequence.ending:
             raise self.refusal(step.sequence, "it has been ended")
         elif now >= sequence.expires:
@@ -93,10 +97,14 @@ class Sequences:
         """Close it, and remember that it was lost."""
         self.close(sequence, why)
         if sequence.name:
-            self._lost.pop(sequence.name, None)
-            self._lost[sequence.name] = now + self.spec.sequence_idle_ms / 1000, why
-            if len(self._lost) > LOST_MAX:
-                self._lost.popitem(last=False)
+            self.remember(sequence.name, why, now)
+
+    def remember(self, name: str, why: str, now: float) -> None:
+        """A sequence of that name must be started, for a while."""
+        self._lost.pop(name, None)
+        self._lost[name] = now + self.spec.sequence_idle_ms / 1000, why
+        if len(self._lost) > LOST_MAX:
+            self._lost.popitem(last=False)
 
     def orphan(self, now: float) -> None:
         """A worker brought a copy that is older than this broker: what states it has, nobody knows."""
