@@ -25,6 +25,7 @@ DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 WORKER = "worker"
 BATCH_CLOCKS = ("arrival", WORKER)
 ANY = "any"
+SEQUENCES_MAX = 1 << 20
 SEQUENCE_OPENS = ("start", ANY)
 PRECISIONS = ("float32", "float16", "bfloat16")
 
@@ -121,8 +122,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "copies_min": (-1, 1 << 16),
     "copies_max": (-1, 1 << 16),
     "memory_mb": (0, 1 << 30),
-    "sequences_max": (0, 1 << 20),
-    "sequence_queue_max": (0, 1 << 20),
+    "sequences_max": (0, SEQUENCES_MAX),
+    "sequence_queue_max": (0, SEQUENCES_MAX),
     "sequence_idle_ms": (1, TIMEOUT_MS_MAX),
     "sequence_timeout_ms": (0, TIMEOUT_MS_MAX),
 }

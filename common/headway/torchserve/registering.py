@@ -94,6 +94,8 @@ def registration_of(peeked: Peeked, wish: Wish, properties: Properties, origin: 
         parallel_level=said.get("parallelLevel", 0),
         job_ticket=said.get("useJobTicket", False),
         use_venv=said.get("useVenv", False),
+        stateful=said.get("sequenceBatching", False),
+        **_sequences(said),
         at_startup=origin.at_startup,
         downloaded=origin.downloaded,
     )
@@ -105,6 +107,18 @@ def _workers(said: dict[str, Any], wish: Wish) -> tuple[int, int]:
         return least, most
     wished = max(wish.initial_workers or 0, 0)
     return wished, max(wish.workers_max or 0, wished)
+
+
+def _sequences(said: dict[str, Any]) -> dict[str, Any]:
+    """What is said of sequences; nothing counts without `sequenceMaxIdleMSec`."""
+    if not said.get("sequenceMaxIdleMSec"):
+        return {}
+    return {
+        "sequence_idle_ms": said["sequenceMaxIdleMSec"],
+        "sequence_timeout_ms": said.get("sequenceTimeoutMSec", 0),
+        "sequences_max": said.get("maxNumSequence", 1),
+        "sequence_queue_size": said.get("maxSequenceJobQueueSize", 1),
+    }
 
 
 def _runtime(wished: str) -> str:

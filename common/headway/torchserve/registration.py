@@ -23,6 +23,7 @@ from typing import Any
 from headway.errors import SettingsError
 from headway.models import NAME, VERSION
 from headway.store import MODEL_FILE
+from headway.torchserve.config import sequence_keys
 from headway.torchserve.properties import Properties
 
 FILE = "torchserve.json"
@@ -58,6 +59,11 @@ class Registration:
     parallel_level: int = 0
     job_ticket: bool = False
     use_venv: bool = False
+    stateful: bool = False
+    sequence_idle_ms: int = 0
+    sequence_timeout_ms: int = 0
+    sequences_max: int = 0
+    sequence_queue_size: int = 0
     at_startup: bool = False
     downloaded: bool = False
     workflow: str = ""
@@ -68,6 +74,11 @@ class Registration:
     @property
     def key(self) -> tuple[str, str]:
         return self.model, self.version
+
+    @property
+    def has_sequences(self) -> bool:
+        """Whether its requests belong to sequences. Without a time to be idle for, TorchServe has none."""
+        return self.stateful and self.sequence_idle_ms > 0
 
 
 def write_version(store: Path, registration: Registration, properties: Properties) -> Path:
@@ -156,8 +167,18 @@ def model_keys(registration: Registration, properties: Properties) -> dict[str, 
         "copies_min": registration.workers_min,
         "copies_max": registration.workers_min,  # TorchServe never starts more than the least by itself
         "copies": registration.workers_min,
+        **(_sequence_keys(registration) if registration.has_sequences else {}),
         "options": {**_options(registration, properties), **registration.options},
     }
+
+
+def _sequence_keys(registration: Registration) -> dict[str, Any]:
+    return sequence_keys(
+        registration.sequences_max,
+        registration.sequence_queue_size,
+        registration.sequence_idle_ms,
+        registration.sequence_timeout_ms,
+    )
 
 
 def _json(registration: Registration) -> str:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from headway.body import Body
 from headway.errors import DeadlineExceeded, HeadwayError
@@ -28,13 +28,23 @@ from headway_gateway.torchserve.forms import body_or_parts
 from headway_gateway.torchserve.heads import REQUEST_ID, SILENT, request_id
 from headway_gateway.torchserve.paths import PREDICT, Route
 from headway_gateway.torchserve.refusal import Refusal
+from headway_gateway.torchserve.steps import in_sequence, step_keys
 from headway_gateway.torchserve.tokens import INFERENCE, Checks, require
 
 Count = Callable[[int, str, str, float, Mapping[str, Any] | None], None]  # see `door_metrics`
-LIMIT_COUNTS_S = 0.5
-LIMITS_MAX = 1000
+TERMS_COUNT_S = 0.5
+TERMS_MAX = 1000
 _STREAMED = ("ts_stream_next", "true")
 _log = logging.getLogger("headway.gateway")
+
+
+class Terms(NamedTuple):
+    """What a version's registration says of its requests, and until when that counts. `has_sequences` None:
+    nobody knows yet."""
+
+    until: float
+    limit_s: float
+    has_sequences: bool | None
 
 
 class Predicting:
@@ -55,7 +65,8 @@ class Predicting:
         self._client = client
         self._properties = properties
         self._registry = registry
-        self._limits: dict[Target, tuple[float, float]] = {}  # until when a limit counts, and the limit
+        self._step_keys = step_keys(properties)
+        self._terms: dict[Target, Terms] = {}
 
     def before(self, head: Head) -> int:
         return 0
@@ -82,19 +93,23 @@ class Predicting:
             received=received,
         )
         started = perf_counter()
-        limit_s = self._limit_s(target, started)
+        _, limit_s, has_sequences = self._terms_of(target, started)
+        if has_sequences or (has_sequences is None and headers.get(self._step_keys.id)):
+            asked = in_sequence(asked, self._step_keys)
         refusal = partial(self._failed, target, id, started)
         return Question(asked, limit_s, partial(self._answered, target, id, started), refusal, streams=True)
 
-    def _limit_s(self, target: Target, now: float) -> float:
+    def _terms_of(self, target: Target, now: float) -> Terms:
         """PERF: to look at the registration takes as long as all else here, so that is not done each time."""
-        until, limit_s = self._limits.get(target, (0.0, 0.0))
-        if now >= until:
-            limit_s = asking.timeout_s(self._registry.of(*target))
-            if len(self._limits) >= LIMITS_MAX:
-                self._limits.clear()
-            self._limits[target] = now + LIMIT_COUNTS_S, limit_s
-        return limit_s
+        terms = self._terms.get(target)
+        if terms is None or now >= terms.until:
+            registration = self._registry.of(*target)
+            has_sequences = registration.has_sequences if registration else None
+            terms = Terms(now + TERMS_COUNT_S, asking.timeout_s(registration), has_sequences)
+            if len(self._terms) >= TERMS_MAX:
+                self._terms.clear()
+            self._terms[target] = terms
+        return terms
 
     def refusal(self, error: Exception, target: Target) -> Answer:
         return self._refused(target, request_id(), error)
