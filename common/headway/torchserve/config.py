@@ -70,8 +70,8 @@ class Config:
         if device := self.values.get("deviceType"):
             keys["device"] = {"gpu": "cuda"}.get(device, device)
         if self.values.get("sequenceBatching") and (idle_ms := self.values.get("sequenceMaxIdleMSec")):
-            said = [self.values.get(key, 1) for key in ("maxNumSequence", "maxSequenceJobQueueSize")]
-            keys |= sequence_keys(*said, idle_ms, self.values.get("sequenceTimeoutMSec", 0))
+            most, waiting = (self.values.get(key, 1) for key in ("maxNumSequence", "maxSequenceJobQueueSize"))
+            keys |= sequence_keys(most, waiting, idle_ms, self.values.get("sequenceTimeoutMSec", 0))
         return keys
 
     @property
