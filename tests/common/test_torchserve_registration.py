@@ -77,3 +77,16 @@ def test_a_delay_that_is_not_wanted_is_none() -> None:
 
 def test_a_model_with_job_tickets_keeps_no_queue() -> None:
     assert model_keys(replace(ONE, job_ticket=True), Properties())["queue_size_max"] == 0
+
+
+def test_sequences_are_in_model_toml_where_there_are_any() -> None:
+    said = replace(ONE, stateful=True, sequence_idle_ms=10, sequences_max=4, sequence_queue_size=2)
+    found = {key: value for key, value in model_keys(said, Properties()).items() if "sequence" in key}
+    assert found == {
+        "sequences_max": 4,
+        "sequence_queue_max": 2,
+        "sequence_idle_ms": 10.0,
+        "sequence_timeout_ms": 0.0,
+        "sequence_opens": "any",
+    }
+    assert not any("sequence" in key for key in model_keys(replace(said, stateful=False), Properties()))
