@@ -159,11 +159,12 @@ class Dispatch:
     def _take_place(self, key: Key) -> bool:
         """Let the queue wait at one crew only, if it has somebody idle whom nobody waits for. PERF: where all
         workers host different models this is 2 us for a batch, and to wait at 40 crews is 150."""
-        if self._queues[key].spec.sequences_max:
+        spec = self._queues[key].spec
+        if spec.sequences_max:
             return False
         for crew in self._roster.crews(key):
             if crew.idle and not crew.turns.waiting:
-                crew.turns.wait(key, self._queues[key].spec.share)
+                crew.turns.wait(key, spec.share)
                 self._serve[crew] = None
                 return True
         return False

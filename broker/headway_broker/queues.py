@@ -98,7 +98,9 @@ class Queue:
             if not self.spec.queue_size_max:
                 raise QueueFull(f"no copy of {self.spec.name!r} is idle, and it keeps no queue")
             raise QueueFull(f"the queue of {self.spec.name!r} holds its {self.spec.queue_size_max} requests")
-        self._check_bytes(request)
+        size = len(request.tensors)
+        if self.bytes + size > self.spec.queue_bytes_max and len(self):
+            raise self._too_many_bytes()
         self._waiting[id(request)] = request
         self._count(request, 1)
 
@@ -152,9 +154,8 @@ class Queue:
         self.earliest = min((request.deadline for request in self), default=math.inf)
         return late
 
-    def _check_bytes(self, request: OpenRequest) -> None:
-        if self.bytes + len(request.tensors) > self.spec.queue_bytes_max and len(self):
-            raise QueueFull(f"the queue of {self.spec.name!r} holds its {self.spec.queue_bytes_max} bytes")
+    def _too_many_bytes(self) -> QueueFull:
+        return QueueFull(f"the queue of {self.spec.name!r} holds its {self.spec.queue_bytes_max} bytes")
 
     def _count(self, request: OpenRequest, sign: int) -> None:
         self.rows += sign * request.rows

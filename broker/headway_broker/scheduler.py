@@ -147,6 +147,7 @@ class Scheduler:
             self.queues, self.stats, self.costs, self.roster, policy or FillOrDelay(), nonce
         )
         self._nonce, self._started = nonce, about.started
+        self._met: set[bytes] = set()  # workers that joined soon after the start
         self._tick_at = -math.inf
         self._beat_at = -math.inf
         self._beats: list[bytes] = []  # who has a heartbeat to come
@@ -356,17 +357,18 @@ class Scheduler:
             self._steering.joined(worker)
             self._steering.plan_is_old = True
             self._note("worker joined", worker, host=join.host, pid=join.pid, device=join.device)
-            self._note_orphans(join, now)
+            self._note_orphans(identity, join, now)
         self._set_copies(worker, join.copies, now)
         self._outbox.append(ToWorker(identity, self._welcome))
 
-    def _note_orphans(self, join: Join, now: float) -> None:
+    def _note_orphans(self, identity: bytes, join: Join, now: float) -> None:
         """Soon after its start the broker is told what its predecessor had loaded."""
-        if now < self._started + YOUNG_S:
+        if now < self._started + YOUNG_S and identity not in self._met:
+            self._met.add(identity)
             for copy in join.copies:
                 queue = self.queues.get((copy.model, copy.version))
                 if copy.state == "ready" and isinstance(queue, SequenceQueue):
-                    queue.sequences.orphan(now)
+                    queue.orphan(now)
 
     @property
     def _welcome(self) -> Welcome:

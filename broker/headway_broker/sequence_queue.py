@@ -26,7 +26,7 @@ from headway.errors import HeadwayError, QueueFull
 from headway.models import ModelSpec
 from headway.steps import Step, step_of
 from headway_broker.queues import BATCH_BYTES_MAX, OpenRequest, Queue
-from headway_broker.sequences import Sequence, Sequences
+from headway_broker.sequences import ORPHANED, Sequence, Sequences
 
 Among = dict[Sequence, None]  # in order
 
@@ -50,7 +50,8 @@ class SequenceQueue(Queue):
     def add(self, request: OpenRequest, taken: int = 0) -> None:
         """Append it to its sequence. Raises: InvalidInput; NoSequence; QueueFull naming the bound."""
         step, now = step_of(request.options), request.arrived
-        self._check_bytes(request)
+        if self.bytes + len(request.tensors) > self.spec.queue_bytes_max and len(self):
+            raise self._too_many_bytes()
         if step is None:
             self._wait(request, self._own(now, taken), now)
             return
@@ -173,6 +174,12 @@ class SequenceQueue(Queue):
                 moves = True
         self.taken_up.pop(worker, None)
         return moves
+
+    def orphan(self, now: float) -> None:
+        """A worker brought a copy that is older than this broker. What has begun without a start since may be
+        what began before it."""
+        for sequence in self.sequences.orphan(now):
+            self._lose(sequence, ORPHANED, now)
 
     def has_open(self, worker: bytes) -> bool:
         return worker in self.bound

@@ -25,6 +25,7 @@ from headway.steps import Step
 from headway_broker.alarms import Alarms
 from headway_broker.queues import OpenRequest
 
+ORPHANED = "the broker was started anew, and knows of none before"
 LOST_MAX = 10_000  # names of lost sequences that are remembered
 
 
@@ -32,8 +33,9 @@ LOST_MAX = 10_000  # names of lost sequences that are remembered
 class Sequence:
     """`name` is "" for a request without one, which is one by itself. `worker`: who has its state. `since`:
     when what is next could have gone, or when nothing was left. `begun`: a worker was sent something of it.
-    `ending`: the request that ends it, once that was accepted. `unstarted`: why a new start of it will not be
-    run; nothing follows but another. `over`: why it is, for what still waits."""
+    `started`: by a request that says so. `ending`: the request that ends it, once that was accepted.
+    `unstarted`: why a new start of it will not be run; nothing follows but another. `over`: why it is, for
+    what still waits."""
 
     name: str
     since: float
@@ -41,6 +43,7 @@ class Sequence:
     worker: bytes | None = None
     running: OpenRequest | None = None
     begun: bool = False
+    started: bool = True
     ending: OpenRequest | None = None
     unstarted: str = ""
     over: str = ""
@@ -72,6 +75,7 @@ class Sequences:
             raise QueueFull(f"sequence {step.sequence!r} has its {bound} waiting requests")
         if step.starts:
             sequence.ending, sequence.unstarted, sequence.expires = None, "", self._expires(now)
+            sequence.started = True
         elif sequence.unstarted:
             raise self.refusal(step.sequence, sequence.unstarted)
         elif sequence.ending:
@@ -106,9 +110,11 @@ class Sequences:
         if len(self._lost) > LOST_MAX:
             self._lost.popitem(last=False)
 
-    def orphan(self, now: float) -> None:
-        """A worker brought a copy that is older than this broker: what states it has, nobody knows."""
+    def orphan(self, now: float) -> list[Sequence]:
+        """A worker brought a copy that is older than this broker: what states it has, nobody knows. Returns
+        the sequences that may be among them: to be lost."""
         self._orphaned_until = now + self.spec.sequence_idle_ms / 1000
+        return [sequence for sequence in self.open.values() if not sequence.started]
 
     def due(self, now: float) -> list[Sequence]:
         """Those of which nothing came for too long, or whose time is over: to be closed."""
@@ -139,7 +145,8 @@ class Sequences:
         if len(self.open) >= bound:
             raise QueueFull(f"{bound} sequences of {self.spec.name!r} are open, and no more may be")
         self._lost.pop(step.sequence, None)
-        sequence = self.open[step.sequence] = Sequence(step.sequence, now, self._expires(now))
+        sequence = Sequence(step.sequence, now, self._expires(now), started=step.starts)
+        self.open[step.sequence] = sequence
         return sequence, closed
 
     def _objection(self, step: Step, now: float) -> str:
@@ -149,7 +156,7 @@ class Sequences:
         if lost := self._lost.get(step.sequence):
             return lost[1]
         if now < self._orphaned_until:
-            return "the broker was started anew, and knows of none before"
+            return ORPHANED
         return "" if self.spec.sequence_opens == ANY else "it was not started, has ended, or expired"
 
     def _expires(self, now: float) -> float:

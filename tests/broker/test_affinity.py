@@ -287,6 +287,54 @@ def test_a_new_broker_takes_no_old_sequence_for_a_new_one() -> None:
     assert bench.wake().riders == [("w", [b"t3"])]
 
 
+def test_what_a_new_broker_took_for_new_before_it_met_an_older_copy_is_lost() -> None:
+    bench = Bench(stateful(), started=START)
+    ask(bench, 1, "a")
+    ask(bench, 2, "b", starts=True)
+    bench.wake()
+    bench.host("w")
+    sent = bench.live(SOON_S, alive="w")
+    assert sent.codes() == {1: NoSequence.code}
+
+
+def test_a_worker_that_joins_again_brings_no_old_sequences() -> None:
+    bench = Bench(stateful(), started=START)
+    bench.join("w")
+    bench.wake()
+    bench.reports("w", copy())
+    ask(bench, 1, "a")
+    answered(bench, bench.wake().batches)
+    bench.join("w", copy())
+    ask(bench, 2, "a")
+    assert bench.wake().riders == [("w", [b"t2"])]
+
+
+def test_a_start_that_is_refused_begins_nothing() -> None:
+    bench = serving("w", sequence_queue_max=1)
+    for id in (1, 2):
+        ask(bench, id, "a")
+    ask(bench, 3, "a", starts=True)
+    ask(bench, 4, "a")
+    first = bench.wake()
+    assert first.codes() == {3: QueueFull.code, 4: NoSequence.code}
+    answered(bench, first.batches)
+    second = bench.wake()
+    assert second.riders == [("w", [b"t2"])], "what was accepted before it is served"
+    answered(bench, second.batches)
+    bench.wake()
+    ask(bench, 5, "a")
+    ask(bench, 6, "a", starts=True)
+    third = bench.wake()
+    assert third.codes() == {5: NoSequence.code} and third.riders == [("w", [b"t6"])]
+
+
+def test_how_many_are_open_is_in_the_counters() -> None:
+    bench = serving("w")
+    ask(bench, 1, "a")
+    ask(bench, 2, "b")
+    assert bench.scheduler.report.model_stats(("m", "1"))["sequences"] == 2
+
+
 def test_a_worker_that_comes_later_brings_no_old_sequences() -> None:
     bench = Bench(stateful(), started=START - 3600.0)
     bench.host("w")

@@ -140,3 +140,25 @@ def test_a_broker_that_meets_an_older_copy_takes_only_starts_for_a_while() -> No
         found.of(Step("a"), 10.9)
     opened(found, "b", 10.9)
     assert found.of(Step("a"), 11.0)[0].name == "a"
+
+
+def test_one_that_was_opened_without_a_start_may_be_an_older_one() -> None:
+    found = sequences(sequence_opens="any")
+    assumed, _ = found.of(Step("a"), 9.0)
+    opened(found, "b", 9.0)
+    again, _ = found.of(Step("c"), 9.0)
+    opened(found, "c", 9.5)
+    assert found.orphan(10.0) == [assumed] and again.started
+
+
+def test_a_start_that_was_not_run_lets_nothing_follow_but_another() -> None:
+    found = sequences(sequence_opens="any")
+    first = opened(found)
+    first.unstarted = "its start was refused"
+    with pytest.raises(NoSequence, match="its start was refused"):
+        found.of(Step("a"), 1.0)
+    opened(found)
+    found.of(Step("a"), 1.0)
+    found.remember("b", "its start was refused", 1.0)
+    with pytest.raises(NoSequence, match="its start was refused"):
+        found.of(Step("b"), 1.5)

@@ -21,6 +21,9 @@ def world_of(seed: int, workers: int, rough: bool) -> World:
         batch_s=(0.001, rng.choice((0.01, 0.2)) if rough else 0.01),
         restart_s=(0.1, rng.choice((0.5, 3.0))),
     )
+    idle_ms = rng.choice((200.0, 5000.0)) if rough else 60_000.0
+    timeout_ms = rng.choice((0.0, 0.0, 700.0)) if rough else 0.0
+    lasts = idle_ms > 1000.0 and not timeout_ms  # what expires may begin again without a start
     steps = spec(
         "steps",
         copies=workers,
@@ -29,8 +32,9 @@ def world_of(seed: int, workers: int, rough: bool) -> World:
         batch_clock=rng.choice(("worker", "arrival")),
         sequences_max=rng.choice((4, 100)) if rough else 100,
         sequence_queue_max=rng.choice((1, 8)) if rough else 100,
-        sequence_idle_ms=rng.choice((200.0, 5000.0)) if rough else 60_000.0,
-        sequence_timeout_ms=rng.choice((0.0, 0.0, 700.0)) if rough else 0.0,
+        sequence_idle_ms=idle_ms,
+        sequence_timeout_ms=timeout_ms,
+        sequence_opens=rng.choice(("any", "start")) if lasts else "start",
         response_timeout_s=rng.choice((0.5, 3.0)),
     )
     times = BrokerTimes(heartbeat_s=0.4, silence_s=1.0, load_timeout_s=5.0)
