@@ -70,18 +70,15 @@ class Sequences:
         sequence = self.open.get(step.sequence)
         if sequence is None:
             return self._opened(step, now)
+        why = "" if step.starts else self._closed(sequence, now)
+        if why:
+            raise self.refusal(step.sequence, why)
         bound = self.spec.sequence_queue_max
         if len(sequence.waiting) + (sequence.running is not None) > bound:
             raise QueueFull(f"sequence {step.sequence!r} has its {bound} waiting requests")
         if step.starts:
-            sequence.ending, sequence.unstarted, sequence.expires = None, "", self._expires(now)
-            sequence.started = True
-        elif sequence.unstarted:
-            raise self.refusal(step.sequence, sequence.unstarted)
-        elif sequence.ending:
-            raise self.refusal(step.sequence, "it has been ended")
-        elif now >= sequence.expires:
-            raise self.refusal(step.sequence, "its time is over")
+            sequence.started, sequence.ending, sequence.unstarted = True, None, ""
+            sequence.expires = self._expires(now)
         return sequence, []
 
     def rest(self, sequence: Sequence, now: float) -> bool:
@@ -148,6 +145,14 @@ class Sequences:
         sequence = Sequence(step.sequence, now, self._expires(now), started=step.starts)
         self.open[step.sequence] = sequence
         return sequence, closed
+
+    def _closed(self, sequence: Sequence, now: float) -> str:
+        """Why an open sequence takes nothing but a new start; "" if it does."""
+        if sequence.unstarted:
+            return sequence.unstarted
+        if sequence.ending:
+            return "it has been ended"
+        return "its time is over" if now >= sequence.expires else ""
 
     def _objection(self, step: Step, now: float) -> str:
         """Why a sequence that is not open is not opened; "" if it may be."""
