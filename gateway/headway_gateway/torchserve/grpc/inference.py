@@ -164,8 +164,14 @@ class Inference:
         return min(most_s, math.inf if left_s is None else left_s)
 
     def _headers(self, request: Request, context: Any) -> dict[str, str]:
+        """A sequence means nothing to a model without them, and its handler is not told of it."""
         headers = headers_of(context)
-        return {**headers, **self._sequence(request)} if request.sequence_id else headers
+        if not request.sequence_id:
+            return headers
+        registration = self._registry.of(request.model_name, request.model_version)
+        if registration and not registration.has_sequences:
+            return headers
+        return {**headers, **self._sequence(request)}
 
     def _streamed(self, request: Request) -> dict[str, str]:
         """The headers of one in a stream of requests, which must say of which sequence it is. Raises:
