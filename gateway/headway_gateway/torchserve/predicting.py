@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from headway.body import Body
 from headway.errors import DeadlineExceeded, HeadwayError
@@ -29,22 +29,12 @@ from headway_gateway.torchserve.heads import REQUEST_ID, SILENT, request_id
 from headway_gateway.torchserve.paths import PREDICT, Route
 from headway_gateway.torchserve.refusal import Refusal
 from headway_gateway.torchserve.steps import in_sequence, step_keys
+from headway_gateway.torchserve.terms import TermsOf
 from headway_gateway.torchserve.tokens import INFERENCE, Checks, require
 
 Count = Callable[[int, str, str, float, Mapping[str, Any] | None], None]  # see `door_metrics`
-TERMS_COUNT_S = 0.5
-TERMS_MAX = 1000
 _STREAMED = ("ts_stream_next", "true")
 _log = logging.getLogger("headway.gateway")
-
-
-class Terms(NamedTuple):
-    """What a version's registration says of its requests, and until when that counts. `has_sequences` None:
-    nobody knows yet."""
-
-    until: float
-    limit_s: float
-    has_sequences: bool | None
 
 
 class Predicting:
@@ -66,7 +56,7 @@ class Predicting:
         self._properties = properties
         self._registry = registry
         self._step_keys = step_keys(properties)
-        self._terms: dict[Target, Terms] = {}
+        self._terms = TermsOf(registry)
 
     def before(self, head: Head) -> int:
         return 0
@@ -93,23 +83,11 @@ class Predicting:
             received=received,
         )
         started = perf_counter()
-        _, limit_s, has_sequences = self._terms_of(target, started)
+        _, limit_s, has_sequences = self._terms.of(target, started)
         if has_sequences or (has_sequences is None and headers.get(self._step_keys.id)):
             asked = in_sequence(asked, self._step_keys)
         refusal = partial(self._failed, target, id, started)
         return Question(asked, limit_s, partial(self._answered, target, id, started), refusal, streams=True)
-
-    def _terms_of(self, target: Target, now: float) -> Terms:
-        """PERF: to look at the registration takes as long as all else here, so that is not done each time."""
-        terms = self._terms.get(target)
-        if terms is None or now >= terms.until:
-            registration = self._registry.of(*target)
-            has_sequences = registration.has_sequences if registration else None
-            terms = Terms(now + TERMS_COUNT_S, asking.timeout_s(registration), has_sequences)
-            if len(self._terms) >= TERMS_MAX:
-                self._terms.clear()
-            self._terms[target] = terms
-        return terms
 
     def refusal(self, error: Exception, target: Target) -> Answer:
         return self._refused(target, request_id(), error)

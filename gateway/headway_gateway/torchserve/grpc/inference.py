@@ -28,7 +28,6 @@ from headway_gateway.torchserve.asking import (
     answer_of,
     ask,
     refusal_of,
-    timeout_s,
 )
 from headway_gateway.torchserve.door_metrics import DoorMetrics
 from headway_gateway.torchserve.grpc.guard import HEADER
@@ -38,6 +37,7 @@ from headway_gateway.torchserve.grpc.status import message_of
 from headway_gateway.torchserve.health import Health
 from headway_gateway.torchserve.refusal import Refusal, bad_request
 from headway_gateway.torchserve.steps import in_sequence, made_id, step_keys
+from headway_gateway.torchserve.terms import TermsOf
 
 SERVICE = messages.DESCRIPTOR.services_by_name["InferenceAPIsService"]
 Request = messages.PredictionsRequest
@@ -53,6 +53,7 @@ class Inference:
         self._properties = properties
         self._counts = counts
         self._step_keys = step_keys(properties)
+        self._terms = TermsOf(registry)
         self._health = Health(client, registry, properties)
 
     @property
@@ -148,10 +149,10 @@ class Inference:
     def ask(self, target: Target, body: Body, headers: Mapping[str, str], stream: bool = False) -> Asked:
         """Raises: Refusal."""
         id = str(uuid.uuid4())
-        registration = self._registry.of(*target)
+        has_sequences = self._terms.of(target, time.monotonic()).has_sequences
         try:
             asked = ask(target, body, headers, request_id=id, stream=stream, lender=self._client.lender)
-            if registration.has_sequences if registration else headers.get(self._step_keys.id):
+            if has_sequences or (has_sequences is None and headers.get(self._step_keys.id)):
                 asked = in_sequence(asked, self._step_keys)
             return asked
         except HeadwayError as error:
@@ -160,7 +161,7 @@ class Inference:
     def _limit_s(self, asked: Asked, context: Any) -> float:
         """Until the client's deadline, or as long as the model says, whichever is shorter."""
         left_s = context.time_remaining()
-        most_s = timeout_s(self._registry.of(asked.model, asked.version))
+        most_s = self._terms.of(Target(asked.model, asked.version), time.monotonic()).limit_s
         return min(most_s, math.inf if left_s is None else left_s)
 
     def _headers(self, request: Request, context: Any) -> dict[str, str]:
@@ -168,8 +169,8 @@ class Inference:
         headers = headers_of(context)
         if not request.sequence_id:
             return headers
-        registration = self._registry.of(request.model_name, request.model_version)
-        if registration and not registration.has_sequences:
+        target = Target(request.model_name, request.model_version)
+        if self._terms.of(target, time.monotonic()).has_sequences is False:
             return headers
         return {**headers, **self._sequence(request)}
 
