@@ -23,6 +23,7 @@ from headway_broker.holds import Holds
 from headway_broker.ledger import Ledger
 from headway_broker.queues import Queue
 from headway_broker.roster import Roster
+from headway_broker.sequence_queue import queue_for, queue_instead
 from headway_broker.stats import ModelStats
 
 NOTES_MAX = 100
@@ -58,7 +59,7 @@ class Board:
             if spec.key not in self.queues:
                 self._add(spec)
             elif self.queues[spec.key].spec != spec:
-                self.queues[spec.key].spec = spec
+                self.queues[spec.key] = queue_instead(self.queues[spec.key], spec)
                 self.costs[spec.key] = Costs()
                 renewed.append(spec.key)
         self.retiring.update(key for key in self.queues if key not in self.catalog.specs)
@@ -101,7 +102,7 @@ class Board:
         return {flight.key for worker in self.roster for flight in worker.flights}
 
     def _add(self, spec: ModelSpec) -> None:
-        self.queues[spec.key] = Queue(spec)
+        self.queues[spec.key] = queue_for(spec)
         self.stats[spec.key] = ModelStats()
         self.costs[spec.key] = Costs()
         least, most = self.catalog.limits(spec.key)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from headway_broker.board import Board
 from headway_broker.catalog import Key
 from headway_broker.scaling import Load, Scaler
+from headway_broker.sequence_queue import SequenceQueue
 from headway_broker.workers import Worker
 
 
@@ -46,10 +47,17 @@ class Demand:
                 continue
             spec = self._board.catalog.specs[key]
             wish = self._scaler.decide(key, least, most, self._load(key, busy, now), spec.slo_ms / 1000, now)
+            if wish.copies < self._board.copies[key] and self._has_sequences(key):
+                continue
             yield key, wish.copies, wish.reason or self._board.scaling.get(key, "")
         for key in [key for key in self._marks if key not in self._board.catalog.specs]:
             del self._marks[key]
             self._scaler.forget(key)
+
+    def _has_sequences(self, key: Key) -> bool:
+        """Whether copies have the states of sequences that are open: none goes by itself then."""
+        queue = self._board.queues[key]
+        return isinstance(queue, SequenceQueue) and bool(queue.bound)
 
     def bounds(self) -> Iterator[tuple[Key, int, str]]:
         """Every version that has no copies, or fewer or more than was ordered. What is learned by looking now

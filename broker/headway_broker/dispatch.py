@@ -23,7 +23,10 @@ to the copy that holds the fewest, as long as one has room; so does what comes b
 not alone, since to run one after the other what ran beside one another would take too long. If the model is
 `continuous`, each request is a batch of its own, else batches are formed as ever.
 
-Longer than 300 lines because every way out of a queue to a worker is here.
+A model with sequences waits for its turn at every crew, and takes it with a worker for which something of it
+is ripe (`affinity`); ahead, full or not, only where other models would else keep that worker busy for ever.
+
+Longer than 300 lines because every batch that is sent is sent here.
 
 Invariant: what is hopeless is taken out of its queue here, and handed out with `take_hopeless` in the same
 wake.
@@ -39,6 +42,7 @@ from headway.messages import Batch, BatchRequest
 from headway.models import WORKER
 from headway.refs import without_reply_slot
 from headway_broker.admission import Admission
+from headway_broker.affinity import Affinity
 from headway_broker.alarms import Alarms
 from headway_broker.batching import BatchPolicy, Waiting
 from headway_broker.catalog import Key
@@ -46,6 +50,7 @@ from headway_broker.costs import Costs
 from headway_broker.crews import Crew
 from headway_broker.queues import OpenRequest, Queue
 from headway_broker.roster import Roster
+from headway_broker.sequence_queue import SequenceQueue
 from headway_broker.stats import ModelStats
 from headway_broker.workers import Flight, Worker
 
@@ -80,6 +85,7 @@ class Dispatch:
         self._ripe: Alarms[Key] = Alarms()
         self._ahead: Alarms[Crew] = Alarms()
         self.hopeless: list[OpenRequest] = []
+        self._affinity = Affinity(costs, roster, policy, self._ripe)
         self.batches: dict[bytes, list[Batch]] = {}
 
     def look_at(self, key: Key) -> None:
@@ -94,6 +100,9 @@ class Dispatch:
 
     def free(self, worker: Worker) -> None:
         """The worker has credit again."""
+        if worker.parked:
+            self._look.update(worker.parked)
+            worker.parked = {}
         if crew := self._roster.crew_of(worker):
             self._serve[crew] = None
 
@@ -144,6 +153,9 @@ class Dispatch:
         for key, queue in self._queues.items():
             if not len(queue) or key in self._look:
                 continue
+            if isinstance(queue, SequenceQueue):
+                self._affinity.check(key, queue)
+                continue
             later = key in self._ripe or self._policy.ripe_at(self._waiting(key)) == math.inf
             if queue.spec.abreast_max:
                 room, _ = self._roster.room_abreast(key, queue.spec.abreast_max)
@@ -158,9 +170,12 @@ class Dispatch:
     def _take_place(self, key: Key) -> bool:
         """Let the queue wait at one crew only, if it has somebody idle whom nobody waits for. PERF: where all
         workers host different models this is 2 us for a batch, and to wait at 40 crews is 150."""
+        spec = self._queues[key].spec
+        if spec.sequences_max:
+            return False
         for crew in self._roster.crews(key):
             if crew.idle and not crew.turns.waiting:
-                crew.turns.wait(key, self._queues[key].spec.share)
+                crew.turns.wait(key, spec.share)
                 self._serve[crew] = None
                 return True
         return False
@@ -181,6 +196,8 @@ class Dispatch:
             return False
         if queue.spec.abreast_max:
             return self._serve_abreast(key, queue, now)
+        if isinstance(queue, SequenceQueue):
+            return self._affinity.look(key, queue, now)
         if queue.returns or not self._is_taken_up(key, queue, now):
             return True
         return self._is_due(key, now)
@@ -218,6 +235,9 @@ class Dispatch:
         """Give every idle worker a batch, as long as something waits."""
         while (worker := crew.first_idle) and (key := crew.turns.first):
             queue = self._queues[key]
+            if isinstance(queue, SequenceQueue):
+                self._serve_sequences(crew, key, queue, crew.idle, now)
+                continue
             self._drop_hopeless(key, now)
             if key not in self._fresh and not self._is_ripe(key, now):
                 crew.turns.pass_over()
@@ -231,6 +251,10 @@ class Dispatch:
         """Send full batches ahead to workers that are about to be free."""
         while (worker := crew.first_spare) and not crew.idle and (key := crew.turns.first):
             queue, start = self._queues[key], max(worker.free_at, now)
+            if isinstance(queue, SequenceQueue):
+                if not self._serve_sequences(crew, key, queue, crew.spare if len(crew.keys) > 1 else {}, now):
+                    return
+                continue
             self._drop_hopeless(key, start)
             if not len(queue):
                 crew.turns.pass_over()
@@ -243,6 +267,23 @@ class Dispatch:
                 self._ahead.set(crew, worker.free_at - AHEAD_S)
                 return
             self._send(crew, worker, queue.take(rows_max), now)
+
+    def _serve_sequences(
+        self, crew: Crew, key: Key, queue: SequenceQueue, among: Mapping[bytes, Worker], now: float
+    ) -> bool:
+        """Give one of these workers what is ripe for it; without one the queue is looked at again later.
+        False: it is too early to send it ahead."""
+        found = self._affinity.ready(key, queue, among, now)
+        if found is None:
+            crew.turns.pass_over()
+            self._affinity.look(key, queue, now)
+            return True
+        worker, rows_max = found
+        if worker.batches and now < worker.free_at - AHEAD_S:
+            self._ahead.set(crew, worker.free_at - AHEAD_S)
+            return False
+        self._send(crew, worker, queue.take_for(worker.identity, rows_max), now)
+        return True
 
     def _drop_hopeless(self, key: Key, start: float) -> None:
         """Take out what cannot make it in a batch that starts then; what is left may not be ripe."""

@@ -7,11 +7,13 @@ what is to be sent.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 from headway.errors import (
     DeadlineExceeded,
     HeadwayError,
+    InvalidInput,
     NotReady,
     QueueFull,
     TooLarge,
@@ -21,11 +23,13 @@ from headway.messages import REQUEST_BYTES_MAX, Request
 from headway.models import WORKER, ModelSpec
 from headway.pieces import takes_pieces
 from headway.refs import has_slots, without_reply_slot
+from headway.steps import SEQUENCE, step_of
 from headway_broker.admission import Admission
 from headway_broker.board import Board
 from headway_broker.catalog import Key
 from headway_broker.queues import OpenRequest
 from headway_broker.report import Report
+from headway_broker.sequence_queue import SequenceQueue
 
 RETRY_AFTER_S = (0.1, 60.0)
 LOOK_S = 1.0
@@ -44,6 +48,7 @@ class Intake:
         self._report = report
         self._admission = Admission(board.queues, board.costs, board.roster)
         self._look_at = -math.inf
+        self.moved: list[Key] = []  # models with sequences that are to find another worker
 
     def accept(self, caller: bytes, request: Request, now: float) -> Key | None:
         """Queue a request, or refuse it. Returns whose queue it is in, or was full: that version is wanted.
@@ -54,12 +59,25 @@ class Intake:
         try:
             sticky = _sticky(request.options) if request.options else ""
             key = self._catalog.resolve(request.model, request.version, sticky)
+            if sticky and not request.version and self._queues[key].spec.sequences_max:
+                key = self._home(key, request)
             self._check(request, key)
             self._ledger.open(self._queued(caller, key, request, now))
         except HeadwayError as error:
+            if isinstance(queue := self._queues.get(key), SequenceQueue):
+                _refused(queue, request, now)
             self._ledger.refuse(caller, request.id, key, error)
             return key if isinstance(error, QueueFull) else None
         return key
+
+    def _home(self, key: Key, request: Request) -> Key:
+        """A sequence stays with the version that it was opened with, whoever has the traffic now."""
+        if (step := step_of(request.options)) is None or step.starts:
+            return key
+        named = [k for k in self._catalog.specs if k[0] == key[0]]
+        queues = ((k, self._queues[k]) for k in (key, *named))
+        found = (k for k, q in queues if isinstance(q, SequenceQueue) and step.sequence in q.sequences.open)
+        return next(found, key)
 
     def cancel(self, requests: list[OpenRequest]) -> None:
         """Nobody waits for these any more."""
@@ -73,8 +91,19 @@ class Intake:
             if now >= queue.earliest:
                 for request in queue.expire(now):
                     self._ledger.fail(request, DeadlineExceeded(self._too_late(key)), now)
+            if isinstance(queue, SequenceQueue):
+                self._look_at_sequences(key, queue, now)
             if queue.spec.slo_ms and len(queue) and not self._roster.idle(key):
                 self.refuse(self._admission.hopeless(key, now), now)
+
+    def _look_at_sequences(self, key: Key, queue: SequenceQueue, now: float) -> None:
+        """Answer what waits in sequences that are over."""
+        if queue.keep(self._roster.lasting(key), now):
+            self.moved.append(key)
+        queue.close_due(now)
+        for request, error in queue.take_over():
+            if request.open:
+                self._ledger.fail(request, error, now)
 
     def _too_late(self, key: Key) -> str:
         said = "the request's time ran out in the queue"
@@ -111,8 +140,8 @@ class Intake:
             raise TooLarge(f"{rows} rows, and batch_size_max of {spec.name!r} is {spec.batch_size_max}")
         if size > REQUEST_BYTES_MAX:
             raise TooLarge(f"{size} bytes, and a request has at most {REQUEST_BYTES_MAX}")
-        if request.attempt and not spec.idempotent:
-            raise WorkerLost("sent before the broker was restarted, and the model is not idempotent")
+        if request.attempt and not spec.may_run_again:
+            raise WorkerLost(f"sent before the broker was restarted, and {_once(spec)}")
         if not request.timeout_ms:
             raise DeadlineExceeded("the request's time ran out before it reached the broker")
         if not self._copies[key] and (reason := self._report.unordered(key)):
@@ -180,7 +209,17 @@ class Intake:
         return error
 
 
+def _once(spec: ModelSpec) -> str:
+    return "the model has sequences" if spec.sequences_max else "the model is not idempotent"
+
+
+def _refused(queue: SequenceQueue, request: Request, now: float) -> None:
+    with suppress(InvalidInput):
+        if step := step_of(request.options):
+            queue.refused(step, now)
+
+
 def _sticky(options: dict[str, Any]) -> str:
     """The key by which a caller stays with one version of a split."""
-    sticky = options.get("sticky", "")
+    sticky = options.get("sticky") or options.get(SEQUENCE, "")
     return sticky if isinstance(sticky, str) else ""

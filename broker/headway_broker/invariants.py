@@ -14,6 +14,7 @@ from headway_broker.holds import Holds
 from headway_broker.ledger import Ledger
 from headway_broker.queues import Queue
 from headway_broker.roster import Roster
+from headway_broker.sequence_queue import SequenceQueue
 from headway_broker.workers import CREDIT, Worker
 
 
@@ -21,6 +22,8 @@ def check(ledger: Ledger, queues: Mapping[Key, Queue], roster: Roster) -> None:
     """Raises: AssertionError naming what does not hold."""
     for queue in queues.values():
         _check_queue(queue)
+        if isinstance(queue, SequenceQueue):
+            _check_sequences(queue, roster)
     for worker in roster:
         _check_worker(worker, roster)
     _check_copies(roster)
@@ -48,6 +51,22 @@ def _check_queue(queue: Queue) -> None:
         size += len(request.tensors)
     assert queue.rows == rows, "rows are miscounted"
     assert queue.bytes == size, "bytes are miscounted"
+
+
+def _check_sequences(queue: SequenceQueue, roster: Roster) -> None:
+    """Of each sequence one request runs at most, and where the sequence is."""
+    queue.check()
+    flying: dict[int, bytes] = {}
+    for worker in roster:
+        for flight in (f for f in worker.batches.values() if f.key == queue.spec.key):
+            for request in (r for r in flight.requests if r.sequence):
+                assert id(request.sequence) not in flying, "two requests of one sequence run"
+                flying[id(request.sequence)] = worker.identity
+    for who, among in queue.bound.items():
+        for sequence in among:
+            runs = flying.get(id(sequence))
+            assert (runs is not None) == (sequence.running is not None), "what runs of a sequence is unknown"
+            assert runs in (None, who), "a request runs where its sequence is not"
 
 
 def _check_worker(worker: Worker, roster: Roster) -> None:

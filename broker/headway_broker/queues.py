@@ -44,6 +44,7 @@ class OpenRequest:
     stream: bool = False
     attempt: int = 0
     begun: bool = False
+    sequence: Any = None  # of a model that has them, see `sequences`
 
 
 class Queue:
@@ -101,7 +102,7 @@ class Queue:
             raise QueueFull(f"the queue of {self.spec.name!r} holds its {self.spec.queue_size_max} requests")
         size = len(request.tensors)
         if self.bytes + size > self.spec.queue_bytes_max and len(self):
-            raise QueueFull(f"the queue of {self.spec.name!r} holds its {self.spec.queue_bytes_max} bytes")
+            raise self._too_many_bytes()
         self._waiting[id(request)] = request
         self._count(request, 1)
 
@@ -110,6 +111,11 @@ class Queue:
         accepted once."""
         self._returned[id(request)] = request
         self._count(request, 1)
+
+    def take_in(self, request: OpenRequest) -> None:
+        """It was accepted by the queue that was here before this one."""
+        request.sequence = None
+        self.put_back(request)
 
     def take(self, rows_max: int) -> list[OpenRequest]:
         """The next requests that fit together into `rows_max` rows, and into one message."""
@@ -149,6 +155,9 @@ class Queue:
             self.remove(request)
         self.earliest = min((request.deadline for request in self), default=math.inf)
         return late
+
+    def _too_many_bytes(self) -> QueueFull:
+        return QueueFull(f"the queue of {self.spec.name!r} holds its {self.spec.queue_bytes_max} bytes")
 
     def _count(self, request: OpenRequest, sign: int) -> None:
         self.rows += sign * request.rows

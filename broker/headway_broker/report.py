@@ -14,6 +14,7 @@ from headway.models import ModelSpec, TensorSpec
 from headway_broker.board import Board
 from headway_broker.catalog import Key
 from headway_broker.placement import fits
+from headway_broker.sequence_queue import SequenceQueue
 
 
 class Report:
@@ -137,6 +138,8 @@ class Report:
         ready = self._roster.count(key, "ready")
         waits = {"queue": len(queue), "queue_bytes": queue.bytes, "ready": ready}
         learned = {"batch_us": self._board.costs[key].facts()}
+        if isinstance(queue, SequenceQueue):
+            waits["sequences"] = len(queue.sequences.open)
         return {"name": key[0], "version": key[1], **waits, **learned, **self._ledger.stats[key].facts()}
 
 

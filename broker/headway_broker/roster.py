@@ -76,6 +76,11 @@ class Roster:
         hosts = self._hosts.get(key)
         return [who for who, w in hosts.items() if w.copies[key].report.state == "ready"] if hosts else []
 
+    def lasting(self, key: Key) -> dict[bytes, bool]:
+        """The workers that can serve `key` and take new work; whether each drains."""
+        hosts = self._hosts.get(key, {}).items()
+        return {who: w.draining for who, w in hosts if w.copies[key].state == "ready" and not w.leaving}
+
     def named(self, name: str) -> Iterable[Worker]:
         """The workers that say they are called so."""
         return self._names.get(name, {}).values()

@@ -102,6 +102,7 @@ from headway_broker.intake import Intake
 from headway_broker.invariants import check, check_holds
 from headway_broker.queues import OpenRequest
 from headway_broker.report import Report
+from headway_broker.sequence_queue import SequenceQueue
 from headway_broker.state import About, State
 from headway_broker.steering import Steering
 from headway_broker.strays import Strays
@@ -111,6 +112,7 @@ from headway_broker.workers import Abreast, Flight, Worker
 TICK_S = 0.1
 PROBE_S = 1.0
 TRIES_MAX = 2
+YOUNG_S = 60.0  # so long after a broker's start, copies that workers bring are its predecessor's
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ class Scheduler:
         self._dispatch = Dispatch(
             self.queues, self.stats, self.costs, self.roster, policy or FillOrDelay(), nonce
         )
-        self._nonce = nonce
+        self._nonce, self._started = nonce, about.started
+        self._met: set[bytes] = set()  # workers that joined soon after the start
         self._tick_at = -math.inf
         self._beat_at = -math.inf
         self._beats: list[bytes] = []  # who has a heartbeat to come
@@ -377,8 +380,18 @@ class Scheduler:
             self._steering.joined(worker)
             self._steering.plan_is_old = True
             self._note("worker joined", worker, host=join.host, pid=join.pid, device=join.device)
+            self._note_orphans(identity, join, now)
         self._set_copies(worker, join.copies, now)
         self._outbox.append(ToWorker(identity, self._welcome))
+
+    def _note_orphans(self, identity: bytes, join: Join, now: float) -> None:
+        """Soon after its start the broker is told what its predecessor had loaded."""
+        if now < self._started + YOUNG_S and identity not in self._met:
+            self._met.add(identity)
+            for copy in join.copies:
+                queue = self.queues.get((copy.model, copy.version))
+                if copy.state == "ready" and isinstance(queue, SequenceQueue):
+                    queue.orphan(now)
 
     @property
     def _welcome(self) -> Welcome:
@@ -421,6 +434,9 @@ class Scheduler:
             elif reply.meta:
                 self._strays.keep(flight.key, reply.meta)
         if result.done:
+            if isinstance(queue := self.queues[flight.key], SequenceQueue):
+                queue.landed(flight.requests, now)
+                self._dispatch.look_at(flight.key)
             self.stats[flight.key].batch_done(result.compute_us / 1e6, len(flight.requests))
             if flight.abreast:
                 worker.finish_abreast(flight, now)
@@ -470,6 +486,10 @@ class Scheduler:
             self._dispatch.look_at(flight.key)
         worker.batches.clear()
         worker.abreast = Abreast()
+        for key in worker.copies:
+            if isinstance(queue := self.queues.get(key), SequenceQueue):
+                queue.lose(worker.identity, f"its worker was lost ({reason}), and its state with it", now)
+                self._dispatch.look_at(key)
         for key in held:
             self._intake.give_up(key, now)
 
@@ -480,10 +500,9 @@ class Scheduler:
         elif request.begun:
             text = f"its worker was lost ({reason}) after the reply had begun"
             self.ledger.fail(request, WorkerLost(text), now)
-        elif not queue.spec.idempotent:
-            self.ledger.fail(
-                request, WorkerLost(f"its worker was lost ({reason}), and the model is not idempotent"), now
-            )
+        elif not queue.spec.may_run_again:
+            what = "the state of its sequence with it" if request.sequence else "the model is not idempotent"
+            self.ledger.fail(request, WorkerLost(f"its worker was lost ({reason}), and {what}"), now)
         elif request.tries >= TRIES_MAX:
             self.ledger.fail(
                 request, WorkerLost(f"{request.tries} workers were lost with it (the last: {reason})"), now
@@ -506,6 +525,8 @@ class Scheduler:
     def _tick(self, now: float) -> None:
         self._tick_at = now + TICK_S
         self._intake.expire(now)
+        while self._intake.moved:
+            self._dispatch.look_at(self._intake.moved.pop())
         for worker in self.roster.due(now):
             self._watch(worker, now)
         for agent in self.board.agents.silent(now - self._times.silence_s):

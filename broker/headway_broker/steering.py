@@ -29,6 +29,7 @@ from headway_broker.catalog import Key
 from headway_broker.demand import Demand
 from headway_broker.events import Action, Note, Save, ToWorker
 from headway_broker.placement import Plan, Seat, Want, plan
+from headway_broker.sequence_queue import SequenceQueue
 from headway_broker.workers import Worker
 
 LOOK_S = 1.0
@@ -246,7 +247,13 @@ class Steering:
         if now >= self._drains.get(worker.identity, now):
             return True
         ready = [key for key, copy in worker.copies.items() if copy.state == "ready"]
+        if any(self._has_sequences(worker, key) for key in ready):
+            return False
         return not self.plan_is_old and all(self._is_covered(key, worker) for key in ready)
+
+    def _has_sequences(self, worker: Worker, key: Key) -> bool:
+        queue = self.board.queues.get(key)
+        return isinstance(queue, SequenceQueue) and queue.has_open(worker.identity)
 
     def _is_covered(self, key: Key, worker: Worker) -> bool:
         hosts = self.board.roster.hosts(key)

@@ -120,7 +120,8 @@ class HostedCopy:
 class Worker:
     """A worker that joined. `free_at`: when it is expected to be through with all it holds. `draining`: it
     leaves as soon as its copies are elsewhere, `leaving`: it takes nothing new. `unloading` counts orders to
-    unload whose "gone" is to come; `unloading_since` is when one was given or obeyed last."""
+    unload whose "gone" is to come; `unloading_since` is when one was given or obeyed last. `parked`: of
+    which models something waits that only this worker may have, once it is free."""
 
     identity: bytes
     about: Join
@@ -136,6 +137,7 @@ class Worker:
     busy_since: float = math.inf
     unloading: dict[Key, int] = field(default_factory=dict)
     unloading_since: float = -math.inf
+    parked: dict[Key, None] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

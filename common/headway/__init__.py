@@ -1,6 +1,6 @@
 """Headway: a PyTorch model server. This package is the ground that every part stands on.
 
-For users of the library: `Client`, `AsyncClient`, `Body`, the stubs for tests, and the errors.
+For users of the library: `Client`, `AsyncClient`, `Body`, `Step`, the stubs for tests, and the errors.
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +16,7 @@ _LAZY = {
     "Client": "headway.client",
     "AsyncClient": "headway.aio",
     "Body": "headway.body",
+    "Step": "headway.steps",
     "StubClient": "headway.stub",
     "AsyncStubClient": "headway.stub",
 }
@@ -36,6 +37,7 @@ __all__ = [
     "Body",
     "Client",
     "HeadwayError",
+    "Step",
     "StubClient",
     "__version__",
 ]

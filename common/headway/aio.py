@@ -62,6 +62,7 @@ from headway.outgoing import (
 )
 from headway.pieces import MORE
 from headway.settings import ClientSettings, Shared, read
+from headway.steps import Step
 from headway.tensors import Array, Tensors
 
 _log = logs.get("headway.client")
@@ -154,9 +155,10 @@ class AsyncClient:
         timeout_s: float | None = None,
         batched: bool = False,
         sticky: str = "",
+        step: Step | None = None,
     ) -> Tensors:
         """As `Client.infer`. Cancelling the awaiting task withdraws the request."""
-        asked = sticking(ask_tensors(model, inputs, version, batched, self.lender), sticky)
+        asked = sticking(ask_tensors(model, inputs, version, batched, self.lender), sticky, step)
         return tensors_of(await self.reply(asked, timeout_s))
 
     async def predict(
@@ -167,9 +169,10 @@ class AsyncClient:
         version: str = "",
         timeout_s: float | None = None,
         sticky: str = "",
+        step: Step | None = None,
     ) -> Body:
         """As `Client.predict`."""
-        asked = sticking(ask_body(model, body, version, self.lender), sticky)
+        asked = sticking(ask_body(model, body, version, self.lender), sticky, step)
         return body_of(await self.reply(asked, timeout_s))
 
     async def stream(
@@ -180,10 +183,11 @@ class AsyncClient:
         version: str = "",
         timeout_s: float | None = None,
         sticky: str = "",
+        step: Step | None = None,
     ) -> AsyncGenerator[Body, None]:
         """As `Client.stream`. Leaving the iterator withdraws the request; `contextlib.aclosing` does so at
         once, where it is left early."""
-        asked = sticking(ask_body(model, body, version, self.lender), sticky)
+        asked = sticking(ask_body(model, body, version, self.lender), sticky, step)
         is_first = True
         async with aclosing(self.replies(asked, timeout_s)) as replies:
             async for reply in replies:

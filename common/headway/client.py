@@ -51,6 +51,7 @@ from headway.outgoing import (
 from headway.pieces import MORE
 from headway.pump import Pump
 from headway.settings import ClientSettings, Shared, read
+from headway.steps import Step
 from headway.tensors import Array, Tensors
 
 _log = logs.get("headway.client")
@@ -98,14 +99,16 @@ class Client:
         timeout_s: float | None = None,
         batched: bool = False,
         sticky: str = "",
+        step: Step | None = None,
     ) -> Tensors:
         """The model's outputs for one example: arrays without a batch dimension, by name.
 
         `batched`: every input has a leading batch dimension of the same size, and so has every output.
         The arrays are read-only views on the reply. `sticky`: while traffic is split between versions,
-        requests with the same key get the same version. Raises: any of `headway.errors`.
+        requests with the same key get the same version. `step`: its place in a sequence, which one copy of a
+        model that has sequences answers in the order of the requests. Raises: any of `headway.errors`.
         """
-        asked = sticking(ask_tensors(model, inputs, version, batched, self.lender), sticky)
+        asked = sticking(ask_tensors(model, inputs, version, batched, self.lender), sticky, step)
         return tensors_of(self._reply(asked, timeout_s))
 
     def predict(
@@ -116,12 +119,13 @@ class Client:
         version: str = "",
         timeout_s: float | None = None,
         sticky: str = "",
+        step: Step | None = None,
     ) -> Body:
         """The answer to a raw body, which the model's own `preprocess` and `postprocess` read and write.
 
         Raises: any of `headway.errors`.
         """
-        asked = sticking(ask_body(model, body, version, self.lender), sticky)
+        asked = sticking(ask_body(model, body, version, self.lender), sticky, step)
         return body_of(self._reply(asked, timeout_s))
 
     def stream(
@@ -132,6 +136,7 @@ class Client:
         version: str = "",
         timeout_s: float | None = None,
         sticky: str = "",
+        step: Step | None = None,
     ) -> Generator[Body, None, None]:
         """The answer to a raw body in pieces, each as soon as the model has sent it, and what it returned as
         the last; the whole answer at once if the model sends no pieces.
@@ -142,7 +147,7 @@ class Client:
         Once a piece has come, a lost worker is a WorkerLost: the request is not run again. Raises: any of
         `headway.errors`, between pieces too.
         """
-        asked = streaming(sticking(ask_body(model, body, version, self.lender), sticky))
+        asked = streaming(sticking(ask_body(model, body, version, self.lender), sticky, step))
         inflow, call = ThreadInflow(), self._call(asked, timeout_s)
         try:
             self._pump.start(call, (asked.model, asked.version), inflow.end, inflow.put)
@@ -165,6 +170,7 @@ class Client:
         timeout_s: float | None = ...,
         batched: bool = ...,
         sticky: str = ...,
+        step: Step | None = ...,
     ) -> Future[Tensors]: ...
     @overload
     def submit(
@@ -175,6 +181,7 @@ class Client:
         version: str = ...,
         timeout_s: float | None = ...,
         sticky: str = ...,
+        step: Step | None = ...,
     ) -> Future[Body]: ...
 
     def submit(
@@ -186,12 +193,13 @@ class Client:
         timeout_s: float | None = None,
         batched: bool = False,
         sticky: str = "",
+        step: Step | None = None,
     ) -> Future[Any]:
         """`infer` (or `predict`, for a `Body`) without waiting; cancelling withdraws the request."""
         if isinstance(inputs, Body):
-            asked = sticking(ask_body(model, inputs, version, self.lender), sticky)
+            asked = sticking(ask_body(model, inputs, version, self.lender), sticky, step)
             return self._submit(asked, timeout_s, lambda o: body_of(reply_of(o)))
-        asked = sticking(ask_tensors(model, inputs, version, batched, self.lender), sticky)
+        asked = sticking(ask_tensors(model, inputs, version, batched, self.lender), sticky, step)
         return self._submit(asked, timeout_s, lambda o: tensors_of(reply_of(o)))
 
     def empty(self, shape: Sequence[int] | int, dtype: npt.DTypeLike = np.float32) -> Array:

@@ -6,7 +6,8 @@
     │   ├── UnknownModel       no such model, or no such version of it
     │   ├── TooLarge           over a limit on bytes or rows
     │   ├── Cancelled          the caller (or its HTTP client) went away
-    │   └── Unauthorized       a command without the management token
+    │   ├── Unauthorized       a command without the management token
+    │   └── NoSequence         the request's sequence is not open: never started, ended, expired, or lost
     ├── NoRoom                 nobody's fault: try again later, or elsewhere
     │   ├── QueueFull          the model's queue is at its limit; carries `retry_after_s`
     │   ├── NotReady           no copy of the model can serve: it failed to load, or has no place
@@ -80,6 +81,12 @@ class Unauthorized(CallerError):
     """A command without the management token, or with a wrong one."""
 
     code = 14
+
+
+class NoSequence(CallerError):
+    """The request belongs to a sequence that is not open (any more); the message says why. Start it anew."""
+
+    code = 15
 
 
 class NoRoom(HeadwayError):

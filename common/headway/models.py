@@ -25,6 +25,9 @@ TEMPORARY = (".tmp", ".part", ".partial", ".swp", "~")  # of what is still being
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 WORKER = "worker"
 BATCH_CLOCKS = ("arrival", WORKER)
+ANY = "any"
+SEQUENCES_MAX = 1 << 20
+SEQUENCE_OPENS = ("start", ANY)
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 
@@ -81,6 +84,11 @@ class ModelSpec:
     memory_mb: int = 0
     idempotent: bool = True
     decode_ahead: bool = True
+    sequences_max: int = 0
+    sequence_queue_max: int = 1
+    sequence_idle_ms: float = 60_000.0
+    sequence_timeout_ms: float = 0.0
+    sequence_opens: str = "start"
     precision: str = "float32"
     channels_last: bool = False
     cuda_graphs: bool = False
@@ -97,6 +105,11 @@ class ModelSpec:
         """How many batches a copy takes at a time that run beside one another; 0: one after the other. With
         `continuous`, each request is a batch on its way, and the model's batch is what runs of these."""
         return self.batch_size_max if self.continuous else self.in_flight_max
+
+    @property
+    def may_run_again(self) -> bool:
+        """Whether a request may be run a second time: not where the first left its mark on a sequence."""
+        return self.idempotent and not self.sequences_max
 
     @property
     def copies_between(self) -> tuple[int, int]:
@@ -119,6 +132,10 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "copies_min": (-1, 1 << 16),
     "copies_max": (-1, 1 << 16),
     "memory_mb": (0, 1 << 30),
+    "sequences_max": (0, SEQUENCES_MAX),
+    "sequence_queue_max": (0, SEQUENCES_MAX),
+    "sequence_idle_ms": (1, TIMEOUT_MS_MAX),
+    "sequence_timeout_ms": (0, TIMEOUT_MS_MAX),
 }
 NO_VERSION = "no version: letters, digits, '_', '-', '+' and '.', and no ending like .tmp"
 _GIVEN = ("name", "version", "folder")  # by the store, not by the file
@@ -170,6 +187,12 @@ def _check(spec: ModelSpec) -> None:
         raise SettingsError(f"device: {spec.device!r} is not auto, cpu, cuda or cuda:N")
     if spec.batch_clock not in BATCH_CLOCKS:
         raise SettingsError(f"batch_clock: {spec.batch_clock!r} is not one of {', '.join(BATCH_CLOCKS)}")
+    if spec.sequence_opens not in SEQUENCE_OPENS:
+        raise SettingsError(
+            f"sequence_opens: {spec.sequence_opens!r} is not one of {', '.join(SEQUENCE_OPENS)}"
+        )
+    if spec.sequences_max and spec.slo_ms:
+        raise SettingsError("slo_ms: a model with sequences (sequences_max) refuses nothing early")
     if spec.precision not in PRECISIONS:
         raise SettingsError(f"precision: {spec.precision!r} is not one of {', '.join(PRECISIONS)}")
     _check_buckets(spec)
@@ -200,7 +223,7 @@ def _check_abreast(spec: ModelSpec) -> None:
         raise SettingsError(
             "in_flight_max: a continuous batch has at most batch_size_max requests; leave it out"
         )
-    for key in ("slo_ms", "batch_buckets", "cuda_graphs"):
+    for key in ("slo_ms", "batch_buckets", "cuda_graphs", "sequences_max"):
         if spec.abreast_max and getattr(spec, key):
             why = "continuous" if spec.continuous else "in_flight_max"
             raise SettingsError(f"{key}: means nothing with {why}, where batches run beside one another")

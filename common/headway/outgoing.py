@@ -27,6 +27,7 @@ from headway.lent import Lender, Lent, Received
 from headway.messages import BATCH_ROWS_MAX, NAME_CHARS_MAX, OPTIONS_MAX, REQUEST_BYTES_MAX, Reply
 from headway.pieces import STREAM, TRUE, takes_pieces
 from headway.refs import REPLY_SLOT, SLOT
+from headway.steps import Step
 from headway.tensors import Part, Tensors, pieces_of, raw_pieces, size_of, unpack
 from headway.wire import are_strings
 
@@ -93,9 +94,11 @@ def ask_parts(
     return Asked(asked.model, asked.version, asked.rows, options, b"", placed[:1])
 
 
-def sticking(asked: Asked, key: str) -> Asked:
+def sticking(asked: Asked, key: str, step: Step | None = None) -> Asked:
     """The request with a key: while traffic is split between versions, requests with one key go to one of
-    them. Raises: InvalidInput."""
+    them; and with its place in a sequence. Raises: InvalidInput."""
+    if step:
+        asked = asked._replace(options={**asked.options, **step.options})
     if not key:
         return asked
     if not isinstance(key, str) or len(key) > STICKY_CHARS_MAX:

@@ -34,6 +34,7 @@ from headway.outgoing import (
     tensors_of,
 )
 from headway.pieces import MORE
+from headway.steps import Step
 from headway.tensors import Array, Tensors, pack, unpack
 
 Models = Mapping[str, Callable[[Any], Any]]
@@ -118,8 +119,9 @@ class StubClient(_Stub):
         timeout_s: float | None = None,
         batched: bool = False,
         sticky: str = "",
+        step: Step | None = None,
     ) -> Tensors:
-        return tensors_of(self._reply(sticking(ask_tensors(model, inputs, version, batched), sticky)))
+        return tensors_of(self._reply(sticking(ask_tensors(model, inputs, version, batched), sticky, step)))
 
     def predict(
         self,
@@ -129,8 +131,9 @@ class StubClient(_Stub):
         version: str = "",
         timeout_s: float | None = None,
         sticky: str = "",
+        step: Step | None = None,
     ) -> Body:
-        return body_of(self._reply(sticking(ask_body(model, body, version), sticky)))
+        return body_of(self._reply(sticking(ask_body(model, body, version), sticky, step)))
 
     def stream(
         self,
@@ -140,8 +143,9 @@ class StubClient(_Stub):
         version: str = "",
         timeout_s: float | None = None,
         sticky: str = "",
+        step: Step | None = None,
     ) -> Generator[Body, None, None]:
-        asked = streaming(sticking(ask_body(model, body, version), sticky))
+        asked = streaming(sticking(ask_body(model, body, version), sticky, step))
         for place, reply in enumerate(self._replies(asked)):
             if not place or reply.content or MORE in reply.meta:
                 yield body_of(reply)
@@ -155,13 +159,16 @@ class StubClient(_Stub):
         timeout_s: float | None = None,
         batched: bool = False,
         sticky: str = "",
+        step: Step | None = None,
     ) -> Future[Any]:
         future: Future[Any] = Future()
         try:
             if isinstance(inputs, Body):
-                future.set_result(self.predict(model, inputs, version=version, sticky=sticky))
+                future.set_result(self.predict(model, inputs, version=version, sticky=sticky, step=step))
             else:
-                future.set_result(self.infer(model, inputs, version=version, batched=batched, sticky=sticky))
+                future.set_result(
+                    self.infer(model, inputs, version=version, batched=batched, sticky=sticky, step=step)
+                )
         except HeadwayError as error:
             future.set_exception(error)
         return future
@@ -220,8 +227,11 @@ class AsyncStubClient(_Stub):
         timeout_s: float | None = None,
         batched: bool = False,
         sticky: str = "",
+        step: Step | None = None,
     ) -> Tensors:
-        return tensors_of(await self.reply(sticking(ask_tensors(model, inputs, version, batched), sticky)))
+        return tensors_of(
+            await self.reply(sticking(ask_tensors(model, inputs, version, batched), sticky, step))
+        )
 
     async def predict(
         self,
@@ -231,8 +241,9 @@ class AsyncStubClient(_Stub):
         version: str = "",
         timeout_s: float | None = None,
         sticky: str = "",
+        step: Step | None = None,
     ) -> Body:
-        return body_of(await self.reply(sticking(ask_body(model, body, version), sticky)))
+        return body_of(await self.reply(sticking(ask_body(model, body, version), sticky, step)))
 
     async def stream(
         self,
@@ -242,9 +253,10 @@ class AsyncStubClient(_Stub):
         version: str = "",
         timeout_s: float | None = None,
         sticky: str = "",
+        step: Step | None = None,
     ) -> AsyncGenerator[Body, None]:
         is_first = True
-        async for reply in self.replies(sticking(ask_body(model, body, version), sticky), timeout_s):
+        async for reply in self.replies(sticking(ask_body(model, body, version), sticky, step), timeout_s):
             if is_first or reply.content or MORE in reply.meta:
                 yield body_of(reply)
             is_first = False

@@ -128,7 +128,9 @@ def _tensor(name: str, dtype: str, shape: list[int]) -> dict[str, Any]:
 
 
 def _asked(request: InferRequest, target: Target) -> Asked:
-    options = {"parameters": dict(request.parameters)} if request.parameters else {}
+    options: dict[str, Any] = {"parameters": dict(request.parameters)} if request.parameters else {}
+    if request.step:
+        options |= request.step.options
     return Asked(*target, request.rows, options, b"")
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from headway.errors import InvalidInput
 from headway.messages import BATCH_ROWS_MAX
+from headway.steps import Step
 from headway.tensors import (
     BY_OIP,
     BYTES,
@@ -39,8 +40,8 @@ CACHED_JSON_BYTES_MAX = 4096  # so that nobody can fill memory with heads
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 _to_text = json.JSONEncoder(separators=(",", ":")).encode  # NaN stays the bare literal that clients read
 # Known to the protocol and without meaning here; whatever else is named goes to the model.
-_RESERVED = ("timeout", "priority", "binary_data_output", "headers")
 _SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
+_RESERVED = ("timeout", "priority", "binary_data_output", "headers", *_SEQUENCE)
 _NOT_SUPPORTED = ("classification", "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 
 
@@ -55,6 +56,7 @@ class InferRequest(NamedTuple):
     binary: bool = False
     timeout_s: float | None = None
     parameters: Mapping[str, Any] = _EMPTY
+    step: Step | None = None
 
 
 def decode(body: Buffer, json_bytes: int | None) -> InferRequest:
@@ -112,6 +114,7 @@ def _head(text: bytes) -> tuple[InferRequest, list[_Input]]:
         binary=_flag("parameters", parameters, "binary_data_output") or False,
         timeout_s=_timeout_s(parameters),
         parameters=_for_the_model(parameters),
+        step=_step(parameters),
     )
     return request, inputs
 
@@ -222,7 +225,7 @@ def _parameters(found: Any, where: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InvalidInput(f"{where}: parameters must be an object")
     for key, value in found.items():
-        if key in _NOT_SUPPORTED or key in _SEQUENCE or key.startswith("triton_"):
+        if key in _NOT_SUPPORTED or key.startswith("triton_"):
             raise InvalidInput(f"{where}: parameter {key!r} is not supported")
         if not isinstance(value, (bool, int, float, str)) and key != "headers":
             raise InvalidInput(f"{where}: parameter {key!r} must be true, false, a number or a string")
@@ -243,6 +246,19 @@ def _timeout_s(parameters: dict[str, Any]) -> float | None:
     if type(timeout_us) is not int or timeout_us < 0:
         raise InvalidInput(f"parameters: timeout must be microseconds from 0 on, not {timeout_us!r}")
     return timeout_us / 1e6 or None
+
+
+def _step(parameters: dict[str, Any]) -> Step | None:
+    """A number names a sequence as well as a string; 0 and "" name none."""
+    name, starts, ends = (parameters.get(key) for key in _SEQUENCE)
+    for key, said in (("sequence_start", starts), ("sequence_end", ends)):
+        if said not in (None, True, False):
+            raise InvalidInput(f"parameters: {key} must be true or false, not {said!r}")
+    if not name:
+        return None
+    if type(name) not in (int, str):
+        raise InvalidInput(f"parameters: sequence_id must be a string or a number, not {name!r}")
+    return Step(str(name), bool(starts), bool(ends))
 
 
 def _for_the_model(parameters: dict[str, Any]) -> dict[str, Any]:

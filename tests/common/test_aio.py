@@ -31,6 +31,7 @@ from headway.errors import (
 )
 from headway.messages import Bye, Requests
 from headway.outgoing import ask_body, ask_tensors
+from headway.steps import Step
 
 X = {"x": np.arange(16, dtype=np.float32)}
 
@@ -150,6 +151,16 @@ def test_a_request_comes_back_as_it_does_from_the_blocking_client(broker):
         assert await client.command("drain", {"worker": "w"}, "t") == {"verb": "drain", "worker": "w"}
 
     use(broker, steps)
+
+
+def test_a_step_travels_with_the_request(broker):
+    async def steps(client):
+        await client.infer("echo", {"x": np.ones(1)}, step=Step("s"))
+        await client.predict("echo", b"x", step=Step("s"))
+        assert [piece async for piece in client.stream("echo", b"x", step=Step("s"))]
+
+    use(broker, steps)
+    assert [r.options.get("sequence") for r in broker.requests() if not r.attempt] == ["s"] * 3
 
 
 def test_a_sticky_key_travels_with_the_request(broker):

@@ -33,6 +33,7 @@ from headway.errors import (
     WorkerLost,
 )
 from headway.messages import BATCH_ROWS_MAX, Bye, Requests
+from headway.steps import Step, step_of
 
 X = {"x": np.arange(16, dtype=np.float32)}
 
@@ -175,6 +176,18 @@ def test_every_error_of_the_wire_is_raised_as_its_class(client, code):
     with pytest.raises(ERROR_OF_CODE[code], match="on demand") as caught:
         client.infer(f"error-{code}", X)
     assert caught.value.retry_after_s == 0.25
+
+
+def test_a_step_travels_with_every_kind_of_request(client, broker):
+    step = Step("s", starts=True)
+    client.infer("echo", X, step=step)
+    client.predict("echo", b"x", step=step)
+    client.submit("echo", X, step=step).result(5)
+    client.submit("echo", Body(b"x"), step=step).result(5)
+    assert list(client.stream("echo", b"x", step=step))
+    assert [step_of(r.options) for r in broker.requests() if not r.attempt] == [step] * 5
+    with pytest.raises(InvalidInput, match="1 to 256 characters"):
+        client.infer("echo", X, step=Step(""))
 
 
 def test_a_sticky_key_travels_with_every_kind_of_request(client, broker):

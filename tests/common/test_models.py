@@ -55,6 +55,11 @@ def test_every_key_can_be_set():
         "copies_max": 4,
         "memory_mb": 512,
         "decode_ahead": False,
+        "sequences_max": 0,
+        "sequence_queue_max": 3,
+        "sequence_idle_ms": 500.0,
+        "sequence_timeout_ms": 9000.0,
+        "sequence_opens": "any",
         "precision": "bfloat16",
         "channels_last": True,
         "cuda_graphs": True,
@@ -301,3 +306,24 @@ def test_what_means_nothing_where_batches_run_beside_one_another_is_refusal():
         "slo_ms: means nothing with continuous, where batches run beside one another"
     )
     assert refusal(in_flight_max=2, cuda_graphs=True).startswith("cuda_graphs: means nothing with in_flight")
+    assert refusal(continuous=True, sequences_max=2).startswith(
+        "sequences_max: means nothing with continuous"
+    )
+
+
+def test_a_model_with_sequences_runs_nothing_twice_and_refuses_nothing_early():
+    assert parsed().may_run_again and not parsed(idempotent=False).may_run_again
+    assert not parsed(sequences_max=1).may_run_again
+    assert "slo_ms: a model with sequences" in refusal(sequences_max=1, slo_ms=50.0)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"sequence_opens": "all"}, "sequence_opens: 'all' is not one of start, any"),
+        ({"sequence_idle_ms": 0}, "sequence_idle_ms must be from 1"),
+        ({"sequences_max": -1}, "sequences_max must be from 0"),
+    ],
+)
+def test_what_is_wrong_with_sequences_is_named(table, said):
+    assert said in refusal(**table)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from headway.errors import SettingsError
+from headway.messages import TIMEOUT_MS_MAX
 from headway.models import ModelSpec
 from headway.torchserve.config import IN_FLIGHT_MAX, parse_config, read_config
 
@@ -37,6 +38,21 @@ def test_what_the_broker_needs_is_said_in_the_words_of_model_toml() -> None:
     }
 
 
+def test_sequences_are_said_in_the_words_of_model_toml_where_there_are_any() -> None:
+    found = {"sequenceBatching": True, "sequenceMaxIdleMSec": 60_000, "maxNumSequence": 4}
+    assert parse_config(
+        {**found, "maxSequenceJobQueueSize": 10, "sequenceTimeoutMSec": 1 << 30}
+    ).model_keys == {
+        "sequences_max": 4,
+        "sequence_queue_max": 10,
+        "sequence_idle_ms": 60_000.0,
+        "sequence_timeout_ms": float(TIMEOUT_MS_MAX),
+        "sequence_opens": "any",
+    }
+    assert parse_config({**found, "sequenceMaxIdleMSec": 0}).model_keys == {}
+    assert parse_config({**found, "sequenceBatching": False}).model_keys == {}
+
+
 def test_handlers_see_all_of_it() -> None:
     found = {"mine": {"a": 1}, "handler": {"profile": True}, 3: "x"}
     assert parse_config(found).content == {"mine": {"a": 1}, "handler": {"profile": True}, "3": "x"}
@@ -51,6 +67,8 @@ def test_what_agrees_with_model_toml_is_not_said() -> None:
     ("found", "said"),
     [
         ({"parallelType": "pp", "startupTimeout": 9}, "no meaning here: startupTimeout, parallelType"),
+        ({"sequenceBatching": True}, "no meaning here: sequenceBatching (without sequenceMaxIdleMSec)"),
+        ({"maxNumSequence": 0}, "maxNumSequence (0 is not a whole number above 0)"),
         ({"batchSize": "8"}, "batchSize ('8' is not a whole number above 0)"),
         ({"batchSize": True}, "batchSize (True is not a whole number above 0)"),
         ({"batchSize": 0}, "batchSize (0 is not a whole number above 0)"),

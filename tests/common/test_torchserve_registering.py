@@ -97,6 +97,16 @@ def test_what_only_the_archives_file_can_say() -> None:
     assert (made.parallel_type, made.parallel_level) == ("tp", 2)
 
 
+def test_sequences_have_their_defaults_where_there_are_any() -> None:
+    made = registered({"sequenceBatching": True, "sequenceMaxIdleMSec": 10, "maxNumSequence": 4})
+    assert made.stateful and made.has_sequences
+    assert (made.sequence_idle_ms, made.sequence_timeout_ms) == (10, 0)
+    assert (made.sequences_max, made.sequence_queue_size) == (4, 1)
+    made = registered({"sequenceBatching": True, "maxNumSequence": 4})
+    assert made.stateful and not made.has_sequences and made.sequences_max == 0
+    assert not registered({"sequenceMaxIdleMSec": 10}).has_sequences
+
+
 def test_values_of_a_wrong_type_are_as_if_they_were_not_there() -> None:
     made = registered({"batchSize": "8", "useJobTicket": 1, "deviceIds": "0", "responseTimeout": 0})
     assert (made.batch_size, made.job_ticket, made.device_ids, made.response_timeout_s) == (1, False, (), 77)

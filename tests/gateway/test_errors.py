@@ -14,6 +14,7 @@ STATUSES = [
     (e.InvalidInput, 400, "BadRequestException"),
     (e.Unauthorized, 401, "UnauthorizedException"),
     (e.UnknownModel, 404, "ModelNotFoundException"),
+    (e.NoSequence, 409, "ConflictStatusException"),
     (e.TooLarge, 413, "RequestTooLargeException"),
     (e.Cancelled, 499, "CancelledException"),
     (e.QueueFull, 503, "ServiceUnavailableException"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from headway.errors import InvalidInput
+from headway.steps import Step
 from headway.tensors import pack, pack_raw, unpack, unpack_raw
 from headway_gateway.oip_codec import InferRequest, decode, encode
 
@@ -126,7 +127,9 @@ BAD_INPUTS = [
     ({"inputs": [X], "parameters": {"a": None}}, "parameter 'a' must be true, false"),
     ({"inputs": [X], "parameters": {"a": 1 << 64}}, "parameter 'a' does not fit into 64 bits"),
     ({"inputs": [X], "parameters": {"triton_x": 1}}, "'triton_x' is not supported"),
-    ({"inputs": [X], "parameters": {"sequence_id": 1}}, "'sequence_id' is not supported"),
+    ({"inputs": [X], "parameters": {"sequence_id": 1.5}}, "sequence_id must be a string or a number"),
+    ({"inputs": [X], "parameters": {"sequence_id": 1, "sequence_end": "x"}}, "sequence_end must be true or"),
+    ({"inputs": [X], "parameters": {"shared_memory_offset": 1}}, "'shared_memory_offset' is not supported"),
     ({"inputs": [X], "parameters": {"timeout": -1}}, "timeout must be microseconds"),
     ({"inputs": [X], "parameters": {"timeout": True}}, "timeout must be microseconds"),
     ({"inputs": [X], "parameters": {"binary_data_output": 1}}, "binary_data_output must be true or false"),
@@ -152,6 +155,21 @@ def test_parameters_without_a_meaning_here_go_to_the_model():
     assert request.parameters == {"top": 3, "mode": "fast"}
     assert (request.timeout_s, request.binary) == (0.0015, True)
     assert read({"inputs": [X], "parameters": {"timeout": 0}}).timeout_s is None
+
+
+@pytest.mark.parametrize(
+    ("said", "step"),
+    [
+        ({"sequence_id": "a"}, Step("a")),
+        ({"sequence_id": 7, "sequence_start": True, "sequence_end": True}, Step("7", True, True)),
+        ({"sequence_id": 0, "sequence_start": True}, None),
+        ({"sequence_id": ""}, None),
+        ({}, None),
+    ],
+)
+def test_a_request_may_be_a_step_of_a_sequence(said, step):
+    request = read({"inputs": [X], "parameters": said})
+    assert (request.step, request.parameters) == (step, {})
 
 
 # ---- replies ----

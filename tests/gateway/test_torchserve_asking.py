@@ -88,6 +88,8 @@ def test_a_reply_over_the_limit_is_a_worker_that_died() -> None:
         (errors.NotReady("asleep"), 503, "ServiceUnavailableException", f'Model "m" {NO_WORKER}'),
         (errors.BrokerUnreachable("away"), 503, "ServiceUnavailableException",
          'Model "m" cannot be reached: away'),
+        (errors.NoSequence("gone"), 503, "ServiceUnavailableException",
+         'Model "m" cannot serve the inference request: gone'),
         (errors.WorkerLost("two"), 500, "InternalServerException", "Worker died."),
         (errors.DeadlineExceeded("late"), 408, "RequestTimeoutException", EXPIRED),
         (errors.InvalidInput("odd"), 400, "BadRequestException", "odd"),

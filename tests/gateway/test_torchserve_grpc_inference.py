@@ -117,8 +117,23 @@ def test_a_request_names_its_version_and_the_clients_metadata_are_its_headers() 
     assert site.counted.accesses == [(f"gRPC {SERVICE.full_name}/Predictions HTTP/2.0", 0)]
 
 
-def test_a_sequence_id_means_nothing_to_a_request_of_its_own() -> None:
-    assert not predicted(site_of(parts), sequence_id="s").HasField("sequence_id")
+def test_a_sequence_id_comes_back_where_it_may_mean_something() -> None:
+    assert predicted(site_of(parts), sequence_id="s").sequence_id == "s"
+    assert not predicted(site_of(parts)).HasField("sequence_id")
+
+
+def test_a_sequence_id_means_nothing_to_a_model_without_sequences() -> None:
+    site = site_of(parts, registry=FakeRegistry(Registration("m", "1.0", "m.mar", "/m.mar")))
+    assert not predicted(site, sequence_id="s").HasField("sequence_id")
+    assert "ts_request_sequence_id" not in site.client.calls[0].options["headers"]
+
+
+def test_a_request_of_its_own_to_a_model_with_sequences_gets_an_id() -> None:
+    stateful = Registration("m", "1.0", "m.mar", "/m.mar", stateful=True, sequence_idle_ms=9)
+    site = site_of(parts, registry=FakeRegistry(stateful))
+    assert predicted(site).sequence_id.startswith("ts-seq-")
+    assert site.client.calls[0].options["sequence_start"] == "true"
+    assert predicted(site, sequence_id="s").sequence_id == "s"
 
 
 def test_a_model_that_is_not_there_is_not_found() -> None:

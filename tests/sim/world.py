@@ -23,12 +23,13 @@ from zlib import crc32
 from headway.calls import Abandon, Advance, Call, Calls, CallTimes, Release, Settle
 from headway.calls import Send as CallerSend
 from headway.calls import Unsent as CallerUnsent
-from headway.errors import HeadwayError, InvalidInput
+from headway.errors import BrokerUnreachable, HeadwayError, InvalidInput
 from headway.messages import OK, BatchReply, Copy, Load, Message, Piece, Reply, Result, Unload
 from headway.models import ModelSpec
 from headway.pieces import STREAM, TRUE, takes_pieces
 from headway.refs import REPLY_SLOT, SLOT
 from headway.slots import Slot
+from headway.steps import Step, step_of
 from headway.wire import decode, encode
 from headway_broker.catalog import Catalog, Key
 from headway_broker.desired import read_desired
@@ -84,6 +85,9 @@ class Judge:
         self.shared = 0  # replies that came in slots
         self.released = 0  # calls with slots that got them back
         self.pieces: dict[Any, list[tuple[int, int]]] = defaultdict(list)  # of each: which run, and its place
+        self.steps: dict[str, list[tuple[int, bool]]] = defaultdict(list)  # of each sequence, as asked
+        self.brokers = 0  # that there have been
+        self.seen: dict[str, list[int]] = defaultdict(list)  # of each sequence, as answered
 
     def asked(self, who: Any, deadline: float) -> None:
         self.deadlines[who] = deadline
@@ -99,6 +103,8 @@ class Judge:
             assert outcome.code == OK and outcome.content == answer_to(tensors), f"{who} got another's answer"
             run, count = outcome.meta.get("run", 0), outcome.meta.get("pieces", 0)
             assert self.pieces.get(who, []) == [(run, i) for i in range(count)], f"{who} lacks pieces"
+            if "state" in outcome.meta:
+                self.stepped(who[0], *outcome.meta["state"])
 
     def advanced(self, who: Any, tensors: bytes, piece: Reply) -> None:
         """A piece of a reply: each once and in order, all of one run, none after the outcome."""
@@ -107,6 +113,27 @@ class Judge:
         self.pieces[who].append((piece.meta["run"], piece.meta["piece"]))
         run = self.pieces[who][0][0]
         assert self.pieces[who] == [(run, i) for i in range(len(self.pieces[who]))], self.pieces[who]
+
+    def stepped(self, caller: bytes, name: str, state: list[int]) -> None:
+        """A sequence's answer was made with the state of all that was answered since its last start, and with
+        nothing from before it. A start that its caller gave up before a broker had it is none. (Where any
+        request opens a sequence, one without a start is new, unless a broker knows better; and that may have
+        died together with the worker.)"""
+        id, start = state[-1], state[0]
+        before = [step for step, starts in self.steps[name] if starts and step <= start]
+        if start not in before and self.brokers == 1:
+            missed = [step for step in before if not self.is_given_up((caller, step))]
+            assert not missed, f"{name}: {id} was answered without a start, and {missed[-1]} was one"
+        later = [step for step, starts in self.steps[name] if starts and start < step <= id]
+        missed = [step for step in later if not self.is_given_up((caller, step))]
+        assert not missed, f"{name}: {id} was answered with the state of {start}, not of {missed[-1]}"
+        assert state == sorted(set(state)), f"{name} was run out of order: {state}"
+        lost = [step for step in self.seen[name] if start <= step < id and step not in state]
+        assert not lost, f"{name}: {id} was answered without the state of {lost}"
+        self.seen[name].append(id)
+
+    def is_given_up(self, who: Any) -> bool:
+        return who in self.abandoned or isinstance(self.outcomes.get(who), BrokerUnreachable)
 
     def unanswered(self) -> set[Any]:
         return set(self.deadlines) - set(self.outcomes) - self.abandoned
@@ -165,6 +192,7 @@ class BrokerNode(Node):
 
     def start(self) -> None:
         nonce, world = b"broker-%d" % (self.life + 1), self.world
+        world.judge.brokers += 1
         desired = read_desired(json.loads(world.saved)) if world.saved else None
         about = BrokerAbout(token=TOKEN, started=world.now)
         catalog = Catalog(world.specs, None, desired)
@@ -223,6 +251,9 @@ class WorkerNode(Node):
         self.frozen_until = 0.0
         self.abreast: dict[int, Run] = {}  # batches that run beside one another
         self.touches: dict[int, tuple[int, list[Any]]] = {}  # by batch: the broker's life, its slots
+        self.states: dict[Key, dict[str, list[int]]] = defaultdict(
+            dict
+        )  # by model: of each sequence, its ids
         super().start()
 
     @property
@@ -272,6 +303,7 @@ class WorkerNode(Node):
         if isinstance(order, Run):
             for request in order.batch.requests:
                 self.world.judge.runs[self.read(request)] += 1
+            self.step(order.batch)
             loaded = (order.batch.model, order.batch.version) in self.loaded
             assert loaded, f"{self.name} got a batch for {order.batch.model} {order.batch.version}"
         elif isinstance(order, Load):
@@ -311,6 +343,16 @@ class WorkerNode(Node):
                 self.deliver(Result(batch, 0, [nothing] * len(order.batch.requests)))
                 self.next_order()
 
+    def step(self, batch: Any) -> None:
+        """Note in each sequence's state what runs."""
+        states, names = self.states[batch.model, batch.version], set()
+        for request in batch.requests:
+            if step := step_of(request.options):
+                assert step.sequence not in names, "a batch has two requests of one sequence"
+                names.add(step.sequence)
+                before = [] if step.starts else states.get(step.sequence, [])
+                states[step.sequence] = [*before, int(self.read(request).split()[-1] or 0)]
+
     def plan_pieces(self, batch: Any, took: float) -> dict[int, dict[str, int]]:
         """Send pieces while the batch runs; what the last reply of each request then says of them."""
         said = {}
@@ -347,10 +389,15 @@ class WorkerNode(Node):
                 return
             requests = order.batch.requests
             replies = [self.reply(request, sent.get(place, {})) for place, request in enumerate(requests)]
+            states = self.states[order.batch.model, order.batch.version]
+            for request, reply in zip(requests, replies, strict=True):
+                if step := step_of(request.options):
+                    reply.meta["state"] = [step.sequence, states[step.sequence]]
             del self.touches[order.batch.id]
             self.deliver(Result(order.batch.id, int(took * 1e6), replies))
         elif isinstance(order, Unload):
             self.loaded.discard((order.model, order.version))
+            self.states.pop((order.model, order.version), None)
             self.deliver(Copy(order.model, order.version, "gone", "", {}))
         elif (order.model, order.version) in self.world.deadly:
             self.world.crash(self)
@@ -398,17 +445,32 @@ class CallerNode(Node):
     def identity(self) -> bytes:
         return f"{self.name}.{self.life}".encode()
 
+    def step(self, id: int, model: str, timeout_s: float, step: Step) -> None:
+        """Ask for a step of a sequence, which is this caller's own."""
+        if self.alive:
+            step = step._replace(sequence=f"{self.identity.decode()}/{step.sequence}")
+            self.world.judge.steps[step.sequence].append((id, step.starts))
+            self.ask(id, model, timeout_s, b"step %d" % id, options=step.options)
+
     def ask(
-        self, id: int, model: str, timeout_s: float, tensors: bytes, rows: int = 0, version: str = ""
+        self,
+        id: int,
+        model: str,
+        timeout_s: float,
+        tensors: bytes,
+        rows: int = 0,
+        version: str = "",
+        options: dict[str, Any] | None = None,
     ) -> None:
         if not self.alive:
             return
         self.open[id] = tensors
         chance = self.world.random.random()
+        own = options
         options = self.arena.ask(id, tensors, reply=chance < 0.4) if chance < self.world.sharing else {}
         deadline, inline, slots = self.world.now + timeout_s, b"" if options else tensors, bool(options)
         stream = self.world.streaming > 0 and self.world.random.random() < self.world.streaming
-        options = {**options, STREAM: TRUE} if stream else options
+        options = {**options, **(own or {}), STREAM: TRUE} if stream else {**options, **(own or {})}
         call = Call(id, deadline, model, version, rows, options, inline, slots=slots, stream=stream)
         self.world.judge.asked((self.identity, id), call.deadline)
         self.deliver(call)

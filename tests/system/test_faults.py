@@ -8,12 +8,13 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 
 import httpx
 import numpy as np
 import pytest
 
-from headway import Client
+from headway import Body, Client, HeadwayError, Step
 from tests.system.stack import Up, add_model, serving, until
 
 pytestmark = pytest.mark.system
@@ -50,11 +51,42 @@ SLOW = ECHO.replace("0.02", "1.5")
 SLOW_TOML = ECHO_TOML.replace("copies = 2", "copies = 1").replace("batch_size_max = 8", "batch_size_max = 1")
 
 
+# Keeps what each sequence said, and answers with all of it and with who it is.
+STEPS = """
+import os
+
+import numpy as np
+
+
+class Model:
+    def load(self, folder, device):
+        self.said = {}
+
+    def preprocess(self, request):
+        step = request.step
+        before = [] if step.starts else self.said[step.sequence]
+        request.state["said"] = [*before, request.text()]
+        return {"x": np.float32([len(before)])}
+
+    def infer(self, x):
+        return {"y": x}
+
+    def postprocess(self, outputs, request):
+        self.said[request.step.sequence] = request.state["said"]
+        return f"{os.getpid()} {' '.join(request.state['said'])}"
+"""
+STEPS_TOML = ECHO_TOML.replace(
+    "queue_size_max = 5000", "sequences_max = 50\nsequence_queue_max = 50"
+).replace("copies = 2", "copies = 2\ndecode_ahead = true")
+NAMES = [f"s{i}" for i in range(6)]
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("up")
     add_model(folder / "models", "echo", ECHO_TOML, ECHO)
     add_model(folder / "models", "slow", SLOW_TOML, SLOW)
+    add_model(folder / "models", "steps", STEPS_TOML, STEPS)
     with serving(folder) as up:
         yield up
 
@@ -176,3 +208,58 @@ def test_metrics_tell_what_happened(up: Up) -> None:
         'headway_copies_ready{model="echo",version="1"} 2.0',
     ):
         assert line in text
+
+
+def steps(client: Client, numbers: range) -> dict[str, list[str]]:
+    """Steps of all sequences in turns, asked for without waiting: the answers of each. 0 starts one."""
+    asked: dict[str, list[Future[Body]]] = {name: [] for name in NAMES}
+    for number in numbers:
+        for name in NAMES:
+            step = Step(name, starts=number == 0)
+            asked[name].append(client.submit("steps", Body(str(number).encode()), step=step))
+    return {name: [said(future) for future in futures] for name, futures in asked.items()}
+
+
+def said(future: Future[Body]) -> str:
+    try:
+        return future.result().text()
+    except HeadwayError as error:
+        return type(error).__name__
+
+
+def all_up_to(last: int) -> list[str]:
+    return [" ".join(map(str, range(number + 1))) for number in range(last + 1)]
+
+
+def test_sequences_stay_with_their_workers_and_are_lost_with_them(up: Up) -> None:
+    until(lambda: up.ready_copies("steps") == 2, READY_S)
+    with Client(up.direct, timeout_s=30.0) as client:
+        first = steps(client, range(8))
+        homes = {name: {answer.split()[0] for answer in answers} for name, answers in first.items()}
+        assert all(len(home) == 1 for home in homes.values()), "a sequence was in two workers"
+        pids = set().union(*homes.values())
+        assert len(pids) == 2, "all were in one worker"
+        assert {tuple(a.partition(" ")[2] for a in answers) for answers in first.values()} == {
+            tuple(all_up_to(7))
+        }
+        killed = min(pids)
+        os.kill(int(killed), signal.SIGKILL)
+        second = steps(client, range(8, 11))
+        for name, answers in second.items():
+            if homes[name] == {killed}:
+                assert set(answers) <= {"WorkerLost", "NoSequence"}
+            else:
+                assert [answer.partition(" ")[2] for answer in answers] == all_up_to(10)[8:]
+        again = steps(client, range(2))
+        assert {answers[1].partition(" ")[2] for answers in again.values()} == {"0 1"}, "all begin anew"
+
+
+def test_a_new_broker_takes_up_no_sequence_that_it_does_not_know(up: Up) -> None:
+    until(lambda: up.ready_copies("steps") == 2, READY_S)
+    with Client(up.direct, timeout_s=30.0) as client:
+        steps(client, range(2))
+        kill_one(up, "headway_broker")()
+        after = steps(client, range(2, 4))
+        assert {answer for answers in after.values() for answer in answers} <= {"WorkerLost", "NoSequence"}
+        again = steps(client, range(2))
+        assert {answers[1].partition(" ")[2] for answers in again.values()} == {"0 1"}

@@ -168,6 +168,8 @@ RECIPES = {
     "common": Recipe("common/common.py", {"extra-files": "common/helper.py"}),
     "describe": Recipe("describe/handler.py"),
     "slow": Recipe("slow/handler.py"),
+    "steps": Recipe("steps/handler.py", {CONFIG: "steps/wide.yaml"}),
+    "steps-narrow": Recipe("steps/handler.py", {CONFIG: "steps/narrow.yaml"}),
     "slow-response": Recipe("slow/handler.py", {CONFIG: "slow/response.yaml"}),
     "slow-ticket": Recipe("slow/handler.py", {CONFIG: "slow/ticket.yaml"}),
     "slow-client": Recipe("slow/handler.py", {CONFIG: "slow/client.yaml"}),

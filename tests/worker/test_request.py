@@ -7,6 +7,7 @@ import pytest
 
 from headway.body import Body
 from headway.errors import InvalidInput
+from headway.steps import Step
 from headway_worker.request import ModelRequest
 
 
@@ -37,3 +38,8 @@ def test_a_tensor_request_has_tensors_and_no_body() -> None:
     assert (request.body, request.content_type, request.parts) == (b"", "", {})
     assert request.width == 2
     assert ModelRequest().width == 1
+
+
+def test_a_request_says_which_sequence_it_is_of():
+    assert ModelRequest().step is None
+    assert ModelRequest({"sequence": "a", "sequence_end": "true"}).step == Step("a", ends=True)

@@ -181,7 +181,7 @@ class Passage:
             return step()
         except BaseException as error:
             device.raise_fault(error)
-            may_again = self.loaded.spec.idempotent and self.loaded.retries_alone
+            may_again = self.loaded.spec.may_run_again and self.loaded.retries_alone
             group.again = len(group.places) > 1 and may_again
             over = [place for place in group.places if place in self.begun or not group.again]
             self._fail(over, error)

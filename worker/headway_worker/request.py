@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from headway.body import BODY, Body
+from headway.steps import Step, step_of
 from headway.tensors import Tensors
 from headway_worker.replies import Answer
 
@@ -40,6 +41,11 @@ class ModelRequest:
     def width(self) -> int:
         """How many rows of a batch it takes."""
         return self.rows or 1
+
+    @property
+    def step(self) -> Step | None:
+        """Its place in a sequence, if it has one: which sequence, and whether it starts or ends it."""
+        return step_of(self.options)
 
     @cached_property
     def body(self) -> bytes:

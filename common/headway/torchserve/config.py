@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from headway.errors import SettingsError
-from headway.models import ModelSpec
+from headway.messages import TIMEOUT_MS_MAX
+from headway.models import ANY, SEQUENCES_MAX, ModelSpec
 from headway.torchserve.yamltext import load_yaml
 
 FILE = "model-config.yaml"
@@ -34,9 +35,10 @@ NUMBERS = {
 LEAST = {
     "batchSize": 1, "maxBatchDelay": 0, "responseTimeout": 1, "startupTimeout": 1, "jobQueueSize": 1,
     "minWorkers": 0, "maxWorkers": 0, "clientTimeoutInMills": 0, "maxRetryTimeoutInSec": 0,
-    "parallelLevel": 0,
+    "parallelLevel": 0, "sequenceMaxIdleMSec": 0, "sequenceTimeoutMSec": 0, "maxNumSequence": 1,
+    "maxSequenceJobQueueSize": 1,
 }  # fmt: skip
-TRUTHS = ("useJobTicket", "useVenv", "continuousBatching", "asyncCommunication")
+TRUTHS = ("useJobTicket", "useVenv", "continuousBatching", "asyncCommunication", "sequenceBatching")
 IN_FLIGHT_MAX = 1000  # of an asynchronous worker: TorchServe hands it batches without end
 PARALLEL = ("pp", "tp", "pptp", "custom")
 # Read by handlers, or by what they inherit; nothing else here looks at them.
@@ -47,8 +49,7 @@ REGISTERED = ("startupTimeout", "clientTimeoutInMills", "maxRetryTimeoutInSec", 
 SHOWN = ("deviceIds", "parallelType", "parallelLevel")
 # Known to TorchServe, without a meaning here (yet).
 IGNORED = (
-    *SHOWN, "torchrun", "sequenceBatching", "sequenceMaxIdleMSec", "sequenceTimeoutMSec", "maxNumSequence",
-    "maxSequenceJobQueueSize", "pippy", "deepspeed",
+    *SHOWN, "torchrun", "pippy", "deepspeed",
 )  # fmt: skip
 
 
@@ -69,7 +70,11 @@ class Config:
         keys = {NUMBERS[key]: value for key, value in self.values.items() if key in NUMBERS}
         if device := self.values.get("deviceType"):
             keys["device"] = {"gpu": "cuda"}.get(device, device)
-        if self.values.get("continuousBatching"):  # which counts where both are said
+        # Of several the first counts: each is a way of its own to form batches.
+        if self.values.get("sequenceBatching") and (idle_ms := self.values.get("sequenceMaxIdleMSec")):
+            most, waiting = (self.values.get(key, 1) for key in ("maxNumSequence", "maxSequenceJobQueueSize"))
+            keys |= sequence_keys(most, waiting, idle_ms, self.values.get("sequenceTimeoutMSec", 0))
+        elif self.values.get("continuousBatching"):
             keys["continuous"] = True
         elif self.values.get("asyncCommunication"):
             keys["in_flight_max"] = IN_FLIGHT_MAX
@@ -90,8 +95,21 @@ class Config:
         return _sentence(notes)
 
     def _ignored(self, unused: tuple[str, ...]) -> list[str]:
+        if self.values.get("sequenceBatching") and not self.values.get("sequenceMaxIdleMSec"):
+            unused = (*unused, "sequenceBatching (without sequenceMaxIdleMSec)")
         notes = [f"no meaning here: {', '.join(unused)}"] if unused else []
         return notes + ([f"of a wrong type: {', '.join(self.wrong)}"] if self.wrong else [])
+
+
+def sequence_keys(most: int, waiting: int, idle_ms: int, timeout_ms: int) -> dict[str, Any]:
+    """What a `model.toml` says of sequences; they begin with any request, as with TorchServe."""
+    return {
+        "sequences_max": min(most, SEQUENCES_MAX),
+        "sequence_queue_max": min(waiting, SEQUENCES_MAX),
+        "sequence_idle_ms": float(min(idle_ms, TIMEOUT_MS_MAX)),
+        "sequence_timeout_ms": float(min(timeout_ms, TIMEOUT_MS_MAX)),
+        "sequence_opens": ANY,
+    }
 
 
 def read_config(folder: Path, file: str) -> Config:

@@ -96,6 +96,8 @@ def registration_of(peeked: Peeked, wish: Wish, properties: Properties, origin: 
         use_venv=said.get("useVenv", False),
         continuous=peeked.config.model_keys.get("continuous", False),
         in_flight_max=peeked.config.model_keys.get("in_flight_max", 0),
+        stateful=said.get("sequenceBatching", False),
+        **_sequences(said),
         at_startup=origin.at_startup,
         downloaded=origin.downloaded,
     )
@@ -107,6 +109,18 @@ def _workers(said: dict[str, Any], wish: Wish) -> tuple[int, int]:
         return least, most
     wished = max(wish.initial_workers or 0, 0)
     return wished, max(wish.workers_max or 0, wished)
+
+
+def _sequences(said: dict[str, Any]) -> dict[str, Any]:
+    """What is said of sequences; nothing counts without `sequenceMaxIdleMSec`."""
+    if not said.get("sequenceMaxIdleMSec"):
+        return {}
+    return {
+        "sequence_idle_ms": said["sequenceMaxIdleMSec"],
+        "sequence_timeout_ms": said.get("sequenceTimeoutMSec", 0),
+        "sequences_max": said.get("maxNumSequence", 1),
+        "sequence_queue_size": said.get("maxSequenceJobQueueSize", 1),
+    }
 
 
 def _runtime(wished: str) -> str:

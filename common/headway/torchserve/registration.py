@@ -23,6 +23,7 @@ from typing import Any
 from headway.errors import SettingsError
 from headway.models import NAME, VERSION
 from headway.store import MODEL_FILE
+from headway.torchserve.config import sequence_keys
 from headway.torchserve.properties import Properties
 
 FILE = "torchserve.json"
@@ -60,6 +61,11 @@ class Registration:
     use_venv: bool = False
     continuous: bool = False
     in_flight_max: int = 0  # above 0: an asynchronous worker
+    stateful: bool = False
+    sequence_idle_ms: int = 0
+    sequence_timeout_ms: int = 0
+    sequences_max: int = 0
+    sequence_queue_size: int = 0
     at_startup: bool = False
     downloaded: bool = False
     workflow: str = ""
@@ -70,6 +76,11 @@ class Registration:
     @property
     def key(self) -> tuple[str, str]:
         return self.model, self.version
+
+    @property
+    def has_sequences(self) -> bool:
+        """Whether its requests belong to sequences. Without a time to be idle for, TorchServe has none."""
+        return self.stateful and self.sequence_idle_ms > 0
 
 
 def write_version(store: Path, registration: Registration, properties: Properties) -> Path:
@@ -158,10 +169,20 @@ def model_keys(registration: Registration, properties: Properties) -> dict[str, 
         "copies_min": registration.workers_min,
         "copies_max": registration.workers_min,  # TorchServe never starts more than the least by itself
         "copies": registration.workers_min,
+        **(_sequence_keys(registration) if registration.has_sequences else {}),
         "options": {**_options(registration, properties), **registration.options},
     }
     beside = {"continuous": registration.continuous, "in_flight_max": registration.in_flight_max}
     return keys | {key: value for key, value in beside.items() if value}
+
+
+def _sequence_keys(registration: Registration) -> dict[str, Any]:
+    return sequence_keys(
+        registration.sequences_max,
+        registration.sequence_queue_size,
+        registration.sequence_idle_ms,
+        registration.sequence_timeout_ms,
+    )
 
 
 def _json(registration: Registration) -> str:

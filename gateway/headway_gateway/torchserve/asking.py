@@ -27,6 +27,7 @@ from headway.errors import (
     HeadwayError,
     InvalidInput,
     ModelError,
+    NoSequence,
     NotReady,
     QueueFull,
     TooLarge,
@@ -112,7 +113,7 @@ def refusal_of(
     match error:
         case UnknownModel():
             return _unknown(target, registry)
-        case QueueFull() | NotReady() | BrokerUnreachable():
+        case QueueFull() | NotReady() | BrokerUnreachable() | NoSequence():
             return Refusal(503, UNAVAILABLE, _no_room(error, target, one_text))
         case WorkerLost():
             return Refusal(500, INTERNAL, DIED)
@@ -151,6 +152,8 @@ def _no_room(error: HeadwayError, target: Target, one_text: bool) -> str:
     who = f'Model "{target.model}" {version}'
     if not one_text and isinstance(error, QueueFull):
         return f"{who}has no room for one more inference request: {error}"
+    if not one_text and isinstance(error, NoSequence):
+        return f"{who}cannot serve the inference request: {error}"
     if not one_text and isinstance(error, BrokerUnreachable):
         return f"{who}cannot be reached: {error}"
     no_worker = f"{who}has no worker to serve inference request. Please use scale workers API to add workers."

@@ -80,16 +80,15 @@ def _workers(registration: Registration, entry: Mapping[str, Any]) -> tuple[int,
 
 
 def _batching(registration: Registration) -> dict[str, Any]:
-    """Sequences are not there, and described as what is off."""
     return {
         "continuousBatching": registration.continuous,
         "useJobTicket": registration.job_ticket,
         "useVenv": registration.use_venv,
-        "stateful": False,
-        "sequenceMaxIdleMSec": 0,
-        "sequenceTimeoutMSec": 0,
-        "maxNumSequence": 0,
-        "maxSequenceJobQueueSize": 0,
+        "stateful": registration.stateful,
+        "sequenceMaxIdleMSec": registration.sequence_idle_ms,
+        "sequenceTimeoutMSec": registration.sequence_timeout_ms,
+        "maxNumSequence": registration.sequences_max,
+        "maxSequenceJobQueueSize": registration.sequence_queue_size,
     }
 
 

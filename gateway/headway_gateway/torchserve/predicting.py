@@ -28,11 +28,11 @@ from headway_gateway.torchserve.forms import body_or_parts
 from headway_gateway.torchserve.heads import REQUEST_ID, SILENT, request_id
 from headway_gateway.torchserve.paths import PREDICT, Route
 from headway_gateway.torchserve.refusal import Refusal
+from headway_gateway.torchserve.steps import in_sequence, step_keys
+from headway_gateway.torchserve.terms import TermsOf
 from headway_gateway.torchserve.tokens import INFERENCE, Checks, require
 
 Count = Callable[[int, str, str, float, Mapping[str, Any] | None], None]  # see `door_metrics`
-LIMIT_COUNTS_S = 0.5
-LIMITS_MAX = 1000
 _STREAMED = ("ts_stream_next", "true")
 _log = logging.getLogger("headway.gateway")
 
@@ -55,7 +55,8 @@ class Predicting:
         self._client = client
         self._properties = properties
         self._registry = registry
-        self._limits: dict[Target, tuple[float, float]] = {}  # until when a limit counts, and the limit
+        self._step_keys = step_keys(properties)
+        self._terms = TermsOf(registry)
 
     def before(self, head: Head) -> int:
         return 0
@@ -83,19 +84,11 @@ class Predicting:
             received=received,
         )
         started = perf_counter()
-        limit_s = self._limit_s(target, started)
+        _, limit_s, has_sequences = self._terms.of(target, started)
+        if has_sequences or (has_sequences is None and headers.get(self._step_keys.id)):
+            asked = in_sequence(asked, self._step_keys)
         refusal = partial(self._failed, target, id, started)
         return Question(asked, limit_s, partial(self._answered, target, id, started), refusal, streams=True)
-
-    def _limit_s(self, target: Target, now: float) -> float:
-        """PERF: to look at the registration takes as long as all else here, so that is not done each time."""
-        until, limit_s = self._limits.get(target, (0.0, 0.0))
-        if now >= until:
-            limit_s = asking.timeout_s(self._registry.of(*target))
-            if len(self._limits) >= LIMITS_MAX:
-                self._limits.clear()
-            self._limits[target] = now + LIMIT_COUNTS_S, limit_s
-        return limit_s
 
     def refusal(self, error: Exception, target: Target) -> Answer:
         return self._refused(target, request_id(), error)

@@ -19,6 +19,7 @@ from typing import Any
 from headway.body import Body
 from headway.errors import HeadwayError
 from headway.outgoing import Asked
+from headway.steps import SEQUENCE
 from headway.torchserve.properties import Properties
 from headway_gateway.inference import Target
 from headway_gateway.torchserve.asking import (
@@ -27,7 +28,6 @@ from headway_gateway.torchserve.asking import (
     answer_of,
     ask,
     refusal_of,
-    timeout_s,
 )
 from headway_gateway.torchserve.door_metrics import DoorMetrics
 from headway_gateway.torchserve.grpc.guard import HEADER
@@ -36,6 +36,8 @@ from headway_gateway.torchserve.grpc.proto import inference_pb2 as messages
 from headway_gateway.torchserve.grpc.status import message_of
 from headway_gateway.torchserve.health import Health
 from headway_gateway.torchserve.refusal import Refusal, bad_request
+from headway_gateway.torchserve.steps import in_sequence, made_id, step_keys
+from headway_gateway.torchserve.terms import TermsOf
 
 SERVICE = messages.DESCRIPTOR.services_by_name["InferenceAPIsService"]
 Request = messages.PredictionsRequest
@@ -50,6 +52,8 @@ class Inference:
         self._registry = registry
         self._properties = properties
         self._counts = counts
+        self._step_keys = step_keys(properties)
+        self._terms = TermsOf(registry)
         self._health = Health(client, registry, properties)
 
     @property
@@ -66,9 +70,9 @@ class Inference:
         return messages.TorchServeHealthResponse(health=said.decode().removesuffix("\n"))
 
     async def predictions(self, request: Request, context: Any) -> Response:
-        asked = self._asked(request, headers_of(context))
+        asked = self._asked(request, self._headers(request, context))
         data = await self.predict(asked, context)
-        return Response(prediction=data)
+        return _response(asked.options.get(SEQUENCE, ""), data)
 
     async def predict(self, asked: Asked, context: Any) -> bytes:
         """What the model answers, whole. Raises: Refusal."""
@@ -78,10 +82,10 @@ class Inference:
             return answer_of(reply, self._properties.max_response_size).data
 
     async def stream_predictions(self, request: Request, context: Any) -> AsyncIterator[Response]:
-        asked = self._asked(request, headers_of(context), stream=True)
+        asked = self._asked(request, self._headers(request, context), stream=True)
         async with aclosing(self._pieces(asked, context)) as pieces:
             async for piece in pieces:
-                yield Response(prediction=piece)
+                yield _response(asked.options.get(SEQUENCE, ""), piece)
 
     async def stream_predictions2(
         self, requests: AsyncIterator[Request], context: Any
@@ -89,13 +93,15 @@ class Inference:
         """What is wrong with one request is said in a message, and does not end the stream."""
         headers = headers_of(context)
         async for request in requests:
+            name = request.sequence_id
             try:
-                asked = self._asked(request, {**headers, **self._sequence(request)}, stream=True)
+                asked = self._asked(request, {**headers, **self._streamed(request)}, stream=True)
+                name = asked.options["headers"][self._step_keys.id]
                 async with aclosing(self._pieces(asked, context)) as pieces:
                     async for piece in pieces:
-                        yield _response(request, piece)
+                        yield _response(name, piece)
             except Refusal as refusal:
-                yield _response(request, b"", refusal)
+                yield _response(name, b"", refusal)
 
     async def _pieces(self, asked: Asked, context: Any) -> AsyncGenerator[bytes, None]:
         """What the model answers, as it comes. Raises: Refusal."""
@@ -143,29 +149,46 @@ class Inference:
     def ask(self, target: Target, body: Body, headers: Mapping[str, str], stream: bool = False) -> Asked:
         """Raises: Refusal."""
         id = str(uuid.uuid4())
+        has_sequences = self._terms.of(target, time.monotonic()).has_sequences
         try:
-            return ask(target, body, headers, request_id=id, stream=stream, lender=self._client.lender)
+            asked = ask(target, body, headers, request_id=id, stream=stream, lender=self._client.lender)
+            if has_sequences or (has_sequences is None and headers.get(self._step_keys.id)):
+                asked = in_sequence(asked, self._step_keys)
+            return asked
         except HeadwayError as error:
             raise self._refusal_of(error, target) from None
 
     def _limit_s(self, asked: Asked, context: Any) -> float:
         """Until the client's deadline, or as long as the model says, whichever is shorter."""
         left_s = context.time_remaining()
-        most_s = timeout_s(self._registry.of(asked.model, asked.version))
+        most_s = self._terms.of(Target(asked.model, asked.version), time.monotonic()).limit_s
         return min(most_s, math.inf if left_s is None else left_s)
 
-    def _sequence(self, request: Request) -> dict[str, str]:
-        """The headers that say where in a sequence the request is. Raises: Refusal."""
-        own, properties = request.input, self._properties
-        starts = own.get(properties.ts_header_key_sequence_start, b"").lower() == b"true"
-        if not request.sequence_id and not starts:
+    def _headers(self, request: Request, context: Any) -> dict[str, str]:
+        """A sequence means nothing to a model without them, and its handler is not told of it."""
+        headers = headers_of(context)
+        if not request.sequence_id:
+            return headers
+        target = Target(request.model_name, request.model_version)
+        if self._terms.of(target, time.monotonic()).has_sequences is False:
+            return headers
+        return {**headers, **self._sequence(request)}
+
+    def _streamed(self, request: Request) -> dict[str, str]:
+        """The headers of one in a stream of requests, which must say of which sequence it is. Raises:
+        Refusal."""
+        keys, headers = self._step_keys, self._sequence(request)
+        if not request.sequence_id and keys.starts not in headers:
             raise bad_request("Parameter sequenceId is required.")
-        headers = {properties.ts_header_key_sequence_id: request.sequence_id or f"ts-seq-{uuid.uuid4()}"}
-        if starts:
-            headers[properties.ts_header_key_sequence_start] = "true"
-        if own.get(properties.ts_header_key_sequence_end, b"").lower() == b"true":
-            headers[properties.ts_header_key_sequence_end] = "true"
-        return headers
+        return {keys.id: made_id(), **headers}
+
+    def _sequence(self, request: Request) -> dict[str, str]:
+        """The headers that say where in a sequence the request is, as far as it says that."""
+        keys, own = self._step_keys, request.input
+        headers = {keys.id: request.sequence_id} if request.sequence_id else {}
+        return headers | {
+            key: "true" for key in (keys.starts, keys.ends) if own.get(key, b"").lower() == b"true"
+        }
 
 
 def headers_of(context: Any) -> dict[str, str]:
@@ -174,10 +197,10 @@ def headers_of(context: Any) -> dict[str, str]:
     return {name: value for name, value in found if isinstance(value, str) and name != HEADER}
 
 
-def _response(request: Request, data: bytes, refusal: Refusal | None = None) -> Response:
+def _response(sequence: str, data: bytes, refusal: Refusal | None = None) -> Response:
     response = Response(prediction=data)
-    if request.HasField("sequence_id"):
-        response.sequence_id = request.sequence_id
+    if sequence:
+        response.sequence_id = sequence
     if refusal:
         response.status.CopyFrom(message_of(refusal))
     return response
