@@ -99,7 +99,7 @@ class Board:
         return {key: max(self.staying(key), int(len(self.queues[key]) > 0)) for key in owing}
 
     def _in_batches(self) -> set[Key]:
-        return {flight.key for worker in self.roster for flight in worker.batches.values()}
+        return {flight.key for worker in self.roster for flight in worker.flights}
 
     def _add(self, spec: ModelSpec) -> None:
         self.queues[spec.key] = queue_for(spec)

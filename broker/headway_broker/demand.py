@@ -82,17 +82,27 @@ class Demand:
         self._marks[key] = seen
         passed_s = now - mark.at if mark else 0.0
         own = (seen.busy_s - mark.busy_s) / (passed_s * len(hosts)) if mark and passed_s and hosts else 0.0
+        mean = sum(busy.get(host, 0.0) for host in hosts) / len(hosts) if hosts else 0.0
+        idle_s = now - seen.active
+        if queue.spec.abreast_max:  # its batches overlap: what is taken of the room says how busy it is
+            own = mean = self._taken(key, queue.spec.abreast_max)
+            idle_s = 0.0 if own else idle_s
         return Load(
             waiting=queue.rows,
             oldest_wait_s=max(now - queue.head - queue.spec.batch_delay_ms / 1000, 0.0)
             if len(queue)
             else 0.0,
-            busy=sum(busy.get(host, 0.0) for host in hosts) / len(hosts) if hosts else 0.0,
+            busy=mean,
             own=min(own, 1.0),
             ready=len(hosts),
             wanted=board.copies[key],
-            idle_s=now - seen.active,
+            idle_s=idle_s,
         )
+
+    def _taken(self, key: Key, most: int) -> float:
+        """Which part of the room for batches that run beside one another is taken."""
+        counts = [worker.abreast.count(key) for worker, _ in self._board.roster.hosts(key)]
+        return sum(counts) / (most * len(counts)) if counts else 0.0
 
     def _mark(self, key: Key, now: float) -> _Mark:
         stats, before = self._board.stats[key], self._marks.get(key)

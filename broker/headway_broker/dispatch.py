@@ -21,7 +21,12 @@ has it. Full batches are sent ahead all the same; what is so sent still counts f
 A model with sequences waits for its turn at every crew, and takes it with a worker for which something of it
 is ripe (`affinity`); ahead, full or not, only where other models would else keep that worker busy for ever.
 
-Longer than 300 lines because every batch that is sent is sent here.
+A model whose batches run beside one another (`abreast_max`) has no turn to wait for: what waits goes at once
+to the copy that holds the fewest, as long as one has room; so does what comes back from a lost worker, and
+not alone, since to run one after the other what ran beside one another would take too long. If the model is
+`continuous`, each request is a batch of its own, else batches are formed as ever.
+
+Longer than 300 lines because every way out of a queue to a worker is here.
 
 Invariant: what is hopeless is taken out of its queue here, and handed out with `take_hopeless` in the same
 wake.
@@ -80,7 +85,7 @@ class Dispatch:
         self._ripe: Alarms[Key] = Alarms()
         self._ahead: Alarms[Crew] = Alarms()
         self._affinity = Affinity(costs, roster, policy, self._ripe)
-        self._hopeless: list[OpenRequest] = []
+        self.hopeless: list[OpenRequest] = []
         self.batches: dict[bytes, list[Batch]] = {}
 
     def look_at(self, key: Key) -> None:
@@ -109,6 +114,8 @@ class Dispatch:
 
     def run(self, now: float) -> None:
         """Form every batch that can be formed now."""
+        if not self._look and not self._serve and now < self._ripe.next and now < self._ahead.next:
+            return
         for key in self._ripe.due(now):
             self._look[key] = None
         for crew in self._ahead.due(now):
@@ -138,7 +145,7 @@ class Dispatch:
 
     def take_hopeless(self) -> list[OpenRequest]:
         """What was taken out of its queue because it cannot make it any more."""
-        hopeless, self._hopeless = self._hopeless, []
+        hopeless, self.hopeless = self.hopeless, []
         return hopeless
 
     def check(self) -> None:
@@ -150,6 +157,10 @@ class Dispatch:
                 self._affinity.check(key, queue)
                 continue
             later = key in self._ripe or self._policy.ripe_at(self._waiting(key)) == math.inf
+            if queue.spec.abreast_max:
+                room, _ = self._roster.room_abreast(key, queue.spec.abreast_max)
+                assert later or not room, f"{key} waits while a copy has room"
+                continue
             for crew in self._roster.crews(key):
                 assert later or key in crew.turns.waiting, f"{key} has no turn"
                 waits = key in crew.turns.waiting and crew.idle and crew not in self._serve
@@ -185,8 +196,13 @@ class Dispatch:
             return False
         if isinstance(queue, SequenceQueue):
             return self._affinity.look(key, queue, now)
+        if queue.spec.abreast_max:
+            return self._serve_abreast(key, queue, now)
         if queue.returns or not self._is_taken_up(key, queue, now):
             return True
+        return self._is_due(key, now)
+
+    def _is_due(self, key: Key, now: float) -> bool:
         waiting = self._waiting(key)
         if waiting.rows >= self._policy.rows_max(waiting):
             return True
@@ -194,6 +210,26 @@ class Dispatch:
         if ripe_at > now:
             self._ripe.set(key, ripe_at)
         return ripe_at <= now
+
+    def _serve_abreast(self, key: Key, queue: Queue, now: float) -> bool:
+        """Send what waits to whoever has room. Returns False: nothing waits for a turn."""
+        spec = queue.spec
+        while len(queue) and (worker := self._roster.room_abreast(key, spec.abreast_max)[1]):
+            if spec.batch_clock == WORKER and self._taken_up.get(key, -math.inf) < queue.oldest:
+                self._taken_up[key] = now
+            if returned := queue.take_returned():
+                requests = [returned]
+            elif spec.continuous:
+                requests = queue.take(1)
+            elif self._is_due(key, now):
+                requests = queue.take(self._policy.rows_max(self._waiting(key)))
+            else:
+                break
+            self._taken_up.pop(key, None)
+            flight = self._flight(worker, requests, now)
+            flight.abreast = True
+            self._roster.start_abreast(worker, flight, now)
+        return False
 
     def _serve_idle(self, crew: Crew, now: float) -> None:
         """Give every idle worker a batch, as long as something waits."""
@@ -252,7 +288,7 @@ class Dispatch:
     def _drop_hopeless(self, key: Key, start: float) -> None:
         """Take out what cannot make it in a batch that starts then; what is left may not be ripe."""
         if hopeless := self._admission.hopeless(key, start, keep=1):
-            self._hopeless += hopeless
+            self.hopeless += hopeless
             self._fresh.discard(key)
 
     def _is_taken_up(self, key: Key, queue: Queue, now: float) -> bool:
@@ -290,14 +326,26 @@ class Dispatch:
             crew.turns.wait(key, queue.spec.share)
         self._fresh.discard(key)
         self._taken_up.pop(key, None)
+        self._roster.start(worker, self._flight(worker, requests, now, alone, cost_s), now)
+
+    def _flight(
+        self,
+        worker: Worker,
+        requests: list[OpenRequest],
+        now: float,
+        alone: bool = False,
+        cost_s: float = 0.0,
+    ) -> Flight:
+        """Make a batch of the requests, to be sent."""
         self._last_id += 1
-        lease_s = queue.spec.response_timeout_s
+        key = requests[0].key
+        lease_s = self._queues[key].spec.response_timeout_s
         earliest = min(request.deadline for request in requests)
         flight = Flight(self._last_id, key, requests, lease_s, earliest, alone, cost_s)
-        self._roster.start(worker, flight, now)
         self._stats[key].batch_sent(requests, now)
         batch = Batch(self._last_id, *key, int(lease_s * 1000), [_rider(r, now) for r in requests])
         self.batches.setdefault(worker.identity, []).append(batch)
+        return flight
 
 
 def _rider(request: OpenRequest, now: float) -> BatchRequest:

@@ -6,6 +6,8 @@ batches are sent.
 A piece goes into the same list as the replies of its caller, so its place is before the last one. Nothing is
 kept here: what belongs to no batch of its worker, or to a request that has its outcome, is dropped. A piece
 that is passed on starts its batch's lease anew, as nobody would wait for a batch whose requests are all over.
+Of batches that run beside one another every piece does, also one that is for nobody (`pieces.NOBODY`): the
+model goes on.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from headway_broker.workers import Flight, Worker
 
 def pass_on(ledger: Ledger, worker: Worker, piece: Piece, cold: Mapping[Key, float], now: float) -> None:
     """A worker has sent a piece. `cold`: when versions that were asleep became ready."""
-    flight = worker.batches.get(piece.batch)
+    flight = worker.batches.get(piece.batch) or worker.abreast.flights.get(piece.batch)
+    if flight and flight.abreast:
+        worker.renew(flight, now)
     request = _request_of(flight, piece.place)
     if flight is None or request is None or not request.open or not request.stream:
         return

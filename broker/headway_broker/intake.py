@@ -182,6 +182,9 @@ class Intake:
         sent = self._sent_ahead(key) if spec.batch_clock == WORKER else 0
         if len(queue) + sent < spec.queue_size_max:  # PERF: nobody needs to know
             return -sent
+        if spec.abreast_max:
+            room = self._roster.room_abreast(key, spec.abreast_max)[0]
+            return room if spec.continuous or not spec.queue_size_max else room * spec.batch_size_max
         return self._roster.idle_count(key) * (spec.batch_size_max if spec.queue_size_max else 1) - sent
 
     def _sent_ahead(self, key: Key) -> int:

@@ -5,6 +5,7 @@ Knows: every part of the scheduler. Must not change any.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 
@@ -31,7 +32,7 @@ def check(ledger: Ledger, queues: Mapping[Key, Queue], roster: Roster) -> None:
 
 def check_holds(holds: Holds, ledger: Ledger, roster: Roster) -> None:
     """Raises: AssertionError when a request's holders are not those that hold it."""
-    held = [r for worker in roster for flight in worker.batches.values() for r in flight.requests if r.slots]
+    held = [r for worker in roster for flight in worker.flights for r in flight.requests if r.slots]
     held += [r for batches in holds.limbo.values() for requests in batches.values() for r in requests]
     count = Counter(map(id, held))
     known = {id(r): r for r in (*held, *ledger, *holds)}
@@ -72,10 +73,13 @@ def _check_worker(worker: Worker, roster: Roster) -> None:
     batches, state = worker.batches.values(), worker.state
     assert len(batches) <= CREDIT, "a worker holds more batches than its credit"
     assert len(batches) <= 1 or not any(f.alone for f in batches), "a lone batch has company"
+    assert not any(f.abreast for f in batches) and all(f.abreast for f in worker.abreast.flights.values())
+    worker.abreast.check()
     assert roster.is_watched(worker), "nobody watches a worker"
     loading = sum(copy.state == "loading" for copy in worker.copies.values())
     assert worker.copies_loading == loading, "copies that load are miscounted"
     _check_crew(worker, state, roster)
+    assert (worker.busy_since < math.inf) == bool(worker.flights), "a worker's time is miscounted"
 
 
 def _check_copies(roster: Roster) -> None:
@@ -110,7 +114,7 @@ def _check_places(ledger: Ledger, queues: Mapping[Key, Queue], roster: Roster) -
     """An open request is in its caller's table, and in one queue or one flight."""
     placed = [id(request) for queue in queues.values() for request in queue]
     for worker in roster:
-        for flight in worker.batches.values():
+        for flight in worker.flights:
             placed += [id(request) for request in flight.requests if request.open]
     assert len(placed) == len(set(placed)), "a request is in two places"
     known = set()

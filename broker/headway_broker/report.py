@@ -126,7 +126,7 @@ class Report:
                     "pid": worker.about.pid,
                     "device": worker.about.device,
                     "state": worker.state,
-                    "batches": len(worker.batches),
+                    "batches": len(worker.flights),
                 }
                 for worker in self._roster
             ],

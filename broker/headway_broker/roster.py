@@ -144,6 +144,25 @@ class Roster:
         self._place(worker)
         return flight
 
+    def start_abreast(self, worker: Worker, flight: Flight, now: float) -> None:
+        """The worker was sent a batch that runs beside others, which leaves its place in its crew."""
+        worker.start_abreast(flight, now)
+        self.watch(worker, -math.inf)
+
+    def room_abreast(self, key: Key, most: int) -> tuple[int, Worker | None]:
+        """How many batches of `key`, of which a copy takes so many beside one another, its workers have room
+        for; and the worker that has the fewest, if it has room. Costs as much as there are copies."""
+        able = [w for w in self._hosts.get(key, {}).values() if self._serves(w, key)]
+        if not able:
+            return 0, None
+        freest = min(able, key=lambda worker: worker.abreast.count(key))
+        room = sum(max(most - worker.abreast.count(key), 0) for worker in able)
+        return room, freest if room else None
+
+    def _serves(self, worker: Worker, key: Key) -> bool:
+        crew = self._crew_of.get(worker.identity)
+        return crew is not None and key in crew.keys
+
     def expect(self, worker: Worker, now: float) -> None:
         """See whether the worker is at its batch for longer than was expected."""
         if worker.overdue(now):

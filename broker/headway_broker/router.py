@@ -1,6 +1,6 @@
 """The broker's one loop: its sockets, a clock, and the scheduler that they feed.
 
-Knows: ZeroMQ, time, the log. Must not know: why anything is sent, how a peer is reached (`sockets`).
+Knows: time, the log. Must not know: why anything is sent, how a peer is reached (`sockets`).
 
 Each turn drains all sockets (bounded, so that one flood cannot starve the others), gives every message
 to the scheduler, wakes it once, and sends what it says. Nothing blocks.
@@ -24,14 +24,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import zmq
-
-from headway import link, logs, shm
+from headway import logs, shm
 from headway.errors import RemoteProtocolError, SettingsError
 from headway.messages import Batches, Message, Results
 from headway.notify import Notifier
 from headway.settings import BrokerSettings
+from headway.settling import settle_to_serve
 from headway.wire import decode
+from headway_broker.doors import Door
 from headway_broker.events import (
     Action,
     CallerGone,
@@ -48,9 +48,10 @@ from headway_broker.events import (
 )
 from headway_broker.inlining import Inliner, from_elsewhere
 from headway_broker.scheduler import Scheduler
-from headway_broker.sockets import CALLERS, WORKERS, Door, Sockets, is_remote, shown
+from headway_broker.sockets import CALLERS, WORKERS, Sockets, is_remote, shown
 from headway_broker.statefile import StateFile
 from headway_broker.storereader import StoreReader
+from headway_broker.waiter import Waiter
 
 DRAIN_MAX = 1000
 BACKLOG_MAX = 1000
@@ -106,14 +107,15 @@ class Router:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
-        poller = zmq.Poller()
-        for source in (self._wakeup, self._store.fd):
-            poller.register(source, zmq.POLLIN)
-        self._sockets.register(poller)
+        settle_to_serve()
+        waiter = Waiter()
+        for fd in (self._wakeup, self._store.fd, *self._sockets.fds):
+            waiter.add(fd)
         self._notifier.ready(self._status())
         while not self._stopping:
-            self._turn(poller)
+            self._turn(waiter)
         self._notifier.stopping()
+        waiter.close()
 
     def close(self) -> None:
         """Leave nothing behind."""
@@ -142,8 +144,8 @@ class Router:
             os.read(self._wakeup, 64)
         self._store.ask()
 
-    def _turn(self, poller: zmq.Poller) -> None:
-        ready = dict(poller.poll(self._wait_ms(time.monotonic())))
+    def _turn(self, waiter: Waiter) -> None:
+        ready = waiter.wait(self._wait_s(time.monotonic()))
         now = time.monotonic()
         if self._sockets.has_backlog:
             self._sockets.send_backlog(now)
@@ -163,10 +165,13 @@ class Router:
             self._status_at = now + STATUS_S
             self._notifier.status(self._status())
 
-    def _wait_ms(self, now: float) -> int | None:
+    def _wait_s(self, now: float) -> float | None:
+        if self._sockets.has_more:
+            return 0.0
         wake = self._scheduler.next_wake()
         bound = min(now + (RETRY_S if self._sockets.has_backlog else self._wait_s_max), self._save_at)
-        return link.wait_ms(bound if wake is None else min(wake, bound), now)
+        until = bound if wake is None else min(wake, bound)
+        return None if until == math.inf else max(until - now, 0.0)
 
     def _status(self) -> str:
         scheduler = self._scheduler
@@ -191,7 +196,7 @@ class Router:
                 if len(frames) != 1:
                     raise RemoteProtocolError(f"a message is one frame, not {len(frames)}")
                 message = decode(frames[0])
-                if door.remote:
+                if door.far:
                     message = from_elsewhere(message)
                 self._scheduler.handle(event(identity, message), now)
             except RemoteProtocolError as error:

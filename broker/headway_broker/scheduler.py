@@ -21,7 +21,8 @@ was collected, one message for each peer. A router that drains its sockets into 
 A worker has credit for two batches. An idle one gets a batch as soon as it is ripe; a busy one gets a full
 batch ahead. A request whose worker was lost goes back once, and then travels alone and to an idle worker, so
 that what kills workers kills two at most and takes nobody with it. One whose reply has begun does not go
-back: its caller has a part of the answer.
+back: its caller has a part of the answer. Nor does one whose batch outlived its lease: it had all the time
+that its model gives, and each request of a batch that waits for something dead would take a worker.
 
 Deadlines, leases and silences are looked at every TICK_S, not by a timer each: at 100,000 requests a
 second a timer each would hold millions of them. Only batch delays have exact timers.
@@ -58,6 +59,7 @@ from headway.messages import (
     Copy,
     CopyState,
     Dismiss,
+    Drops,
     Heartbeat,
     Join,
     Leave,
@@ -103,8 +105,9 @@ from headway_broker.report import Report
 from headway_broker.sequence_queue import SequenceQueue
 from headway_broker.state import About, State
 from headway_broker.steering import Steering
+from headway_broker.strays import Strays
 from headway_broker.timing import HEADERS, timed
-from headway_broker.workers import Flight, Worker
+from headway_broker.workers import Abreast, Flight, Worker
 
 TICK_S = 0.1
 PROBE_S = 1.0
@@ -153,6 +156,7 @@ class Scheduler:
         self._beats: list[bytes] = []  # who has a heartbeat to come
         self._beats_each = 0  # at a tick
         self._probe_at = -math.inf
+        self._strays = Strays()
         self._twins: dict[bytes, float] = {}  # workers whose name another has, and since when they ask
         self._outbox: list[Action] = []
 
@@ -185,20 +189,26 @@ class Scheduler:
         """Look at the time if it is time to, form batches, and hand out what is to be sent."""
         if now >= self._tick_at:
             self._tick(now)
-        self._replan(now)
+        if self._steering.plan_is_old or self._steering.changed_workers:
+            self._replan(now)
         self._dispatch.run(now)
-        self._intake.refuse(self._dispatch.take_hopeless(), now)
+        if self._dispatch.hopeless:
+            self._intake.refuse(self._dispatch.take_hopeless(), now)
         self._collect(now)
         # Replies first: a heartbeat may make a caller send again what it has no reply to.
         actions: list[Action] = []
-        for who, replies in self.ledger.take_replies().items():
-            actions += [ToCaller(who, Replies(part)) for part in parts(replies, _reply_size)]
-        for who, ids in self.holds.take_released().items():
-            actions += [ToCaller(who, Released(self._nonce, part)) for part in parts(ids, lambda id: 0)]
-        actions += self._outbox
-        self._outbox = []
-        for who, batches in self._dispatch.take_batches().items():
-            actions += [ToWorker(who, Batches(part)) for part in parts(batches, _batch_size)]
+        if self.ledger.replies:
+            for who, replies in self.ledger.take_replies().items():
+                actions += [ToCaller(who, Replies(part)) for part in parts(replies, _reply_size)]
+        if self.holds.released:
+            for who, ids in self.holds.take_released().items():
+                actions += [ToCaller(who, Released(self._nonce, part)) for part in parts(ids, lambda id: 0)]
+        if self._outbox:
+            actions += self._outbox
+            self._outbox = []
+        if self._dispatch.batches:
+            for who, batches in self._dispatch.take_batches().items():
+                actions += [ToWorker(who, Batches(part)) for part in parts(batches, _batch_size)]
         return actions
 
     def next_wake(self) -> float | None:
@@ -244,9 +254,9 @@ class Scheduler:
                         if asleep and key in asleep:
                             self._steering.awake(key)
             case Cancels(ids=ids):
-                self._intake.cancel([r for id in ids if (r := self.ledger.find(caller, id))])
+                self._cancel([r for id in ids if (r := self.ledger.find(caller, id))])
             case Reclaims(ids=ids):
-                self._intake.cancel([r for id in ids if (r := self.ledger.find(caller, id))])
+                self._cancel([r for id in ids if (r := self.ledger.find(caller, id))])
                 self.holds.reclaim(caller, ids)
             case Ping():
                 self.ledger.heard(caller)
@@ -264,8 +274,21 @@ class Scheduler:
                 raise RemoteProtocolError(f"a caller sends no {type(message).__name__}")
 
     def _caller_left(self, caller: bytes) -> None:
-        self._intake.cancel(self.ledger.of(caller))
+        self._cancel(self.ledger.of(caller))
         self.ledger.forget(caller)
+
+    def _cancel(self, requests: list[OpenRequest]) -> None:
+        """Nobody waits for these any more, and whoever runs one beside others may leave it."""
+        self._intake.cancel(requests)
+        for request in requests:
+            if request.tries and self.queues[request.key].spec.abreast_max:
+                for worker in self.roster:
+                    if worker.abreast and (flight := worker.abreast.of(request)):
+                        self._drop(worker, flight)
+
+    def _drop(self, worker: Worker, flight: Flight) -> None:
+        if not any(request.open for request in flight.requests):
+            self._outbox.append(ToWorker(worker.identity, Drops([flight.id])))
 
     # ---- workers ----
 
@@ -389,7 +412,7 @@ class Scheduler:
 
     def _done(self, worker: Worker, result: Result, now: float) -> None:
         """Settle what a batch's result, or a part of it, answers. (A batch taken back is not known.)"""
-        flight = worker.batches.get(result.batch)
+        flight = worker.batches.get(result.batch) or worker.abreast.flights.get(result.batch)
         if flight is None:
             self._finish_lost(worker.identity, [result])
             return
@@ -405,14 +428,22 @@ class Scheduler:
                     meta = {**meta, **meta_of(request, flight.key, self._steering.cold)}
                 if HEADERS in request.options:
                     meta = timed(meta, request, flight, result, now)
+                    if self._strays.kept:
+                        meta = self._strays.join(flight.key, meta)
                 self.ledger.settle(request, BatchReply(reply.code, reply.content, meta), now)
+            elif reply.meta:
+                self._strays.keep(flight.key, reply.meta)
         if result.done:
-            self.roster.finish(worker, result.batch, now)
             if isinstance(queue := self.queues[flight.key], SequenceQueue):
                 queue.landed(flight.requests, now)
                 self._dispatch.look_at(flight.key)
             self.stats[flight.key].batch_done(result.compute_us / 1e6, len(flight.requests))
-            self._charge(worker, flight, result, now)
+            if flight.abreast:
+                worker.finish_abreast(flight, now)
+                self._dispatch.look_at(flight.key)
+            else:
+                self.roster.finish(worker, result.batch, now)
+                self._charge(worker, flight, result, now)
             for request in (r for r in flight.requests if r.open):
                 self.ledger.fail(request, InternalError("the worker sent no reply to this request"), now)
 
@@ -429,7 +460,7 @@ class Scheduler:
         """The worker has credit again; one that wants to leave may go when nothing of it is open."""
         if not worker.leaving:
             self._dispatch.free(worker)
-        elif not worker.batches:
+        elif not worker.flights:
             self.roster.remove(worker)
             self._steering.plan_is_old = True  # its memory is free
             self._outbox.append(
@@ -437,30 +468,36 @@ class Scheduler:
             )
 
     def _lose(self, worker: Worker, reason: str, now: float, final: bool = False, dead: bool = False) -> None:
-        """Take the worker off the roster; its requests go back, each at most once more."""
+        """Take the worker off the roster; its requests go back, each at most once more. `final`: its time was
+        over, and so is that of what it ran."""
         held = self._steering.lost(worker, reason, dead, now)
         self.roster.remove(worker)
-        self.holds.lose(worker.identity, worker.batches.values())
+        flights = worker.flights
+        self.holds.lose(worker.identity, flights)
         if dead:
             self.holds.bury(worker.identity)
-        self._note("worker lost", worker, reason=reason, batches=len(worker.batches))
+        self._note("worker lost", worker, reason=reason, batches=len(flights))
         self._outbox.append(ToWorker(worker.identity, Dismiss(reason, int(final))))
-        for flight in worker.batches.values():
+        overrun = worker.pressing if final else []
+        for flight in flights:
             for request in flight.requests:
                 if request.open:
-                    self._try_again(request, reason, now)
+                    self._try_again(request, reason, now, flight in overrun)
             self._dispatch.look_at(flight.key)
         worker.batches.clear()
         for key in worker.copies:
             if isinstance(queue := self.queues.get(key), SequenceQueue):
                 queue.lose(worker.identity, f"its worker was lost ({reason}), and its state with it", now)
                 self._dispatch.look_at(key)
+        worker.abreast = Abreast()
         for key in held:
             self._intake.give_up(key, now)
 
-    def _try_again(self, request: OpenRequest, reason: str, now: float) -> None:
+    def _try_again(self, request: OpenRequest, reason: str, now: float, overrun: bool) -> None:
         queue = self.queues[request.key]
-        if request.begun:
+        if overrun:
+            self.ledger.fail(request, WorkerLost(f"its worker was ended: {reason}"), now)
+        elif request.begun:
             text = f"its worker was lost ({reason}) after the reply had begun"
             self.ledger.fail(request, WorkerLost(text), now)
         elif not queue.spec.may_run_again:
@@ -526,9 +563,11 @@ class Scheduler:
 
     def _watch(self, worker: Worker, now: float) -> None:
         """Lose a worker whose time is over, and say when to look again."""
-        for flight in worker.batches.values():
+        for flight in worker.flights:
             if now >= flight.earliest:
                 self._expire(flight, now)
+                if flight.abreast:
+                    self._drop(worker, flight)
         self.roster.expect(worker, now)
         until, reason, final = self._patience(worker)
         if now >= until:
@@ -538,8 +577,11 @@ class Scheduler:
 
     def _patience(self, worker: Worker) -> tuple[float, str, bool]:
         """Until when the worker is waited for, why no longer, and whether it must end then."""
-        if first := worker.first:
+        first, (until, lease_s) = worker.first, worker.abreast.patience
+        if first and first.lease_until <= until:
             return first.lease_until, f"batch not done in {first.lease_s:g} s", True
+        if until < math.inf:
+            return until, f"nothing of the batches that it runs in {lease_s:g} s", True
         if worker.loading or worker.unloading:  # it does one after the other
             since = max([worker.unloading_since, *(copy.since for copy in worker.copies.values())])
             timeout_s, what = self._load_timeout_s(worker), "loaded" if worker.loading else "unloaded"

@@ -1,40 +1,39 @@
 """The broker's sockets: who is reached through which, and what waits for those that are slow.
 
-Knows: ZeroMQ, which door an identity belongs to. Must not know: the scheduler, why anything is sent.
+Knows: which door an identity belongs to. Must not know: the scheduler, why anything is sent.
 
-Nothing blocks: a peer that is gone is reported, and for one whose pipe is full the messages are kept, in
+Nothing blocks: a peer that is gone is reported, and for one that does not read the messages are kept, in
 order, and tried again, up to a bound for each peer.
 
-There are up to four doors: for callers and for workers, each a path and, where the settings say so, TCP,
-since keys belong to a socket. Everybody else knows a peer by one name, its identity at the door, with
+There are up to four doors: for callers and for workers, each a path (`near`) and, where the settings say so,
+TCP (`far`). Everybody else knows a peer by one name, its identity at the door, with
 REMOTE before it if it came over TCP. So a name says where it leads, and there is no table to keep: an
-identity that somebody chose does not begin with a zero, and one that ZeroMQ made has five bytes, which no
+identity that somebody chose does not begin with a zero, and one that a door made has five bytes, which no
 name with REMOTE has.
-
-What comes over TCP from a key that is not allowed any more is dropped, and its sender reported gone.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple
 
 import zmq
 
-from headway import keys, link, logs, tcp
+from headway import keys, logs, tcp
 from headway.errors import LocalProtocolError, SettingsError
 from headway.messages import Message
 from headway.settings import BrokerSettings
 from headway.wire import encode
+from headway_broker.doors import Door, Full, Unreachable
+from headway_broker.far import FarDoor
 from headway_broker.gate import Gate
+from headway_broker.near import NearDoor
 
 CALLERS, WORKERS = "callers", "workers"
 REMOTE = b"\0tcp:"
 
 _log = logs.get("headway.broker")
-DROPPED_MAX = 100  # in one turn at one door
 
 # Gets side, peer, now, a reason, and whether the peer certainly touches no shared memory any more: its
 # process is gone, or on another host.
@@ -51,16 +50,6 @@ def shown(peer: bytes) -> str:
     return f"tcp:{peer.removeprefix(REMOTE).hex()[:16]}" if is_remote(peer) else peer.hex()[:16]
 
 
-class Door(NamedTuple):
-    """One ROUTER, for the callers' or the workers' side. `remote`: those who come here are on other hosts, or
-    might be. `path` is what it leaves on disk, if anything."""
-
-    side: str
-    socket: zmq.Socket[bytes]
-    remote: bool
-    path: Path | None
-
-
 class Sockets:
     """`open` binds them, `close` leaves nothing behind. `most` messages are kept for a peer that does not
     read; `gone` is told of those that are given up."""
@@ -70,7 +59,7 @@ class Sockets:
         self._most = most
         self._gone = gone
         self._doors: list[Door] = []  # workers first: results free credit for the requests that follow
-        self._by_name: dict[tuple[str, bool], zmq.Socket[bytes]] = {}
+        self._by_name: dict[tuple[str, bool], Door] = {}
         self._gate: Gate | None = None
         self._backlog: dict[tuple[str, bytes], deque[bytes]] = {}
 
@@ -96,38 +85,43 @@ class Sockets:
             folders = {side: settings.keys_path / side for side in (WORKERS, CALLERS)}
             self._gate = Gate(self._context, folders)
             self._gate.open()
-        self._bind(WORKERS, "run_dir", settings.workers_address)
-        self._bind(CALLERS, "run_dir", settings.callers_address)
-        for side, key in ((WORKERS, "workers_tcp"), (CALLERS, "callers_tcp")):
-            if address := getattr(settings, key):
-                self._bind(side, key, address, curve)
-                _tell(side, address, curve)
+        for side, address in ((WORKERS, settings.workers_address), (CALLERS, settings.callers_address)):
+            self._add(_near(side, Path(address.removeprefix("ipc://"))))
+        for side, far_address in ((WORKERS, settings.workers_tcp), (CALLERS, settings.callers_tcp)):
+            if far_address:
+                self._add(FarDoor(side, self._context, far_address, curve, self._gate))
+                _tell(side, far_address, curve)
         self._doors.sort(key=lambda door: door.side, reverse=True)
 
-    def register(self, poller: zmq.Poller) -> None:
-        """Let it wait for messages at every door."""
-        for door in self._doors:
-            poller.register(door.socket, zmq.POLLIN)
+    def _add(self, door: Door) -> None:
+        self._doors.append(door)
+        self._by_name[door.side, door.far] = door
 
-    def ready(self, polled: dict[object, int], now: float) -> list[Door]:
+    @property
+    def fds(self) -> list[int]:
+        """Wait until one of them is readable."""
+        return [door.fd for door in self._doors]
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is something to read that no descriptor tells of any more."""
+        return any(door.has_more for door in self._doors)
+
+    def ready(self, readable: Collection[int], now: float) -> list[Door]:
         """The doors at which messages wait, in the order in which to drain them."""
         if self._gate:
             self._gate.look(now)
-        return [door for door in self._doors if door.socket in polled]
+        return [door for door in self._doors if door.fd in readable or door.has_more]
 
     def receive(self, door: Door, now: float) -> list[bytes] | None:
         """The next message at a door, its sender's name first, or None: there is no more for now."""
-        if not door.remote:
-            return link.receive_from(door.socket)
-        for _ in range(DROPPED_MAX):
-            received = link.receive_known(door.socket)
-            if received is None:
-                return None
-            (identity, *frames), key = received
-            if self._gate is None or self._gate.knows(door.side, key):
-                return [REMOTE + identity, *frames]
-            self._gone(door.side, REMOTE + identity, now, "its key is not allowed any more", True)
-        return None
+        received = door.receive()
+        if received is None:
+            for lost in door.take_lost():  # after the last that they said
+                self._gone(door.side, _name(door, lost.peer), now, lost.reason, lost.is_dead)
+        elif door.far:
+            received[0] = REMOTE + received[0]
+        return received
 
     def send(self, side: str, peer: bytes, message: Message, now: float) -> None:
         """Send to a peer, after what waits for it."""
@@ -156,7 +150,7 @@ class Sockets:
     def close(self) -> None:
         """Leave nothing behind."""
         for door in self._doors:
-            door.socket.close()
+            door.close()
             if door.path:
                 door.path.unlink(missing_ok=True)
         self._doors.clear()
@@ -164,30 +158,27 @@ class Sockets:
             self._gate.close()
         self._context.term()
 
-    def _bind(self, side: str, key: str, address: str, curve: keys.Curve | None = None) -> None:
-        try:
-            socket = link.router(self._context, address, curve, domain=side)
-        except zmq.ZMQError as error:
-            raise SettingsError(f"{key}: cannot listen at {address}: {error}") from None
-        remote = tcp.is_tcp(address)
-        path = None if remote else Path(address.removeprefix("ipc://"))
-        self._doors.append(Door(side, socket, remote, path))
-        self._by_name[side, remote] = socket
-
     def _send_frame(self, side: str, peer: bytes, frame: bytes, now: float) -> bool:
-        """False when the peer's pipe is full."""
+        """False when the peer does not read."""
+        far = is_remote(peer)
         try:
-            if is_remote(peer):
-                link.send_to(self._by_name[side, True], peer[len(REMOTE) :], frame)
-            else:
-                link.send_to(self._by_name[side, False], peer, frame)
-        except zmq.Again:
+            self._by_name[side, far].send(peer[len(REMOTE) :] if far else peer, frame)
+        except Full:
             return False
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
+        except (Unreachable, KeyError):  # there may be no door to other hosts any more
             self._gone(side, peer, now, "its connection is gone", True)
         return True
+
+
+def _name(door: Door, peer: bytes) -> bytes:
+    return REMOTE + peer if door.far else peer
+
+
+def _near(side: str, path: Path) -> NearDoor:
+    try:
+        return NearDoor(side, path)
+    except OSError as error:
+        raise SettingsError(f"run_dir: cannot listen at {path}: {error.strerror or error}") from None
 
 
 def _tell(side: str, address: str, curve: keys.Curve | None) -> None:

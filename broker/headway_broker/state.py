@@ -106,7 +106,7 @@ class State:
             "device_id": device_of(worker)[1],
             "state": worker.state,
             "draining": worker.draining,
-            "batches": len(worker.batches),
+            "batches": len(worker.flights),
             "copies": ["/".join(key) for key in worker.copies],
             "memory_bytes": facts.get("memory_bytes", 0),
             "memory_used_bytes": used[worker.identity],

@@ -114,7 +114,7 @@ class Steering:
     def lost(self, worker: Worker, reason: str, dead: bool, now: float) -> list[Key]:
         """A worker was lost. Returns the versions that are held back because of it."""
         self.plan_is_old = True
-        blamed = [] if worker.batches else [key for key, c in worker.copies.items() if c.state == "loading"]
+        blamed = [] if worker.flights else [key for key, c in worker.copies.items() if c.state == "loading"]
         if not blamed and dead:
             failed = [(copy.since, key) for key, copy in worker.copies.items() if copy.state == "failed"]
             blamed = [key for since, key in sorted(failed)[-1:] if now < since + FAULT_S]

@@ -2,7 +2,11 @@
 
 Knows: credit, what a worker reported, when it is expected to be free. Must not know: other workers, queues.
 
-Invariant: `copies_loading` is how many of `copies` are loading.
+Batches of most models run one after the other: they are in `batches`, and the first of them has a lease.
+Those of a model that says so run beside one another and beside these (`Abreast`): they take no credit, begin
+when they are sent, and have one lease together, which begins anew with every sign of life of one of them.
+
+Invariants: `copies_loading` is how many of `copies` are loading; no batch is in `batches` and in `abreast`.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 
 from headway.messages import Copy, Join
 from headway_broker.catalog import Key
@@ -22,7 +26,7 @@ CREDIT = 2  # one batch running, one being copied in
 @dataclass(slots=True, eq=False)
 class Flight:
     """A batch that a worker holds. `began` and `lease_until` are inf until it is the first of its worker;
-    `cost_s` is how long it was expected to take when it was sent."""
+    `cost_s` is how long it was expected to take when it was sent. `abreast`: it runs beside others."""
 
     id: int
     key: Key
@@ -33,10 +37,71 @@ class Flight:
     cost_s: float = 0.0
     began: float = math.inf
     lease_until: float = math.inf
+    abreast: bool = False
 
     @property
     def rows(self) -> int:
         return sum(request.rows for request in self.requests)
+
+
+class Abreast:
+    """The batches of one worker that run beside one another, of whatever models."""
+
+    def __init__(self) -> None:
+        self.flights: dict[int, Flight] = {}
+        self._until: dict[Key, float] = {}  # of each model that has some: its lease
+        self._counts: dict[Key, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.flights)
+
+    def count(self, key: Key) -> int:
+        return self._counts.get(key, 0)
+
+    def of(self, request: OpenRequest) -> Flight | None:
+        """The batch that the request rides in."""
+        return next((flight for flight in self.flights.values() if request in flight.requests), None)
+
+    def start(self, flight: Flight, now: float) -> None:
+        flight.began = now
+        self.flights[flight.id] = flight
+        self._counts[flight.key] = self.count(flight.key) + 1
+        self._until.setdefault(flight.key, now + flight.lease_s)
+
+    def finish(self, flight: Flight, now: float) -> None:
+        del self.flights[flight.id]
+        self._counts[flight.key] -= 1
+        if self._counts[flight.key]:
+            self.renew(flight, now)
+        else:
+            del self._counts[flight.key], self._until[flight.key]
+
+    def renew(self, flight: Flight, now: float) -> None:
+        """One of a model's batches has shown that they go on."""
+        self._until[flight.key] = now + flight.lease_s
+
+    @property
+    def pressing(self) -> list[Flight]:
+        """Those of the model whose lease ends first."""
+        key = min(self._until, key=self._until.__getitem__, default=None)
+        return [flight for flight in self.flights.values() if flight.key == key]
+
+    @property
+    def patience(self) -> tuple[float, float]:
+        """Until when the first of the leases runs, and how long it is; (inf, 0) without batches."""
+        if not self._until:
+            return math.inf, 0.0
+        key = min(self._until, key=self._until.__getitem__)
+        return self._until[key], next(f.lease_s for f in self.flights.values() if f.key == key)
+
+    def check(self) -> None:
+        """Raise AssertionError where the counts or leases are not those of the batches."""
+        counts: dict[Key, int] = {}
+        for flight in self.flights.values():
+            counts[flight.key] = counts.get(flight.key, 0) + 1
+        assert counts == self._counts and counts.keys() == self._until.keys(), (
+            "batches abreast are miscounted"
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +128,7 @@ class Worker:
     heard: float
     copies: dict[Key, HostedCopy] = field(default_factory=dict)
     batches: dict[int, Flight] = field(default_factory=dict)
+    abreast: Abreast = field(default_factory=Abreast)
     leaving: bool = False
     draining: bool = False
     copies_loading: int = 0
@@ -112,14 +178,28 @@ class Worker:
         return "busy" if alone or len(self.batches) >= CREDIT else "spare"
 
     @property
+    def flights(self) -> list[Flight]:
+        """All that it holds."""
+        return [*chain(self.batches.values(), self.abreast.flights.values())]
+
+    @property
+    def pressing(self) -> list[Flight]:
+        """What it runs of which the lease ends first: one batch, or all that run beside one another."""
+        first = self.first
+        if first and first.lease_until <= self.abreast.patience[0]:
+            return [first]
+        return self.abreast.pressing
+
+    @property
     def batches_ahead(self) -> Iterator[Flight]:
         """Those that wait at the worker for the first one's end."""
         return islice(self.batches.values(), 1, None)
 
     @property
     def batches_due(self) -> float:
-        """When something is due for one of its batches: a deadline, its lease, or that it is `overdue`."""
-        due = math.inf
+        """When something is due for one of its batches: a deadline, its lease, or that it is `overdue`. Those
+        that run abreast may be many, and are looked at at each tick."""
+        due = -math.inf if self.abreast.flights else math.inf
         for flight in self.batches.values():
             due = min(due, flight.earliest, flight.lease_until, self.free_at + flight.cost_s)
         return due
@@ -158,7 +238,7 @@ class Worker:
 
     def start(self, flight: Flight, now: float) -> None:
         """It was sent a batch."""
-        if not self.batches:
+        if not self.batches and not self.abreast.flights:
             self.busy_since = now
         self.batches[flight.id] = flight
         self.free_at = max(self.free_at, now) + flight.cost_s
@@ -170,14 +250,27 @@ class Worker:
         if flight:
             self.free_at = now + sum(f.cost_s for f in self.batches.values())
             if not self.batches:
-                self.busy_s += now - self.busy_since
-                self.busy_since = math.inf
+                self._rest(now)
         self._begin(now)
         return flight
 
+    def start_abreast(self, flight: Flight, now: float) -> None:
+        """It was sent a batch that runs beside others."""
+        if not self.batches and not self.abreast.flights:
+            self.busy_since = now
+        self.abreast.start(flight, now)
+
+    def finish_abreast(self, flight: Flight, now: float) -> None:
+        """It is done with such a batch."""
+        self.abreast.finish(flight, now)
+        if not self.batches:
+            self._rest(now)
+
     def renew(self, flight: Flight, now: float) -> None:
         """The batch that it runs has shown that it goes on: its lease begins anew."""
-        if flight.lease_until < math.inf:
+        if flight.abreast:
+            self.abreast.renew(flight, now)
+        elif flight.lease_until < math.inf:
             flight.lease_until = now + flight.lease_s
 
     def overdue(self, now: float) -> bool:
@@ -187,6 +280,11 @@ class Worker:
             return False
         self.free_at = now + (now - first.began)
         return True
+
+    def _rest(self, now: float) -> None:
+        if not self.abreast.flights:
+            self.busy_s += now - self.busy_since
+            self.busy_since = math.inf
 
     def _begin(self, now: float) -> None:
         first = self.first

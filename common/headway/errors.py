@@ -14,7 +14,7 @@
     │   └── DeadlineExceeded   the request's time ran out before its answer
     ├── ServerError            our fault, or the model's
     │   ├── ModelError         the model raised an exception for this request
-    │   ├── WorkerLost         the workers that held the request died; it is not tried again
+    │   ├── WorkerLost         the workers that held the request are gone; it is not tried again
     │   └── InternalError      a defect in Headway
     ├── WireError              between processes
     │   ├── RemoteProtocolError   a peer sent what PROTOCOL.md does not allow
@@ -124,7 +124,7 @@ class ModelError(ServerError):
 
 
 class WorkerLost(ServerError):
-    """The workers that held the request died, and it is not tried again."""
+    """The workers that held the request died, or it ran for too long in one; it is not tried again."""
 
     code = 31
     retryable = True

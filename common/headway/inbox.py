@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from headway import link
+from headway.dealers import Dealer
 from headway.errors import RemoteProtocolError
 from headway.logs import Log
 from headway.messages import Message
 from headway.wire import decode
 
 
-def drain(socket: link.Socket, most: int, hear: Callable[[Message], None], log: Log) -> int:
+def drain(dealer: Dealer, most: int, hear: Callable[[Message], None], log: Log) -> int:
     """Give everything that has arrived to `hear`, at most `most` messages; returns how many there were.
 
     What is no message, or one that `hear` refuses with a RemoteProtocolError, is logged and dropped.
     """
     for count in range(most):
-        frame = link.receive(socket)
+        frame = dealer.receive()
         if frame is None:
             return count
         try:

@@ -24,8 +24,6 @@ Over TCP, where both ends may live and not reach each other:
 from __future__ import annotations
 
 import math
-import os
-import secrets
 
 import zmq
 
@@ -33,8 +31,6 @@ from headway import tcp
 from headway.errors import SettingsError
 from headway.keys import Curve
 from headway.messages import MESSAGE_BYTES_MAX
-
-Socket = zmq.Socket[bytes]
 
 LINGER_MS = 200
 HIGH_WATER = 100_000
@@ -50,19 +46,6 @@ KEEPALIVE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 30, 5, 4
 _NOW = int(zmq.DONTWAIT)
 _MORE = int(zmq.SNDMORE)
 _READABLE = int(zmq.POLLIN)
-
-
-def caller(
-    address: str, curve: Curve | None = None
-) -> tuple[zmq.Context[zmq.Socket[bytes]], zmq.Socket[bytes]]:
-    """A context and a DEALER for one more caller of the broker. Raises: SettingsError as `dealer`."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    identity = f"client-{os.getpid()}.".encode() + secrets.token_bytes(8)
-    try:
-        return context, dealer(context, address, identity, curve)
-    except SettingsError:
-        context.term()
-        raise
 
 
 def dealer(
@@ -119,22 +102,13 @@ def router(
 
 def receive(socket: zmq.Socket[bytes]) -> bytes | None:
     """A DEALER's next message, or None: now there is none. (Asking makes the descriptor signal again.)"""
-    return socket.recv(_NOW) if _is_readable(socket) else None
-
-
-def receive_from(socket: zmq.Socket[bytes]) -> list[bytes] | None:
-    """A ROUTER's next message, its sender's identity first, or None."""
-    if not _is_readable(socket):
-        return None
-    frames = [socket.recv(_NOW)]
-    while socket.getsockopt(zmq.RCVMORE):
-        frames.append(socket.recv(_NOW))
-    return frames
+    return socket.recv(_NOW) if is_readable(socket) else None
 
 
 def receive_known(socket: zmq.Socket[bytes]) -> tuple[list[bytes], bytes] | None:
-    """As `receive_from`, with the public key of who sent it; the key is empty where keys are not used."""
-    if not _is_readable(socket):
+    """A ROUTER's next message, its sender's identity first, and the public key of who sent it, which is empty
+    where keys are not used; or None."""
+    if not is_readable(socket):
         return None
     frames = [socket.recv(_NOW, copy=False)]
     while socket.getsockopt(zmq.RCVMORE):
@@ -168,7 +142,8 @@ def wait_ms(wake: float | None, now: float) -> int | None:
     return math.ceil((wake - now) * 1000) if wake > now else 0
 
 
-def _is_readable(socket: zmq.Socket[bytes]) -> bool:
+def is_readable(socket: zmq.Socket[bytes]) -> bool:
+    """Whether a message waits. (Asking makes the descriptor signal again.)"""
     events = socket.getsockopt(zmq.EVENTS)
     return isinstance(events, int) and bool(events & _READABLE)
 

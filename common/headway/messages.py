@@ -371,6 +371,13 @@ class Batches(NamedTuple):
     batches: Annotated[list[Batch], Many(Batch)]
 
 
+class Drops(NamedTuple):
+    """Nobody waits for these batches any more. They are of models whose batches run beside one another; the
+    worker leaves them as soon as it can, and answers them as ever."""
+
+    batches: Annotated[list[int], Many(Uint((1 << 63) - 1))]
+
+
 class Dismiss(NamedTuple):
     """The worker is not on the roster: join again, or exit when `final` is 1."""
 
@@ -381,7 +388,7 @@ class Dismiss(NamedTuple):
 Message = (
     Requests | Cancels | Query | Ping | Bye | Reclaims | Command | Replies | Answer | Heartbeat | Released
     | Join | Alive | CopyState | Results | Leave | AgentJoin | AgentReport | Pieces | Welcome | Load | Unload
-    | Batches | Dismiss | StartWorker | StopWorker
+    | Batches | Dismiss | StartWorker | StopWorker | Drops
 )  # fmt: skip
 
 KINDS: dict[int, type[Any]] = {
@@ -411,6 +418,7 @@ KINDS: dict[int, type[Any]] = {
     52: Dismiss,
     53: StartWorker,
     54: StopWorker,
+    55: Drops,
 }
 
 COPY_STATES = ("loading", "ready", "failed", "gone")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cached_property
 from typing import Any, get_type_hints
 
 from headway.errors import SettingsError
@@ -69,6 +70,8 @@ class ModelSpec:
     batch_delay_ms: float = 0.0
     batch_clock: str = "arrival"
     batch_buckets: tuple[int, ...] = ()
+    continuous: bool = False
+    in_flight_max: int = 0
     slo_ms: float = 0.0
     share: float = 1.0
     response_timeout_s: float = 60.0
@@ -97,6 +100,12 @@ class ModelSpec:
     def key(self) -> tuple[str, str]:
         return (self.name, self.version)
 
+    @cached_property
+    def abreast_max(self) -> int:
+        """How many batches a copy takes at a time that run beside one another; 0: one after the other. With
+        `continuous`, each request is a batch on its way, and the model's batch is what runs of these."""
+        return self.batch_size_max if self.continuous else self.in_flight_max
+
     @property
     def may_run_again(self) -> bool:
         """Whether a request may be run a second time: not where the first left its mark on a sequence."""
@@ -112,6 +121,7 @@ class ModelSpec:
 _LIMITS: dict[str, tuple[float, float]] = {
     "batch_size_max": (1, BATCH_ROWS_MAX),
     "batch_delay_ms": (0, TIMEOUT_MS_MAX),
+    "in_flight_max": (0, 1 << 12),
     "slo_ms": (0, TIMEOUT_MS_MAX),
     "share": (0.001, 1000),
     "response_timeout_s": (0.001, TIMEOUT_MS_MAX / 1000),
@@ -186,6 +196,7 @@ def _check(spec: ModelSpec) -> None:
     if spec.precision not in PRECISIONS:
         raise SettingsError(f"precision: {spec.precision!r} is not one of {', '.join(PRECISIONS)}")
     _check_buckets(spec)
+    _check_abreast(spec)
     if 0 <= spec.copies_max < spec.copies_between[0]:
         raise SettingsError(f"copies_max: {spec.copies_max} is below the least, {spec.copies_between[0]}")
     for key in ("file", "processing"):
@@ -205,6 +216,17 @@ def _check_buckets(spec: ModelSpec) -> None:
         raise SettingsError(
             f"batch_buckets must end with batch_size_max, which is {spec.batch_size_max}, not {buckets[-1]}"
         )
+
+
+def _check_abreast(spec: ModelSpec) -> None:
+    if spec.continuous and spec.in_flight_max:
+        raise SettingsError(
+            "in_flight_max: a continuous batch has at most batch_size_max requests; leave it out"
+        )
+    for key in ("slo_ms", "batch_buckets", "cuda_graphs", "sequences_max"):
+        if spec.abreast_max and getattr(spec, key):
+            why = "continuous" if spec.continuous else "in_flight_max"
+            raise SettingsError(f"{key}: means nothing with {why}, where batches run beside one another")
 
 
 def checked(

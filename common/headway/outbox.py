@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from headway import link
 from headway.calls import Action, Advance, Calls, Release, Send, Settle, Unsent
+from headway.dealers import Dealer
 from headway.lent import Lender
 from headway.messages import Reply
 from headway.wire import encode
@@ -19,12 +19,12 @@ from headway.wire import encode
 def carry_out(
     actions: list[Action],
     calls: Calls,
-    socket: link.Socket,
+    dealer: Dealer,
     lender: Lender,
     settle: Callable[[int, Any], None],
     advance: Callable[[int, Reply], None],
 ) -> None:
-    """Settle, hand on pieces, release and send, in order. What the socket does not take goes back to
+    """Settle, hand on pieces, release and send, in order. What the dealer does not take goes back to
     `calls`."""
     for action in actions:
         match action:
@@ -33,7 +33,7 @@ def carry_out(
             case Release(id=id):
                 lender.release(id)
             case Send(message=message):
-                if not link.send(socket, encode(message)):
+                if not dealer.send(encode(message)):
                     calls.handle(Unsent(message), time.monotonic())
             case Advance(id=id, reply=reply):
                 advance(id, reply)

@@ -29,6 +29,7 @@ from headway.pieces import STREAM, TRUE, takes_pieces
 from headway.refs import REPLY_SLOT, SLOT
 from headway.steps import Step
 from headway.tensors import Part, Tensors, pieces_of, raw_pieces, size_of, unpack
+from headway.wire import are_strings
 
 DEFAULT_TIMEOUT_S = 60.0
 COMMAND_TIMEOUT_S = 90.0  # a command may wait for a model to be loaded
@@ -109,7 +110,8 @@ def sticking(asked: Asked, key: str, step: Step | None = None) -> Asked:
 
 def streaming(asked: Asked) -> Asked:
     """The request, by a caller that takes its reply in pieces."""
-    return asked._replace(options={**asked.options, STREAM: TRUE})
+    model, version, rows, options, tensors, lent = asked  # PERF: `_replace` takes four times as long
+    return Asked(model, version, rows, {**options, STREAM: TRUE}, tensors, lent)
 
 
 def _too_large(size: int) -> TooLarge:
@@ -237,7 +239,7 @@ def _array(name: str, value: Any) -> Any:
 
 
 def _options_bytes(options: dict[str, Any]) -> int:
-    if len(options) > OPTIONS_MAX or not all(isinstance(key, str) for key in options):
+    if len(options) > OPTIONS_MAX or not are_strings(options):
         raise InvalidInput(f"options are at most {OPTIONS_MAX} values with strings as keys")
     try:  # as deep as in the deepest message: msgpack bounds the depth
         packed: bytes = msgpack.packb([[[[[[[[options]]]]]]]])

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from headway.messages import Reply
+from headway.messages import BATCH_ROWS_MAX, Reply
 
 STREAM, TRUE = "stream", "true"  # of a request
 MORE = "more"  # of a reply: 1, it is not the last. (An error is always the last.)
 ATTEMPT = (
     "attempt"  # of a reply with code 0 to a request with STREAM: which attempt of its it answers, if not 0
 )
+
+NOBODY = BATCH_ROWS_MAX  # the place of a piece that says only that its batch goes on
 
 # What may wait for one caller that takes its pieces more slowly than they come, at the broker or with itself.
 WAITING_BYTES_MAX = 1 << 26

@@ -18,6 +18,7 @@ hit in the middle of something, everything open is told so, rather than left wai
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections import deque
@@ -25,10 +26,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import zmq
-
 from headway import link, logs
 from headway.calls import Abandon, Action, Call, Calls, Event
+from headway.dealers import dial_as_caller
 from headway.errors import BrokerUnreachable, HeadwayError, InternalError
 from headway.inbox import drain
 from headway.keys import Curve
@@ -66,11 +66,9 @@ class Pump:
         self._leader = 0
         self._lead = threading.Lock()
         self._lock = threading.Lock()  # nobody writes to the signal once it is closed
-        self._context, self._socket = link.caller(address, curve)
+        self._dealer = dial_as_caller(address, curve)
         self._signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._poller.register(self._signal, zmq.POLLIN)
+        self._poll = _poll(self._dealer.fileno(), self._signal)
         self.thread = threading.Thread(target=self._run, name="headway-client", daemon=True)
         self.thread.start()
 
@@ -167,8 +165,7 @@ class Pump:
         return bool(self._events) or self._calls.next_wake() is not None
 
     def _run(self) -> None:
-        parking = zmq.Poller()
-        parking.register(self._signal, zmq.POLLIN)
+        parking = _poll(self._signal)
         try:
             while not self._closing:
                 parking.poll()
@@ -191,8 +188,7 @@ class Pump:
             os.close(self._signal)
         self._tell_all(BrokerUnreachable, "the client was closed")
         self._lender.close()
-        self._socket.close()
-        self._context.term()  # waits for the last message, at most link.LINGER_MS
+        self._dealer.close()
 
     # ---- one step ----
 
@@ -206,16 +202,17 @@ class Pump:
             time.sleep(AFTER_DEFECT_S)  # or one that comes at every step would fill the log
 
     def _step(self) -> None:
-        wait_ms = 0 if self._events else link.wait_ms(self._calls.next_wake(), time.monotonic())
-        ready = dict(self._poller.poll(wait_ms))
+        at_once = self._events or self._dealer.has_more
+        wait_ms = 0 if at_once else link.wait_ms(self._calls.next_wake(), time.monotonic())
+        ready = {fd for fd, _ in self._poll.poll(wait_ms)}
         self._midway = True
         if self._signal in ready:
             self._read_signal()
         now = time.monotonic()
         while self._events:
             self._do(self._calls.handle(self._events.popleft(), now))
-        if self._socket in ready:
-            drain(self._socket, DRAIN_MAX, lambda message: self._do(self._calls.handle(message, now)), _log)
+        if self._dealer.fileno() in ready or self._dealer.has_more:
+            drain(self._dealer, DRAIN_MAX, lambda message: self._do(self._calls.handle(message, now)), _log)
         self._do(self._calls.wake(now))
         self._midway = False
 
@@ -225,7 +222,7 @@ class Pump:
         self._signalled = False  # before the deque is read: a later event signals again
 
     def _do(self, actions: list[Action]) -> None:
-        carry_out(actions, self._calls, self._socket, self._lender, self._settle, self._advance)
+        carry_out(actions, self._calls, self._dealer, self._lender, self._settle, self._advance)
 
     def _settle(self, id: int, outcome: Any) -> None:
         told, model, _ = self._waiting.pop(id, _NOBODY)
@@ -242,7 +239,7 @@ class Pump:
     def _fail_all(self, reason: str) -> None:
         self._midway = False
         self._calls = Calls()
-        link.send(self._socket, encode(Bye()))  # the broker need not run what nobody waits for
+        self._dealer.send(encode(Bye()))  # the broker need not run what nobody waits for
         self._lender.close()
         self._tell_all(InternalError, reason)
 
@@ -269,3 +266,10 @@ class _Outcome:
     def wait(self) -> Any:
         self._untold.acquire()
         return self._told[0]
+
+
+def _poll(*descriptors: int) -> select.poll:
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return poll

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_type_hints
@@ -227,6 +227,11 @@ def read(cls: type[S], given: Mapping[str, Any] | None = None, file: Path | None
         if getattr(settings, key, 0) > most:
             raise SettingsError(f"{key}: {getattr(settings, key)} is over {most}")
     return settings
+
+
+def variables(names: Iterable[str]) -> dict[str, str]:
+    """What the environment says that is no setting of Headway's, as keys for somebody else's service."""
+    return {name: os.environ.get(name, "") for name in names}
 
 
 def find_token(settings: Shared, file: Path | None = None) -> str:

@@ -31,7 +31,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from headway_gateway.doors import Doors, place_of
 from headway_gateway.inference import Answer
-from headway_gateway.lane import Errand, Lane
+from headway_gateway.lane import Entry, Errand, Lane
 
 LAST_S = 0.3  # how long a server that ends leaves a connection open on which nothing is asked
 WRITTEN_TOGETHER_BYTES_MAX = 1 << 16  # above, an answer's head and body are not joined first
@@ -67,6 +67,8 @@ class Connection(HttpToolsProtocol):
         self._passage: Passage | None = None  # the one that is open; `cycle` may be one behind it
         self._reader = Reader(self)
         self._is_last = False  # the next answer is
+        self._last_said: tuple[bytes, bytes, list[tuple[bytes, bytes]]] | None = None  # the last head
+        self._entry: Entry | None = None  # and what came of it
 
     # ---- the parser's callbacks ----
 
@@ -96,7 +98,22 @@ class Connection(HttpToolsProtocol):
         return self._enter(self._lane)
 
     def _enter(self, lane: Lane) -> Errand | None:
-        return lane.enter(self.parser.get_method(), self.url, self.headers)
+        """PERF: a client says the same head again and again, as a rule; to compare it with the last one takes
+        a tenth of the time of looking at it."""
+        said = (self.parser.get_method(), self.url, self._wrote)
+        if said != self._last_said:
+            self._last_said = said
+            self._look(lane, *said)
+        return lane.errand(self._entry) if self._entry else None
+
+    @property
+    def _wrote(self) -> list[tuple[bytes, bytes]]:
+        """The headers as the client wrote them, if that matters."""
+        return self.headers
+
+    def _look(self, lane: Lane, method: bytes, url: bytes, wrote: list[tuple[bytes, bytes]]) -> None:
+        """At a head that is another than the last one of this connection."""
+        self._entry = lane.look(method, url, self.headers, wrote)
 
     def _go_the_long_way(self) -> None:
         url, headers, expect = self.url, self.headers, self.expect_100_continue

@@ -52,7 +52,7 @@ class Row(NamedTuple):
     retry: bool = False
 
 
-# WorkerLost says nothing of coming again: the request took two workers down.
+# WorkerLost says nothing of coming again: the request took a worker down, or two.
 TABLE: dict[type[HeadwayError], Row] = {
     InvalidInput: Row(400, "BadRequestException"),
     Unauthorized: Row(401, "UnauthorizedException"),

@@ -22,7 +22,7 @@ import ssl
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -50,6 +50,7 @@ PREFIX = ".fetch-"
 SILENCE_S = 30.0
 ABANDONED_S = 60.0  # a hidden folder older than this that nobody has locked
 Check = Callable[[str], None]  # of a URL
+_HEADERS = {"User-Agent": "headway", "Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True)
@@ -153,11 +154,12 @@ class _Redirects(HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         target = urljoin(req.full_url, newurl)
-        if urlsplit(target).scheme == "file":
-            raise InvalidInput("a redirection to a file is not followed")
         try:
+            if urlsplit(target).scheme == "file":
+                raise InvalidInput("a redirection to a file is not followed")
             self._check(target)
         except InvalidInput as error:
+            fp.close()  # or the connection stays as long as the error
             raise InvalidInput(f"{shown(req.full_url)} redirects: {error}") from None
         return super().redirect_request(req, fp, code, msg, headers, target)
 
@@ -178,11 +180,13 @@ def _fetch(url: str, archive: Path, prefixes: tuple[Prefix, ...], effort: Effort
         download(url, archive, lambda target: check_url(target, prefixes), effort)
 
 
-def download(url: str, target: Path, check: Check, effort: Effort) -> None:
+def download(
+    url: str, target: Path, check: Check, effort: Effort, headers: Mapping[str, str] | None = None
+) -> None:
     """What is at an http(s) URL as a new file. `check` raises InvalidInput for a URL that must not be
     redirected to. Raises: InvalidInput, TooLarge, DeadlineExceeded, Cancelled."""
     try:
-        request = Request(url, headers={"User-Agent": "headway", "Accept-Encoding": "identity"})
+        request = Request(url, headers={**_HEADERS, **(headers or {})})
         with _opener(check).open(request, timeout=SILENCE_S) as answer:
             length = int(answer.headers.get("Content-Length") or 0)
             if length > effort.bytes_max:
@@ -190,6 +194,7 @@ def download(url: str, target: Path, check: Check, effort: Effort) -> None:
             with target.open("xb") as file:
                 size = effort.copy(answer, file, 0, shown(url))
     except HTTPError as error:
+        error.close()
         raise InvalidInput(f"{shown(url)}: {error.code} {error.reason}") from None
     except (URLError, TimeoutError, ConnectionError, ssl.SSLError, HTTPException, ValueError) as error:
         raise InvalidInput(f"{shown(url)}: {getattr(error, 'reason', error) or error!r}") from None

@@ -38,7 +38,7 @@ _NAME = rb"([A-Za-z0-9_.\-]+)"
 _ROUTES = re.compile(
     rb"/v2/models/%s(?:/versions/%s)?/infer|/predictions/%s(?:/%s)?" % (_NAME, _NAME, _NAME, _NAME)
 )
-_LONG_WAY = (b"transfer-encoding", b"content-encoding", b"expect", b"upgrade")
+_LONG_WAY = frozenset((b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"))
 
 
 class Counters(Protocol):
@@ -78,6 +78,19 @@ class Lane:
     def enter(self, method: bytes, url: bytes, headers: Headers, spelled: Headers = ()) -> Errand | None:
         """The errand for a request with this head; None: it must go the long way. Header names are in lower
         case, in `spelled` as the client wrote them, if a dialect wants to know."""
+        entry = self.look(method, url, headers, spelled)
+        return self.errand(entry) if entry else None
+
+    def errand(self, entry: Entry) -> Errand | None:
+        """One for a request whose head was looked at. None: there is no room for its body; the long way
+        refuses it without reading that."""
+        try:
+            return Errand(self, self._dialects[entry.dialect], entry.target, entry.head, entry.length)
+        except HeadwayError:
+            return None
+
+    def look(self, method: bytes, url: bytes, headers: Headers, spelled: Headers = ()) -> Entry | None:
+        """Whether requests with this head may take the short way. Says the same each time."""
         if method not in self._methods or len(url) > URL_BYTES_MAX:
             return None
         route = self._route(url)
@@ -85,15 +98,11 @@ class Lane:
         length = said.get(b"content-length", b"")
         if route is None or len(said) != len(headers) or not length.isdigit() or len(length) > 12:
             return None
-        if int(length) > self._bytes_max or any(name in said for name in _LONG_WAY):
+        if int(length) > self._bytes_max or not _LONG_WAY.isdisjoint(said):
             return None
         if said.get(b"content-type", b"")[:10].lower() == b"multipart/":
             return None
-        dialect, target = route
-        try:
-            return Errand(self, self._dialects[dialect], target, Head(said, spelled), int(length))
-        except HeadwayError:  # no room for its body; the long way refuses it without reading that
-            return None
+        return Entry(*route, Head(said, spelled), int(length))
 
 
 @lru_cache(1024)
@@ -107,27 +116,40 @@ def _route(url: bytes) -> tuple[int, Target] | None:
 
 
 class Head:
-    """A request's headers, as the dialects ask for them."""
+    """A request's headers, as the dialects ask for them; what they asked for is kept, for the next request
+    with the same head."""
 
-    __slots__ = ("_headers", "_spelled")
+    __slots__ = ("_headers", "_said", "_spelled", "_wrote")
 
     def __init__(self, headers: dict[bytes, bytes], spelled: Headers = ()) -> None:
         self._headers = headers
-        self._spelled = spelled
+        self._wrote = spelled
+        self._said: dict[str, str | None] = {}
+        self._spelled: dict[str, str] | None = None
 
     def get_header(self, name: str) -> str | None:
-        value = self._headers.get(_key(name))
-        return value.decode("latin1") if value is not None else None
+        if name in self._said:
+            return self._said[name]
+        value = self._headers.get(name.lower().encode())
+        said = self._said[name] = value.decode("latin1") if value is not None else None
+        return said
 
     @property
     def spelled(self) -> dict[str, str]:
-        headers = self._spelled or self._headers.items()
-        return {name.decode("latin1"): value.decode("latin1") for name, value in headers}
+        """Not to be changed."""
+        if self._spelled is None:
+            headers = self._wrote or self._headers.items()
+            self._spelled = {name.decode("latin1"): value.decode("latin1") for name, value in headers}
+        return self._spelled
 
 
-@lru_cache(64)
-def _key(name: str) -> bytes:
-    return name.lower().encode()
+class Entry(NamedTuple):
+    """A head that may take the short way. `dialect`: its place among the lane's."""
+
+    dialect: int
+    target: Target
+    head: Head
+    length: int
 
 
 class Errand:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from headway.settling import settle_to_serve
+
 
 class Lifespan:
     """Falcon middleware. A client that cannot open keeps the server from starting."""
@@ -16,6 +18,7 @@ class Lifespan:
 
     async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         await self._client.open()
+        settle_to_serve()
 
     async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         await self._client.close()

@@ -6,6 +6,7 @@ Knows: ssl, uvicorn's server. Must not know: which listener shall have it, diale
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -20,12 +21,31 @@ Contexts = Mapping[object, ssl.SSLContext]  # by the address that a socket is bo
 
 def context_of(certificate_file: str, key_file: str) -> ssl.SSLContext:
     """For a server, from TLS 1.2 on; nobody is asked for a certificate. Raises: SettingsError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = _empty_context()
     try:
         context.load_cert_chain(certificate_file, key_file, password=lambda: b"")  # never ask a terminal
     except (OSError, ValueError) as error:  # ssl's own are OSErrors
         raise SettingsError(f"certificate {certificate_file}, private key {key_file}: {error}") from None
+    return context
+
+
+def context_of_pem(pem: bytes, origin: str) -> ssl.SSLContext:
+    """The same of a key and its certificates, which are on no disk: OpenSSL reads them from memory that has
+    the name of a file. Raises: SettingsError, naming the `origin`."""
+    context = _empty_context()
+    try:
+        with os.fdopen(os.memfd_create("headway-tls"), "wb") as file:
+            file.write(pem)
+            file.flush()
+            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
+    except OSError as error:
+        raise SettingsError(f"{origin}: {error}") from None
+    return context
+
+
+def _empty_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 

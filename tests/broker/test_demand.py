@@ -108,3 +108,25 @@ def test_what_is_gone_is_forgotten() -> None:
     board.catalog.unregister("m")
     assert looked(demand, board, 1.0) == {}
     assert not demand._marks and not demand._scaler._pasts
+
+
+def fly(worker: Worker, count: int) -> None:
+    """The worker runs so many requests beside one another."""
+    for id in range(count):
+        request = open_request(id + 1)
+        worker.start_abreast(Flight(id, KEY, [request], 60.0, request.deadline, False, abreast=True), 0.0)
+
+
+@pytest.mark.parametrize(("running", "copies"), [(2, 1), (8, 2)])
+def test_a_running_batch_is_as_busy_as_it_is_full(running: int, copies: int) -> None:
+    board = board_of(copies=1, copies_min=1, copies_max=4, batch_size_max=8, continuous=True)
+    demand, worker = Demand(board), host(board)
+    fly(worker, running)
+    assert [looked(demand, board, float(t))[KEY] for t in range(1, 30)][-1] == copies
+
+
+def test_a_version_whose_only_request_runs_for_an_hour_is_not_idle() -> None:
+    board = board_of(copies=1, copies_min=0, copies_max=1, batch_size_max=8, continuous=True)
+    demand, worker = Demand(board), host(board)
+    fly(worker, 1)
+    assert {looked(demand, board, 60.0 * t)[KEY] for t in range(1, 60)} == {1}

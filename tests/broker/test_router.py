@@ -47,9 +47,9 @@ WAIT_S = 10.0
 MODEL = 'backend = "python"\nbatch_size_max = 4\n'
 # The same broker, whose sockets and router hold little for a peer that does not read.
 NARROW = """
-from headway import link
+from headway import lines
 from headway_broker import router
-link.HIGH_WATER, router.BACKLOG_MAX = 10, 50
+lines.WAITING_BYTES_MAX, router.BACKLOG_MAX = 1000, 50
 from headway_broker.__main__ import main
 main()
 """
@@ -268,7 +268,7 @@ def test_a_peer_that_does_not_read_keeps_nobody_waiting_and_is_given_up(broker: 
 
 
 def test_messages_kept_for_a_slow_reader_arrive_in_order(broker: Broker) -> None:
-    broker.start(NARROW.replace("10, 50", "10, 100_000"))
+    broker.start(NARROW.replace("1000, 50", "1000, 100_000"))
     with broker.slow_peer() as slow, broker.peer() as caller:
         heard = []
         for id in range(1000):

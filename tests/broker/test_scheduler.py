@@ -589,6 +589,29 @@ def test_the_lease_of_a_batch_sent_ahead_begins_when_its_turn_comes() -> None:
     assert bench.live(2.2).dismissed == [("w", "batch not done in 10 s", 1)]
 
 
+def test_a_request_whose_batch_outlived_its_lease_is_not_tried_again() -> None:
+    bench = serving("w", "x", batch_size_max=2, response_timeout_s=10.0)
+    bench.ask(1, 2, timeout_s=60.0)
+    assert len(bench.wake().batches) == 1
+    sent = bench.live(10.2, ["w", "x"])
+    assert {reason for _, reason, final in sent.dismissed if final} == {"batch not done in 10 s"}
+    assert sent.codes() == {1: WorkerLost.code, 2: WorkerLost.code}
+    assert "its worker was ended: batch not done in 10 s" in sent.replies()[1].content
+    assert not bench.live(1.0, ["w", "x"]).batches
+
+
+def test_a_batch_sent_ahead_to_a_worker_that_outlived_its_lease_is_run_by_another() -> None:
+    bench = serving("w", batch_size_max=1, response_timeout_s=10.0)
+    bench.ask(1, 2, timeout_s=60.0)
+    assert len(bench.wake().batches) == 2
+    sent = bench.live(10.2, ["w"])
+    assert sent.codes() == {1: WorkerLost.code}
+    bench.join("x", copy())
+    [(worker, batch)] = bench.wake().batches
+    bench.answers(worker, batch)
+    assert worker == "x" and bench.wake().codes() == {2: OK}
+
+
 def test_a_worker_that_loads_may_be_silent_until_the_load_timeout() -> None:
     bench = Bench(silence_s=1.0, load_timeout_s=20.0)
     bench.join("w")
@@ -974,11 +997,8 @@ def test_a_worker_that_outlived_its_lease_holds_slots_until(end: str) -> None:
     bench.ask(1, options=SLOTS)
     [(lost, old)] = bench.wake().batches
     other = "x" if lost == "w" else "w"
-    [(worker, batch)] = bench.live(1.2, alive=["w", "x"]).batches
-    assert worker == other
-    bench.answers(worker, batch)
-    sent = bench.wake()
-    assert sent.codes() == {1: OK} and sent.replies()[1].meta["held"] == 1
+    sent = bench.live(1.2, alive=["w", "x"])
+    assert sent.codes() == {1: WorkerLost.code} and sent.replies()[1].meta["held"] == 1
     sent = bench.live(2.0, alive=[other])
     assert sent.to(lost, Heartbeat) and sent.released() == []
     if end == "its process ends":

@@ -3,6 +3,7 @@ is in test_router.py and test_router_tcp.py.)"""
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from headway.errors import SettingsError
 from headway.messages import Heartbeat, Ping
 from headway.settings import BrokerSettings
 from headway.wire import encode
+from headway_broker.doors import Door
 from headway_broker.sockets import CALLERS, REMOTE, WORKERS, Sockets, is_remote, shown
 
 
@@ -35,15 +37,26 @@ class Doors:
         self.sockets = Sockets(self.settings, 5, lambda *facts: self.gone.append(facts))
         self.context: zmq.Context[Any] = zmq.Context()
 
+    def ready(self) -> list[Door]:
+        """The doors at which something waits now, or is about to."""
+        return self.sockets.ready(select.select(self.sockets.fds, [], [], 0.1)[0], 1.0)
+
     def hear(self) -> tuple[str, list[bytes]]:
         """The next message, and at which side."""
-        poller = zmq.Poller()
-        self.sockets.register(poller)
         for _ in range(50):
-            for door in self.sockets.ready(dict(poller.poll(100)), 1.0):
+            for door in self.ready():
                 if received := self.sockets.receive(door, 1.0):
                     return door.side, received
         raise AssertionError("nothing came")
+
+    def let_in(self, *peers: zmq.Socket[bytes]) -> None:
+        """Until they are connected: the doors greet when they are looked at."""
+        for _ in range(50):
+            if all(peer.poll(10, zmq.POLLOUT) for peer in peers):
+                return
+            for door in self.ready():
+                assert self.sockets.receive(door, 1.0) is None
+        raise AssertionError("not connected")
 
 
 @pytest.fixture
@@ -71,7 +84,7 @@ def test_an_answer_leaves_through_the_door_that_the_peer_came_in_by(
     }
     peers = {key: link.dealer(doors.context, address, b"same.1") for key, address in addresses.items()}
     peer = peers[side, far]
-    assert peer.poll(5000, zmq.POLLOUT)
+    doors.let_in(*peers.values())
     peer.send(encode(Ping()))
     heard, (name, frame) = doors.hear()
     assert (heard, frame) == (side, encode(Ping()))
@@ -100,16 +113,15 @@ def test_no_identity_that_zeromq_makes_is_taken_for_a_far_one() -> None:
 
 
 def test_those_at_the_workers_doors_come_first(doors: Doors) -> None:
-    for address in (doors.settings.callers_address, doors.settings.workers_tcp):
-        peer = link.dealer(doors.context, address, b"x.1")
-        assert peer.poll(5000, zmq.POLLOUT)
+    addresses = (doors.settings.callers_address, doors.settings.workers_tcp)
+    peers = [link.dealer(doors.context, address, b"x.1") for address in addresses]
+    doors.let_in(*peers)
+    for peer in peers:
         peer.send(encode(Ping()))
-    poller = zmq.Poller()
-    doors.sockets.register(poller)
     ready: list[str] = []
     give_up = time.monotonic() + 10.0
     while len(ready) < 2 and time.monotonic() < give_up:
-        ready = [door.side for door in doors.sockets.ready(dict(poller.poll(100)), 1.0)]
+        ready = [door.side for door in doors.ready()]
         time.sleep(0.01)
     assert ready == [WORKERS, CALLERS]
 
@@ -121,3 +133,18 @@ def test_an_address_that_is_taken_is_named_and_nothing_stays_open() -> None:
             made.sockets.open()
         assert not list(Path(folder).iterdir())
         made.context.destroy(linger=0)
+
+
+def test_who_ended_is_reported_at_once_and_after_the_last_that_it_said(doors: Doors) -> None:
+    peer = link.dealer(doors.context, doors.settings.workers_address, b"w.1")
+    doors.let_in(peer)
+    peer.send(encode(Ping()))
+    peer.close()
+    assert doors.hear() == (WORKERS, [b"w.1", encode(Ping())])
+    assert not doors.gone
+    for _ in range(50):
+        for door in doors.ready():
+            assert doors.sockets.receive(door, 2.0) is None
+        if doors.gone:
+            break
+    assert doors.gone == [(WORKERS, b"w.1", 2.0, "its connection is gone", True)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from headway.cli._torchserve.herald import answers, listens
 from headway.cli._torchserve.logfiles import MODEL, SERVER, LogFiles, of_agent
 from headway.cli._torchserve.pidfile import PidFile
 from headway.cli._torchserve.processes import Stack, doors_of, threads_for
-from headway.cli._torchserve.serving import planned
+from headway.cli._torchserve.serving import interruptible, planned
 from headway.cli.main import main
 from headway.cli.torchserve import found_properties
 from headway.errors import SettingsError
@@ -28,6 +30,7 @@ from headway.settings import Shared, default_run_dir
 from headway.torchserve.addresses import Address
 from headway.torchserve.properties import Properties
 from headway.torchserve.reading import Given, read_properties
+from headway.torchserve.registration import Registration, write_version
 
 
 @pytest.fixture
@@ -297,6 +300,17 @@ def test_the_run_directory_of_a_server_that_was_killed_is_gone_after_the_next(tm
     assert not shared.run_dir.exists()
 
 
+def test_what_was_installed_for_the_models_of_a_server_that_was_killed_goes_too(tmp_path: Path) -> None:
+    shared = shared_for(Shared(run_dir=tmp_path / "run"), 8080)
+    killed = fresh(shared)
+    packages = tmp_path / "headway-packages-x"
+    packages.mkdir()
+    one = Registration("m", "1.0", "m.mar", str(tmp_path / "m.mar"), packages=str(packages))
+    write_version(killed.__enter__(), one, Properties())
+    with fresh(shared):
+        assert not packages.exists()
+
+
 def test_a_run_directory_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     shared = shared_for(Shared(run_dir=tmp_path / "run"), 8080)
     shared.run_dir.mkdir()
@@ -324,6 +338,14 @@ def test_a_start_waits_for_what_a_killed_server_has_left(here: Path) -> None:
     threading.Timer(0.3, listener.close).start()
     plan = planned(found, shared, {}, patience_s=10)
     assert f"http://{plan.doors.inference}" == address
+
+
+def test_a_start_that_is_told_to_end_while_it_fetches_or_installs_tidies_up() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_who_answers_in_http_is_a_server_and_who_does_not_is_none() -> None:

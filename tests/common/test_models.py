@@ -41,6 +41,8 @@ def test_every_key_can_be_set():
         "batch_delay_ms": 2.5,
         "batch_buckets": [1, 4, 8],
         "slo_ms": 50.0,
+        "continuous": False,  # with which others mean nothing
+        "in_flight_max": 0,
         "batch_clock": "worker",
         "share": 2.0,
         "response_timeout_s": 5.0,
@@ -308,3 +310,20 @@ def test_a_model_with_sequences_runs_nothing_twice_and_refuses_nothing_early():
 )
 def test_what_is_wrong_with_sequences_is_named(table, said):
     assert said in refusal(**table)
+
+
+def test_batches_that_run_beside_one_another_are_so_many():
+    assert parsed().abreast_max == 0
+    assert parsed(continuous=True, batch_size_max=6).abreast_max == 6
+    assert parsed(in_flight_max=9, batch_size_max=6).abreast_max == 9
+
+
+def test_what_means_nothing_where_batches_run_beside_one_another_is_refusal():
+    assert refusal(continuous=True, in_flight_max=2).startswith("in_flight_max: a continuous batch")
+    assert refusal(continuous=True, slo_ms=5.0) == (
+        "slo_ms: means nothing with continuous, where batches run beside one another"
+    )
+    assert refusal(continuous=True, sequences_max=2).startswith(
+        "sequences_max: means nothing with continuous"
+    )
+    assert refusal(in_flight_max=2, cuda_graphs=True).startswith("cuda_graphs: means nothing with in_flight")

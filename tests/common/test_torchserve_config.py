@@ -10,7 +10,7 @@ import pytest
 from headway.errors import SettingsError
 from headway.messages import TIMEOUT_MS_MAX
 from headway.models import ModelSpec
-from headway.torchserve.config import parse_config, read_config
+from headway.torchserve.config import IN_FLIGHT_MAX, parse_config, read_config
 
 SPEC = ModelSpec("m", "1", "/m/1", "torchserve", batch_size_max=4, batch_delay_ms=50.0, copies=2)
 
@@ -67,6 +67,10 @@ def test_what_agrees_with_model_toml_is_not_said() -> None:
     ("found", "said"),
     [
         ({"parallelType": "pp", "startupTimeout": 9}, "no meaning here: startupTimeout, parallelType"),
+        (
+            {"sequenceBatching": True, "sequenceMaxIdleMSec": 9, "continuousBatching": True},
+            "no meaning here: continuousBatching (with sequenceBatching)",
+        ),
         ({"sequenceBatching": True}, "no meaning here: sequenceBatching (without sequenceMaxIdleMSec)"),
         ({"maxNumSequence": 0}, "maxNumSequence (0 is not a whole number above 0)"),
         ({"batchSize": "8"}, "batchSize ('8' is not a whole number above 0)"),
@@ -109,3 +113,12 @@ def test_yaml_that_would_run_code_or_fill_the_memory_does_neither(tmp_path: Path
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match=r"c\.yaml is not UTF-8"):
         read_config(tmp_path, "c.yaml")
+
+
+def test_a_running_batch_counts_before_asynchronous_workers_and_is_said_where_model_toml_has_none() -> None:
+    config = parse_config({"continuousBatching": True, "asyncCommunication": True})
+    assert (config.model_keys, config.unused) == ({"continuous": True}, ())
+    assert "continuous False (the file: True)" in config.notes(SPEC)
+    config = parse_config({"continuousBatching": False, "asyncCommunication": True})
+    assert config.model_keys == {"in_flight_max": IN_FLIGHT_MAX}
+    assert "of a wrong type: asyncCommunication" in parse_config({"asyncCommunication": "yes"}).warning

@@ -117,3 +117,9 @@ def test_a_name_a_handler_and_a_runtime_can_be_wished() -> None:
     assert (made.model, made.handler, made.runtime) == ("other", "mine.py:go", "python3")
     with pytest.raises(SettingsError, match="Invalid RuntimeType value: LSPX"):
         registered({}, runtime="LSPX")
+
+
+def test_a_running_batch_and_asynchronous_workers_are_what_the_archives_file_says() -> None:
+    assert registered({"continuousBatching": True}).continuous
+    assert registered({"asyncCommunication": True}).in_flight_max > 0
+    assert (registered({}).continuous, registered({}).in_flight_max) == (False, 0)

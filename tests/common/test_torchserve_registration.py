@@ -13,6 +13,7 @@ from headway.torchserve.registration import (
     Registration,
     model_keys,
     read_registration,
+    remove_all,
     remove_version,
     write_version,
 )
@@ -60,6 +61,14 @@ def test_only_an_archive_that_was_downloaded_goes_with_its_version(
         assert not (store / "m").exists()
 
 
+def test_archives_stay_when_the_server_ends_as_the_next_start_may_name_them(
+    registration: Registration, store: Path
+) -> None:
+    write_version(store, replace(registration, downloaded=True), Properties())
+    remove_all(store)
+    assert Path(registration.archive).exists() and not (store / "m").exists()
+
+
 @pytest.mark.parametrize(
     ("model", "version"), [("../m", "1"), ("m", "../1"), ("a/b", "1"), ("", "1"), ("m", "")]
 )
@@ -73,6 +82,11 @@ def test_names_that_lead_elsewhere_are_refused(
 
 def test_a_delay_that_is_not_wanted_is_none() -> None:
     assert model_keys(ONE, Properties(headway_batch_delay=False))["batch_delay_ms"] == 0.0
+
+
+@pytest.mark.parametrize(("said", "device"), [("", "auto"), ("cpu", "cpu"), ("gpu", "auto")])
+def test_a_model_for_gpus_runs_on_the_cpu_where_there_are_none(said: str, device: str) -> None:
+    assert model_keys(replace(ONE, device_type=said), Properties())["device"] == device
 
 
 def test_a_model_with_job_tickets_keeps_no_queue() -> None:
@@ -90,3 +104,10 @@ def test_sequences_are_in_model_toml_where_there_are_any() -> None:
         "sequence_opens": "any",
     }
     assert not any("sequence" in key for key in model_keys(replace(said, stateful=False), Properties()))
+
+
+def test_only_a_model_whose_batches_run_beside_one_another_says_so() -> None:
+    assert not {"continuous", "in_flight_max"} & model_keys(ONE, Properties()).keys()
+    for keys in ({"continuous": True}, {"in_flight_max": 9}):
+        made = replace(ONE, **keys)  # type: ignore[arg-type]
+        assert keys.items() <= model_keys(made, Properties()).items()

@@ -12,7 +12,7 @@ import pytest
 from headway.errors import SettingsError
 from headway.torchserve import snapshots
 from headway.torchserve.properties import Properties
-from headway.torchserve.startup import Startup, startup_of
+from headway.torchserve.startup import Fetched, Startup, startup_of
 
 pytest.importorskip("yaml")
 
@@ -86,11 +86,44 @@ def test_one_that_is_broken_is_warned_about_and_the_others_are_served(store: Pat
     ]
 
 
-def test_nothing_is_fetched_at_a_start(store: Path) -> None:
-    startup = started(store, load_models="x=https://host/x.mar,a.mar")
+SIGNED = "https://host/a.mar?X-Signature=secret"
+
+
+def fetched(store: Path, said: str, **fate: Any) -> Startup:
+    properties = Properties(model_store=str(store), load_models=said)
+    assert startup_of(properties, 1).urls == [SIGNED]
+    return startup_of(properties, 1, {SIGNED: Fetched(**fate)})
+
+
+def test_urls_are_to_be_fetched_before_it_is_known_what_they_are(store: Path) -> None:
+    startup = started(store, load_models=f"x={SIGNED},b.model,{SIGNED}")
+    assert keys(startup) == [("b", "1.0")]
+    assert startup.urls == [SIGNED, SIGNED] and not startup.failed
+
+
+@pytest.mark.parametrize(("name", "called"), [("x=", "x"), ("", "a")])
+def test_what_was_fetched_is_served_in_its_place_and_as_what_it_is_called(
+    store: Path, name: str, called: str
+) -> None:
+    startup = fetched(store, f"{name}{SIGNED},x=a2.mar", path=str(store / "a.mar"), downloaded=True)
+    assert keys(startup) == [(called, "1.0"), ("x", "2.0")]
+    one = startup.registrations[0]
+    assert (one.url, one.archive, one.downloaded) == (SIGNED, str(store / "a.mar"), True)
+    assert startup.defaults["x"] == ("1.0" if name else "2.0")
+
+
+def test_what_the_store_had_already_is_served_and_said(store: Path) -> None:
+    startup = fetched(store, SIGNED, path=str(store / "a.mar"))
+    assert keys(startup) == [("a", "1.0")] and not startup.registrations[0].downloaded
+    assert startup.warnings == ["https://host/a.mar: not fetched: a.mar is in the model store, and is served"]
+
+
+def test_what_could_not_be_fetched_is_warned_about_without_its_signature(store: Path) -> None:
+    startup = fetched(store, f"{SIGNED},a.mar", refused=f"Failed to download archive from: {SIGNED}")
+    reason = "Failed to download archive from: https://host/a.mar"
     assert keys(startup) == [("a", "1.0")]
-    assert "Failed to load model: https://host/x.mar: a start fetches nothing" in startup.warnings[0]
-    assert startup.failed["x"].startswith("a start fetches nothing")
+    assert startup.warnings == [f"Failed to load model: https://host/a.mar: {reason}"]
+    assert startup.failed == {"a": reason}
 
 
 def test_a_snapshot_is_restored_as_it_was(store: Path, tmp_path: Path) -> None:

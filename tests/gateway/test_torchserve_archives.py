@@ -6,13 +6,16 @@ import http.server
 import os
 import threading
 from collections.abc import Iterator
+from email.message import Message
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from headway_gateway.torchserve.archives import Archives, Found, Limits
 from headway_gateway.torchserve.refusal import Refusal
+from headway_gateway.torchserve.s3 import VARIABLES
 
 NO = threading.Event()
 ANY = Limits()
@@ -30,7 +33,10 @@ def store(tmp_path: Path) -> Path:
 
 
 class Site(http.server.SimpleHTTPRequestHandler):
+    heard: ClassVar[Message] = Message()  # the last request's headers
+
     def do_GET(self) -> None:
+        Site.heard = self.headers
         if self.path.startswith("/away/"):
             self.send_response(302)
             self.send_header("Location", "http://localhost:1/secret")
@@ -115,6 +121,14 @@ def test_nothing_is_fetched_that_is_not_allowed(store: Path, url: str, allowed: 
     assert refused(store, url, allowed) == (404, "ModelNotFoundException", text)
 
 
+def test_what_the_store_has_is_not_fetched_again_where_that_is_said(store: Path, site: str) -> None:
+    archives = Archives(str(store), ".*", reuse=True)
+    assert archives.find(f"{site}/m.mar", NO) == Found(store / "m.mar")
+    assert (store / "m.mar").read_bytes() == b"archive"
+    assert archives.find(f"{site}/new.mar", NO) == Found(store / "new.mar", downloaded=True)
+    assert refused(store, f"{site}/m.mar", ".*")[2] == "Model file already exists m.mar"
+
+
 def test_what_is_allowed_lands_in_the_store(store: Path, site: str) -> None:
     found = find(store, f"{site}/new.mar?a=1", "ftp://x, HTTP://127.*")
     assert found == Found(store / "new.mar", downloaded=True)
@@ -164,12 +178,41 @@ def test_a_redirection_to_what_is_not_allowed_is_not_followed(
     assert "http://localhost:1/secret does not match any allowed URL(s)" in reasons[0]
 
 
-def test_s3_is_refused_with_what_to_do_instead(store: Path) -> None:
+def test_s3_urls_are_not_found_as_in_torchserve(store: Path) -> None:
     status, kind, message = refused(store, "s3://bucket/m.mar", ".*")
     assert (status, kind) == (404, "ModelNotFoundException")
     assert "https://" in message
-    with pytest.raises(Refusal, match="s3_sse_kms"):
-        Archives(str(store)).find("m.mar", NO, s3_sse_kms=True)
+
+
+def test_with_s3_sse_kms_the_request_is_signed_with_the_environments_keys(
+    store: Path, site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, said in zip(VARIABLES, ("AKID", "SECRET", "eu-west-1", ""), strict=True):
+        monkeypatch.setenv(name, said)
+    found = Archives(str(store), ".*").find(f"{site}/new.mar", NO, s3_sse_kms=True)
+    assert found == Found(store / "new.mar", downloaded=True)
+    assert Site.heard["Authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKID/")
+    assert Site.heard["X-Amz-Content-Sha256"] and Site.heard["X-Amz-Date"]
+    assert Archives(str(store), ".*").find("m.mar", NO, s3_sse_kms=True) == Found(store / "m.mar")
+
+
+@pytest.mark.parametrize(
+    ("path", "id", "reason"), [("away/x.mar", "AKID", "not redirected"), ("x.mar", "", "AWS_")]
+)
+def test_a_signed_request_goes_to_its_own_host_and_never_without_keys(
+    path: str,
+    id: str,
+    reason: str,
+    store: Path,
+    site: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name, said in zip(VARIABLES, (id, "SECRET", "eu-west-1", ""), strict=True):
+        monkeypatch.setenv(name, said)
+    with pytest.raises(Refusal, match="Failed to download archive"):
+        Archives(str(store), ".*").find(f"{site}/{path}", NO, s3_sse_kms=True)
+    assert reason in caplog.records[0].facts["reason"]
 
 
 def test_a_pattern_that_is_none_is_named(store: Path) -> None:

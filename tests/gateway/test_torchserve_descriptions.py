@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,9 +66,17 @@ def test_what_headways_own_management_ordered_is_shown(now: int, shown: tuple[in
 
 def test_devices_are_listed_where_they_were_chosen() -> None:
     chosen = Registration("m", "1", "m.mar", "/m.mar", device_type="gpu", device_ids=(1, 2))
-    said = description(chosen, {}, [])
+    said = description(chosen, {}, [], gpu_is_there=True)
     assert (said["deviceType"], said["deviceIds"]) == ("gpu", [1, 2])
     assert description(M, {}, [], gpu_is_there=True)["deviceType"] == "gpu"
+    on_cpu = replace(chosen, device_type="cpu", device_ids=())
+    assert description(on_cpu, {}, [], gpu_is_there=True)["deviceType"] == "cpu"
+
+
+def test_where_there_are_no_gpus_all_is_the_cpus_whatever_the_archive_says() -> None:
+    chosen = Registration("m", "1", "m.mar", "/m.mar", device_type="gpu", device_ids=(1, 2))
+    said = description(chosen, {}, [])
+    assert said["deviceType"] == "cpu" and "deviceIds" not in said
 
 
 def test_a_full_queue_has_no_room_left() -> None:
@@ -94,3 +103,8 @@ def test_the_use_of_a_gpu_is_said_as_torchserve_says_it() -> None:
 def test_without_nvidia_smi_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert gpu_usage("0") == "N/A"
+
+
+def test_a_running_batch_is_described_as_one() -> None:
+    for is_so in (True, False):
+        assert description(replace(M, continuous=is_so), {}, [])["continuousBatching"] is is_so

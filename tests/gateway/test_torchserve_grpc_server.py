@@ -84,6 +84,17 @@ def test_with_ssl_clients_that_trust_the_certificate_are_served(certificate: dic
     assert site.call(SERVICE, "Ping", Empty()).health
 
 
+def test_with_ssl_a_keystore_does_where_the_two_files_are_not_named() -> None:
+    pytest.importorskip("cryptography", reason="reads keystores")
+    from headway_gateway.torchserve.keystores import read_keystore
+
+    keystore = str(Path(__file__).parent / "keystores" / "chain.p12")
+    site = Site(enable_grpc_ssl=True, keystore=keystore)
+    root = read_keystore(keystore, "changeit").chain.split(b"-----BEGIN")[-1]
+    site.credentials = grpc.ssl_channel_credentials(b"-----BEGIN" + root)
+    assert site.call(SERVICE, "Ping", Empty()).health
+
+
 def test_with_ssl_nobody_else_is(certificate: dict[str, Any]) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         Site(**certificate).call(SERVICE, "Ping", Empty())

@@ -17,6 +17,7 @@ from headway.errors import SettingsError
 from headway_gateway.doors import Doors, Place, place_of
 from headway_gateway.server import bind
 from headway_gateway.tls import Server, context_of
+from headway_gateway.torchserve import listening
 from headway_gateway.torchserve.app import create_doors
 from headway_gateway.torchserve.connection import Connection
 from headway_gateway.torchserve.listening import contexts_of
@@ -24,6 +25,7 @@ from tests.gateway.test_connection import until
 from tests.gateway.torchserve_door import Handlers, says, settings_of
 
 LARGE = bytes(200_000)
+KEYSTORE = Path(__file__).parent / "keystores" / "chain.p12"
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +49,30 @@ def test_addresses_with_https_get_a_context_and_no_others(tmp_path: Path, files:
 @pytest.mark.parametrize(
     ("said", "about"),
     [
-        ({}, "needs certificate_file and private_key_file"),
-        ({"keystore": "/k.p12"}, "openssl pkcs12 -in /k.p12"),
+        ({}, "needs a keystore, or certificate_file and private_key_file"),
         ({"certificate_file": "/none", "private_key_file": "/none"}, "/none"),
     ],
 )
 def test_what_is_missing_for_tls_is_named(tmp_path: Path, said: dict[str, str], about: str) -> None:
     with pytest.raises(SettingsError, match=about):
         contexts_of(settings_of(tmp_path, inference_address="https://127.0.0.1:1", **said))
+
+
+def test_a_keystore_counts_before_the_two_files(tmp_path: Path, files: dict[str, str]) -> None:
+    pytest.importorskip("cryptography", reason="reads keystores")
+    said = {"inference_address": "https://127.0.0.1:1", "keystore": str(KEYSTORE)}
+    assert list(contexts_of(settings_of(tmp_path, **said, **files))) == ["http"]
+    with pytest.raises(SettingsError, match="keystore_pass"):
+        contexts_of(settings_of(tmp_path, keystore_pass="wrong", **said, **files))
+
+
+def test_without_the_package_that_reads_keystores_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "find_spec", lambda name: None)
+    said = {"inference_address": "https://127.0.0.1:1", "keystore": str(KEYSTORE)}
+    with pytest.raises(SettingsError, match="cryptography"):
+        contexts_of(settings_of(tmp_path, **said))
 
 
 def test_one_listener_speaks_tls_another_is_a_file_and_each_has_its_app(tmp_path, files) -> None:
@@ -81,8 +99,8 @@ def test_one_listener_speaks_tls_another_is_a_file_and_each_has_its_app(tmp_path
         assert answer.startswith(b"HTTP/1.1 200 OK") and b'"modelName": "m"' in answer
         serving.cancel()
         await asyncio.wait([serving])
-        for listening in server.servers:
-            listening.close()
+        for serving_at in server.servers:
+            serving_at.close()
 
     uvloop.run(asyncio.wait_for(run(), 10))
 

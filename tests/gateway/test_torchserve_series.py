@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headway.torchserve.metrics import Declared
-from headway_gateway.torchserve.series import Series, is_presentable
+from headway_gateway.torchserve.series import Series, is_presentable, model_lines, server_lines
 
 HOST = (("Level", "Host"), ("Hostname", "vm"))
 REQUEST = "6c9a038f-1851-4f96-949d-3577d8337646"
@@ -16,32 +16,32 @@ def series(name: str, unit: str, labels: tuple[tuple[str, str], ...], type: str 
 
 
 def test_lines_of_the_server_are_torchserves() -> None:
-    line = series("QueueTime", "Milliseconds", HOST).line(0.0, None, 1795393962)
-    assert line == "QueueTime.Milliseconds:0.0|#Level:Host|#hostname:vm,timestamp:1795393962"
+    queue = series("QueueTime", "Milliseconds", HOST)
     served = (("model_name", "met"), ("model_version", "default"), ("hostname", "vm"))
     latency = series("ts_queue_latency_microseconds", "Microseconds", served, "counter")
-    assert latency.line(287.486, None, 1795393962) == (
-        "ts_queue_latency_microseconds.Microseconds:287.486|#model_name:met,model_version:default"
-        "|#hostname:vm,timestamp:1795393962"
+    assert server_lines("then - ", [(queue, 0.0), (latency, 287.486)], 1795393962) == (
+        "then - QueueTime.Milliseconds:0.0|#Level:Host|#hostname:vm,timestamp:1795393962\n"
+        "then - ts_queue_latency_microseconds.Microseconds:287.486|#model_name:met,model_version:default"
+        "|#hostname:vm,timestamp:1795393962\n"
     )
 
 
 def test_lines_of_a_model_are_torchserves() -> None:
     labels = (("ModelName", "met"), ("Level", "Model"), ("Hostname", "vm"))
-    assert series("HandlerTime", "ms", labels).line(2.71, REQUEST, 1795393962) == (
-        "HandlerTime.ms:2.71|#ModelName:met,Level:Model|#hostname:vm"
-        f",requestID:{REQUEST},timestamp:1795393962"
-    )
-    error = (("Level", "Error"), ("Hostname", "vm"))
-    assert series("MyError", "unit", error).line(1, "", 1795393962) == (
-        "MyError.unit:1.0|#Level:Error|#hostname:vm,requestID:null,timestamp:1795393962"
+    timed = series("HandlerTime", "ms", labels)
+    failed = series("MyError", "unit", (("Level", "Error"), ("Hostname", "vm")))
+    assert model_lines("then - ", [(timed, 2.71, REQUEST), (failed, 1, "")], 1795393962) == (
+        "then - HandlerTime.ms:2.71|#ModelName:met,Level:Model|#hostname:vm"
+        f",requestID:{REQUEST},timestamp:1795393962\n"
+        "then - MyError.unit:1.0|#Level:Error|#hostname:vm,requestID:null,timestamp:1795393962\n"
     )
 
 
 def test_nothing_that_a_handler_says_begins_another_line() -> None:
     odd = series("a\nb", "c\r", (("d\n", "e\x00"),))
-    line = odd.line(1.0, "r\n", 1)
-    assert line.isprintable()
+    lines = model_lines("", [(odd, 1.0, "r\n")], 1) + server_lines("", [(odd, 1.0)], 1)
+    first, second, nothing = lines.split("\n")
+    assert (first.isprintable(), second.isprintable(), nothing) == (True, True, "")
 
 
 @pytest.mark.parametrize(

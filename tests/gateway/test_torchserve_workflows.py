@@ -35,9 +35,11 @@ class FakeOperations:
     def __init__(self) -> None:
         self.models: dict[str, dict[str, Registration]] = {}
         self.broken: dict[str, str] = {}
+        self.signed: dict[str, bool] = {}
 
-    async def register(self, wish: Any, synchronous: bool, workflow: str = "") -> Done:
+    async def register(self, wish: Any, synchronous: bool, s3_sse_kms: bool, workflow: str) -> Done:
         await asyncio.sleep(0)
+        self.signed[wish.url] = s3_sse_kms
         if text := self.broken.get(wish.url):
             raise Refusal(404, "ModelNotFoundException", text)
         made = Registration(wish.model_name, "1.0", wish.url, "", workflow=workflow)
@@ -118,6 +120,12 @@ def test_nodes_are_models_that_know_their_workflow(site: Site) -> None:
         2,
     )
     assert Path(before.archive, "functions.py").is_file()
+
+
+@pytest.mark.parametrize("signs", [False, True])
+def test_archives_of_nodes_are_asked_for_as_the_workflows_own(site: Site, signs: bool) -> None:
+    asyncio.run(site.workflows.register("wf.war", s3_sse_kms=signs))
+    assert set(site.operations.signed.values()) == {signs}
 
 
 def test_of_eight_who_register_one_workflow_one_does(site: Site) -> None:

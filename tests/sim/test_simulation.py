@@ -13,6 +13,7 @@ from tests.sim.world import Nature, WorkerNode, World
 
 SEEDS = range(120)
 PIECES_SEEDS = range(1000, 1060)
+ABREAST_SEEDS = range(2000, 2060)
 LOAD_S = 1.5
 TIMEOUTS_S = (0.2, 1.0, 2.5)
 
@@ -104,6 +105,35 @@ def test_no_reply_in_pieces_is_made_of_two_whatever_dies(seed: int) -> None:
     world.start()
     world.settle_down(4.0 + LOAD_S + max(TIMEOUTS_S) + 4.0)
     assert world.judge.pieces
+
+
+@pytest.mark.parametrize("seed", ABREAST_SEEDS)
+def test_batches_that_run_beside_one_another_keep_the_same_promises(seed: int) -> None:
+    world, rng = rough_world(seed), random.Random(seed)
+    keys = {"copies": 2, "response_timeout_s": 3.0, "queue_size_max": rng.choice((8, 200))}
+    world.specs[0] = spec("m0", batch_size_max=rng.choice((1, 4)), continuous=True, **keys)
+    world.specs[1] = spec("m1", batch_size_max=2, in_flight_max=rng.choice((1, 5)), **keys)
+    world.nature.batch_s, world.streaming = (0.01, rng.choice((0.1, 0.5))), 0.5
+    world.add_workers(1)
+    make_load(world, rate=60, start=2.0)
+    make_faults(world, start=2.0)
+    world.start()
+    world.settle_down(2.0 + LOAD_S + max(TIMEOUTS_S) + 4.0)
+
+
+def test_what_nobody_waits_for_makes_room_in_the_running_batch() -> None:
+    world = World(1, [spec("m", batch_size_max=2, continuous=True)], Nature(batch_s=(5.0, 5.0)))
+    world.add_workers(1)
+    world.add_callers(1)
+    world.start()
+    world.clock.run(2.0)
+    for id in (1, 2, 3):
+        world.callers[0].ask(id, "m", 30.0, b"request %d" % id)
+    world.clock.run(2.5)
+    world.callers[0].abandon(1)
+    world.clock.run(7.6)
+    assert world.dropped == 1
+    assert len(world.judge.outcomes) == 2, "the third ran beside the second"
 
 
 def calm_world(workers: int = 2, **keys: object) -> World:
@@ -214,12 +244,14 @@ def test_overload_is_answered_at_once_and_not_queued() -> None:
     assert len(world.judge.outcomes) == 200
 
 
-def test_a_worker_that_hangs_is_lost_when_its_lease_ends() -> None:
-    world = calm_world(workers=1, response_timeout_s=1.0)
+def test_a_worker_that_hangs_is_lost_when_its_lease_ends_and_takes_its_batch_along_and_no_other() -> None:
+    world = calm_world(workers=1, batch_size_max=2, response_timeout_s=1.0)
     world.workers[0].hang()
-    world.callers[0].ask(1, "m", 10.0, b"request 1")
+    for id in range(1, 9):
+        world.callers[0].ask(id, "m", 10.0, b"request %d" % id)
     world.settle_down(30.0)
-    assert not world.judge.errors, "the lease ended, the worker was restarted, the request was run again"
+    assert world.judge.errors == {"WorkerLost": 2}, "those of the first batch; the others were run again"
+    assert len(world.judge.outcomes) == 8
     assert world.workers[0].life == 2
 
 

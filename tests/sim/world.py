@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
 
 from headway.calls import Abandon, Advance, Call, Calls, CallTimes, Release, Settle
 from headway.calls import Send as CallerSend
@@ -46,7 +47,7 @@ from headway_broker.events import (
 )
 from headway_broker.scheduler import BrokerTimes, Scheduler
 from headway_broker.state import About as BrokerAbout
-from headway_worker.orders import Run
+from headway_worker.orders import Drop, Run
 from headway_worker.session import About, Drain, Leaving, Send, Session, Unsent
 from tests.sim.arena import Arena, slots_of
 
@@ -199,6 +200,10 @@ class BrokerNode(Node):
         self.orders: list[tuple[float, str, Load | Unload]] = []  # copies to load and unload
         super().start()
 
+    def life_of(self, batch: int) -> int:
+        """In which of its lives it gave the batch, which a worker that stood still takes up later."""
+        return next(n for n in range(1, self.life + 1) if crc32(b"broker-%d" % n) == batch >> 31)
+
     def turn(self) -> None:
         events, self.inbox = self.inbox, []
         for event in events:
@@ -244,6 +249,7 @@ class WorkerNode(Node):
         self.orders: list[Any] = []
         self.hung = False
         self.frozen_until = 0.0
+        self.abreast: dict[int, Run] = {}  # batches that run beside one another
         self.touches: dict[int, tuple[int, list[Any]]] = {}  # by batch: the broker's life, its slots
         self.states: dict[Key, dict[str, list[int]]] = defaultdict(
             dict
@@ -270,10 +276,12 @@ class WorkerNode(Node):
 
     def do(self, action: Any) -> None:
         match action:
+            case Drop(batch):
+                self.drop(batch)
             case Run() | Load() | Unload():
                 if isinstance(action, Run):
                     slots = [slot for r in action.batch.requests for slot in slots_of(r.options)]
-                    self.touches[action.batch.id] = self.world.broker.life, slots
+                    self.touches[action.batch.id] = self.world.broker.life_of(action.batch.id), slots
                 self.orders.append(action)
                 self.next_order()
             case Send(message):
@@ -285,8 +293,13 @@ class WorkerNode(Node):
     def next_order(self) -> None:
         if self.busy or self.hung or not self.orders:
             return
-        self.busy = True
+        beside = isinstance(self.orders[0], Run) and self.most_of(self.orders[0]) > 0
+        if not beside and self.abreast and not isinstance(self.orders[0], Run):
+            return  # a load or unload waits for what runs
         order, life = self.orders.pop(0), self.life
+        self.busy = not beside
+        if beside:
+            self.abreast[order.batch.id] = order
         if isinstance(order, Run):
             for request in order.batch.requests:
                 self.world.judge.runs[self.read(request)] += 1
@@ -299,6 +312,36 @@ class WorkerNode(Node):
         took = self.world.duration(order)
         sent = self.plan_pieces(order.batch, took) if isinstance(order, Run) else {}
         self.world.clock.at(self.world.now + took, lambda: self.finished(order, took, life, sent))
+        if beside:
+            self.next_order()
+
+    def most_of(self, order: Run) -> int:
+        """How many batches of its model run beside one another."""
+        key = (order.batch.model, order.batch.version)
+        most = next((spec.abreast_max for spec in self.world.specs if spec.key == key), 0)
+        if most:
+            running = [run.batch for run in self.abreast.values() if run.batch.model == key[0]]
+            # A broker that is new gives more than there is room for, beside what the old one gave.
+            old = sum(self.touches[batch.id][0] < self.world.broker.life for batch in running)
+            assert len(running) - old < most, f"{self.name} got more than it has room for"
+        return most
+
+    def runs_beside(self, order: Run) -> bool:
+        return order.batch.id in self.abreast or self.most_of(order) > 0
+
+    def drop(self, batch: int) -> None:
+        """Leave it, if it still runs."""
+        for order in [o for o in (*self.abreast.values(), *self.orders) if isinstance(o, Run)]:
+            stands_still = self.hung or self.world.now < self.frozen_until
+            if order.batch.id == batch and self.runs_beside(order) and not stands_still:
+                self.world.dropped += 1
+                if batch not in self.abreast:
+                    self.orders.remove(order)
+                self.abreast.pop(batch, None)
+                del self.touches[batch]
+                nothing = BatchReply(InvalidInput.code, "nobody waits for it", {})
+                self.deliver(Result(batch, 0, [nothing] * len(order.batch.requests)))
+                self.next_order()
 
     def step(self, batch: Any) -> None:
         """Note in each sequence's state what runs."""
@@ -333,10 +376,13 @@ class WorkerNode(Node):
     def finished(self, order: Any, took: float, life: int, sent: dict[int, dict[str, int]]) -> None:
         if not self.alive or self.life != life or self.hung:
             return
+        if isinstance(order, Run) and order.batch.id not in self.touches:
+            return  # it was dropped
         if self.world.now < self.frozen_until:
             self.world.clock.at(self.frozen_until, lambda: self.finished(order, took, life, sent))
             return
-        self.busy = False
+        if not (isinstance(order, Run) and self.abreast.pop(order.batch.id, None)):
+            self.busy = False
         if isinstance(order, Run):
             if any(b"poison" in self.read(request) for request in order.batch.requests):
                 self.world.crash(self)
@@ -525,6 +571,7 @@ class World:
         self.deadly: set[Key] = set()  # versions whose load kills the worker
         self.broken: set[Key] = set()  # versions whose load fails
         self.pids = itertools.count(1)
+        self.dropped = 0  # batches that workers left because nobody waited any more
         self.executions = itertools.count(1)  # of requests that take pieces
         self.arenas: dict[str, Arena] = {}  # as workers have them mapped, also those of callers that died
         self.planned = 0.0  # when the last of what the test plans happens
@@ -614,13 +661,16 @@ class World:
     def give_back(self) -> None:
         """Every slot comes back in the end, also those that a broker's death put into quarantine."""
         living, end = [c for c in self.callers if c.alive], self.now + self.orphan_s + 10.0
-        holds = self.broker.scheduler.holds
-        while self.now < end and (any(len(c.arena.slots) for c in living) or list(holds)):
+        while self.now < end and (any(len(c.arena.slots) for c in living) or self.kept()):
             self.clock.run(self.now + 0.5)
         for caller in living:
             assert not len(caller.arena.slots) and not caller.calls.held, f"{caller.name} has lost slots"
             caller.arena.slots.check()
-        assert not list(holds), "the broker keeps requests that nobody waits for"
+        assert not self.kept(), "the broker keeps requests that nobody waits for"
+
+    def kept(self) -> list[Any]:
+        """Requests that the broker, which may be another by now, keeps for their slots."""
+        return list(self.broker.scheduler.holds)
 
     def unsettled(self) -> bool:
         """Whether anybody waits for anything."""

@@ -43,6 +43,7 @@ class Server:
                 folder / "made", "h.py", {"h.py": HANDLER}, name=f"echo{version[0]}", version=version
             )
             made.rename(folder / "store" / made.name)
+        archived(folder / "made", "h.py", {"h.py": HANDLER}, name="far", version="3.0")
         addresses = free_addresses(3)
         self.inference, self.management, _ = addresses
         names = ("inference_address", "management_address", "metrics_address")
@@ -99,15 +100,18 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def test_it_goes_into_the_background_serves_leaves_nothing_behind_and_serves_the_same_again(
     server: Server,
 ) -> None:
-    files = ("echo1.mar", "mine=echo2.mar", "nope.mar")
+    url = f"file://{server.folder}/made/export/far.mar"
+    (server.folder / "c.cfg").open("a").write(f"\nallowed_urls={url}")
+    files = ("echo1.mar", "mine=echo2.mar", "nope.mar", url)
     started = server.start("--ts-config", "c.cfg", "--models", *files)
     assert (started.returncode, started.stdout) == (0, ""), started.stderr
     assert os.getsid(server.pid) == server.pid
     assert server.start("--ts-config", "c.cfg").returncode == 1
-    until(lambda: server.ready == {("echo1", "1.0"): 1, ("mine", "2.0"): 1}, 60)
+    until(lambda: server.ready == {("echo1", "1.0"): 1, ("mine", "2.0"): 1, ("far", "3.0"): 1}, 60)
     assert server.ask("/predictions/echo1/1.0") == (200, b"1.0")
     code, listed = server.ask("/models", "management")
-    assert (code, [model["modelName"] for model in json.loads(listed)["models"]]) == (200, ["echo1", "mine"])
+    urls = {model["modelName"]: model["modelUrl"] for model in json.loads(listed)["models"]}
+    assert (code, urls) == (200, {"echo1": "echo1.mar", "far": url, "mine": "echo2.mar"})
     assert server.snapshots() == ["startup.cfg"]
 
     stopped = server.run("--stop")
@@ -126,7 +130,7 @@ def test_it_goes_into_the_background_serves_leaves_nothing_behind_and_serves_the
     models = json.loads(javaproperties.parse(last.read_bytes())["model_snapshot"])["models"]
     assert models["mine"]["2.0"]["minWorkers"] == 1
     assert server.start().returncode == 0
-    assert server.ready.keys() == {("echo1", "1.0"), ("mine", "2.0")}
+    assert server.ready.keys() == {("echo1", "1.0"), ("mine", "2.0"), ("far", "3.0")}
     assert server.run("--stop").returncode == 0
     (server.folder / "store" / "echo2.mar").unlink()
     again = server.start()

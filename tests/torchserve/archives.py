@@ -161,6 +161,8 @@ RECIPES = {
     "act": Recipe("act/handler.py"),
     "text": Recipe("text/handler.py", {"extra-files": "text/words.json"}),
     "stream": Recipe("stream/handler.py"),
+    "turns": Recipe("turns/handler.py", {CONFIG: "turns/model-config.yaml"}),
+    "later": Recipe("later/handler.py", {CONFIG: "later/model-config.yaml"}),
     "fault": Recipe("fault/handler.py"),
     "count": Recipe("count/handler.py"),
     "common": Recipe("common/common.py", {"extra-files": "common/helper.py"}),

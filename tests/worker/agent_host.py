@@ -111,8 +111,8 @@ class Host:
             time.sleep(timeout_s)
             return
         self._socket.poll(timeout_s * 1000)
-        while found := link.receive_from(self._socket):
-            self._hear(*found)
+        while received := link.receive_known(self._socket):
+            self._hear(*received[0])
 
     def _hear(self, peer: bytes, frame: bytes) -> None:
         match decode(frame):

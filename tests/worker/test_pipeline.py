@@ -153,3 +153,19 @@ def test_everything_is_done_once_and_in_order_and_no_more_is_in_flight_than_may_
     assert driver.over == came
     assert all(count == 1 for count in driver.prepared.values())
     assert driver.pipeline.in_flight == ()
+
+
+def test_an_order_waits_for_batches_that_were_taken_out_and_others_do_not():
+    apart = ["a"]
+    pipeline = Pipeline(lambda _: 1, lambda: not apart)
+    pipeline.add("a")
+    assert steps(pipeline) == [Prepare("a"), Launch("a")]
+    assert pipeline.land() == "a"
+    pipeline.add("b")
+    pipeline.bar("unload")
+    pipeline.add("c")
+    assert list(pipeline.waiting) == ["b", "c"]
+    assert steps(pipeline) == [Prepare("b"), Launch("b"), Finish("b")]
+    assert list(pipeline.waiting) == ["c"]
+    apart.clear()
+    assert steps(pipeline) == [Obey("unload"), Prepare("c"), Launch("c")]

@@ -19,6 +19,7 @@ from headway.messages import (
     Copy,
     CopyState,
     Dismiss,
+    Drops,
     Heartbeat,
     Join,
     Leave,
@@ -33,7 +34,7 @@ from headway.messages import (
 )
 from headway.parts import PART_BYTES_MAX
 from headway.pieces import FRAMING_BYTES, WAITING_BYTES_MAX
-from headway_worker.orders import Run
+from headway_worker.orders import Drop, Run
 from headway_worker.session import REPLY_BYTES_MAX, RETRY_S, About, Drain, Leaving, Send, Session, Unsent
 
 ABOUT = About("w", "host", 7, "cpu")
@@ -445,3 +446,26 @@ def test_every_batch_is_answered_once_to_the_broker_that_sent_it(events: list[st
     assert len(told) == len(set(told)), "answered twice"
     assert set(owed) <= set(told), "not answered"
     assert told == sorted(told), "out of order"
+
+
+def test_a_batch_that_nobody_waits_for_is_named_to_the_runner_as_long_as_it_is_not_answered() -> None:
+    bench = Bench()
+    bench.holds(1, 2, 3)
+    bench.handle(Result(2, 5, [BatchReply(OK, b"", {})]))
+    assert bench.handle(Drops([1, 2, 3, 77])) == [Drop(1), Drop(3)]
+    assert list(bench.session.open) == [1, 3], "they are answered as ever, in any order"
+    bench.handle(Result(3, 0, [BatchReply(OK, b"", {})]))
+    bench.handle(Result(1, 0, [BatchReply(OK, b"", {})]))
+    [results] = [message for message in bench.wake() if isinstance(message, Results)]
+    assert [result.batch for result in results.results] == [2, 3, 1]
+
+
+def test_a_worker_that_is_off_the_roster_drops_what_it_held_and_says_when_that_has_ended() -> None:
+    bench = Bench()
+    bench.holds(1, 2)
+    assert bench.handle(Dismiss("join again", 0)) == [Drop(1), Drop(2)]
+    bench.wake()
+    bench.handle(WELCOME)
+    bench.handle(Result(2, 5, [BatchReply(OK, b"", {})]))
+    [results] = [message for message in bench.wake() if isinstance(message, Results)]
+    assert [(result.batch, result.replies) for result in results.results] == [(2, [])]

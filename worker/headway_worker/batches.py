@@ -107,8 +107,25 @@ class Passage:
         """Wait for the device, and answer every request; `compute_us` is the time in the model."""
         for group in self.groups:
             self._finish(group)
+        return self.result()
+
+    def result(self) -> Result:
+        """The answers, when each request has one."""
         replies = [self.replies[place] for place in range(len(self.batch.requests))]
         return Result(self.batch.id, round(self.compute_s * 1e6), replies)
+
+    def end(self, shares: Sequence[Share], compute_s: float) -> Result:
+        """In place of `launch` and `finish`, for a batch that its backend has run by itself: what each of
+        `requests` gets. Raises: DeviceFault."""
+        self.compute_s += compute_s
+        for place, share in zip(list(self.requests), shares, strict=True):
+            self._answer(place, share)
+        return self.result()
+
+    def fail(self, error: BaseException) -> Result:
+        """The same for a batch that raised: the error for each of `requests`. Raises: DeviceFault."""
+        self._fail(list(self.requests), error)
+        return self.result()
 
     def abandon(self) -> None:
         """Wait for what is on the device, whose memory is in use until then; nothing is answered."""

@@ -6,7 +6,6 @@ Must not know: models, batches, orders, how a share of a device comes about (tha
 
 from __future__ import annotations
 
-import gc
 import os
 from typing import Any
 
@@ -14,6 +13,7 @@ import psutil
 import torch
 
 from headway.errors import SettingsError
+from headway.settling import settle
 from headway_worker import faults, nvidia_smi
 from headway_worker.faults import DeviceFault
 
@@ -142,7 +142,7 @@ def enter(device: torch.device) -> None:
 
 def free_memory() -> None:
     """Give what is free back to the device; collects garbage first, as models like to be cycles."""
-    gc.collect()
+    settle()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 

@@ -1,6 +1,6 @@
 """The worker's socket and its session, served by whichever of its two threads leads.
 
-Knows: ZeroMQ, time, threads. Must not know: torch, what to answer, signals, how the process ends.
+Knows: time, threads. Must not know: torch, what to answer, signals, how the process ends.
 
 How it works. While the runner has nothing to do it *leads*: it waits at the socket itself, and obeys what
 comes without another thread being woken for it. Before it does something that takes its time it leaves the
@@ -12,8 +12,8 @@ PERF: with the client's own reading of its answers (`headway.pump`), one request
 it took 1.0 to 1.2, through a thread of each side's own.
 
 Session and socket are used under `_lock` only, and whoever waits holds no lock: it polls the socket's file
-descriptor, not the socket. That descriptor signals once: after all that was sent or received the socket is
-asked again, until there is nothing (see `link`).
+descriptor, not the socket. Over TCP that signals once: after all that was sent or received the socket is
+asked again, until there is nothing (see `dealers`).
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-import zmq
-
 from headway import link, logs
+from headway.dealers import dial
 from headway.inbox import drain
 from headway.keys import Curve
 from headway.messages import Load, Unload
 from headway.notify import Notifier
 from headway.wire import encode
-from headway_worker.orders import Order, Report, Run
+from headway_worker.orders import Drop, Order, Report, Run
 from headway_worker.session import Action, Event, Leaving, Send, Session, Unsent
 from headway_worker.tell import Tell
 
@@ -78,17 +77,15 @@ class Exchange:
     def open(self, runner: Takes) -> None:
         """Raises: SettingsError for an address that is none."""
         self._runner = runner
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = link.dealer(self._context, self._address, self._identity, self._curve)
+        self._dealer = dial(self._address, self._identity, self._curve)
         self._is_open = True
-        self._at_socket = _poll(self._socket.fileno(), self._runner_call)
+        self._at_socket = _poll(self._dealer.fileno(), self._runner_call)
 
     def close(self) -> None:
         """Nothing is sent or received any more."""
         with self._lock:
             self._is_open = False
-            self._socket.close()
-            self._context.term()
+            self._dealer.close()
 
     # ---- the runner's thread ----
 
@@ -121,7 +118,10 @@ class Exchange:
         with self._lock:
             now = time.monotonic()
             self._handle(report, now)
-            self._serve(now)
+            if self._is_open and self.exit is None:
+                self._do(self._session.wake(now))
+            if self._dealer.has_more:
+                self._serve(now)
             is_early = not self._runner_leads and self._session.next_wake() < self._keeper_until
         if is_early:
             os.eventfd_write(self._keeper_call, 1)
@@ -137,7 +137,7 @@ class Exchange:
         """Keep the worker's place on the roster until it shall leave, and return why. `events` are the
         main thread's own, from signals; the descriptor `alarm` can be read when there is one."""
         parked = _poll(self._keeper_call, alarm)
-        at_socket = _poll(self._socket.fileno(), self._keeper_call, alarm)
+        at_socket = _poll(self._dealer.fileno(), self._keeper_call, alarm)
         parked_s, wait_s = min(PARKED_S, self._tell.wait_s), min(self._tell.wait_s, 3600.0)
         while self.exit is None:
             if self._runner_leads:
@@ -173,10 +173,10 @@ class Exchange:
         """Receive and send everything there is."""
         is_more = self._is_open
         while is_more and self.exit is None:
-            count = drain(self._socket, DRAIN_MAX, lambda message: self._handle(message, now), _log)
+            count = drain(self._dealer, DRAIN_MAX, lambda message: self._handle(message, now), _log)
             actions = self._session.wake(now)
             self._do(actions)
-            is_more = bool(actions) or count == DRAIN_MAX
+            is_more = count == DRAIN_MAX or self._dealer.has_more
 
     def _handle(self, event: Event, now: float) -> None:
         self._do(self._session.handle(event, now))
@@ -185,10 +185,10 @@ class Exchange:
         blocked = False  # from then on nothing is sent: messages must not overtake each other
         for action in actions:
             match action:
-                case Run() | Load() | Unload():
+                case Run() | Load() | Unload() | Drop():
                     self._runner.put(action)
                 case Send(message=message):
-                    blocked = blocked or not link.send(self._socket, encode(message))
+                    blocked = blocked or not self._dealer.send(encode(message))
                     if blocked:
                         self._session.handle(Unsent(message), time.monotonic())
                 case Leaving():

@@ -112,7 +112,9 @@ def load(spec: ModelSpec, device: Any, holds: Callable[[int, int], bool] = holds
         backend.load(spec, device)
         hooks = _hooks(spec, backend)
         if callable(getattr(backend, "answer", None)):
+            _check_abreast(spec, backend)
             return _of_requests(spec, backend)
+        _check_abreast(spec, None)
         buckets = buckets_of(spec, device.type == "cuda")
         track = track_for(spec, backend.infer, buckets, device, holds)
         return Loaded(spec, backend, track, buckets, preprocess=hooks[0], postprocess=hooks[1])
@@ -132,6 +134,13 @@ def _of_requests(spec: ModelSpec, backend: Any) -> Loaded:
     alone = bool(getattr(backend, "retries_alone", True))
     track = WholeTrack(backend.answer)
     return Loaded(spec, backend, track, takes_requests=True, retries_alone=alone, meta_of=meta_of)
+
+
+def _check_abreast(spec: ModelSpec, backend: Any) -> None:
+    """Raises: SettingsError for a backend that cannot run batches beside one another."""
+    for key, method in (("continuous", "step"), ("in_flight_max", "answer_later")):
+        if getattr(spec, key) and not callable(getattr(backend, method, None)):
+            raise SettingsError(f"{key}: backend {spec.backend!r} runs one batch after the other")
 
 
 def _close_quietly(spec: ModelSpec, backend: Backend) -> None:

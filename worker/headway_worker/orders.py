@@ -20,5 +20,11 @@ class Run(NamedTuple):
     received: float
 
 
-Order = Run | Load | Unload
+class Drop(NamedTuple):
+    """Nobody waits for this batch any more: leave it, if it runs beside others, and report it as ever."""
+
+    batch: int
+
+
+Order = Run | Drop | Load | Unload
 Report = Result | Copy | Piece

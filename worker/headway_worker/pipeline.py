@@ -11,6 +11,9 @@ the pipeline asks `next` and does as it says; it is assumed to be done when `nex
     wait ── Prepare ── Launch ──(in flight)── Finish
     wait ────────────────────── Obey                    a load or unload: a barrier
 
+Batches that run beside one another (`abreast`) are launched like all others, and the driver takes them out at
+once (`land`): they end by themselves. Only an order waits for them too.
+
 `ahead` gives out the preparing of the batch at the head to somebody who does it while the driver is inside
 a launch. Only then do two threads hold the pipeline: the one has what waits (`add`, `bar`, `ahead`), the
 other what is in flight (`land`).
@@ -23,7 +26,7 @@ finished, and before anything that came after it is prepared.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -67,10 +70,12 @@ class Obey(Generic[O]):
 
 
 class Pipeline(Generic[B, O]):
-    """`depth` says how many batches may be in flight together with a given one."""
+    """`depth` says how many batches may be in flight together with a given one, `is_quiet` whether none runs
+    that was taken out."""
 
-    def __init__(self, depth: Callable[[B], int]) -> None:
+    def __init__(self, depth: Callable[[B], int], is_quiet: Callable[[], bool] = lambda: True) -> None:
         self._depth = depth
+        self._is_quiet = is_quiet
         self._waiting: deque[B | Obey[O]] = deque()
         self._prepared = False  # whether the batch at the head is
         self._flying: deque[B] = deque()
@@ -84,13 +89,15 @@ class Pipeline(Generic[B, O]):
         self._waiting.append(Obey(order))
 
     def next(self) -> Prepare[B] | Launch[B] | Watch[B] | Finish[B] | Obey[O] | None:
-        """What to do now; None: nothing waits, and nothing is in flight."""
+        """What to do now; None: nothing waits, and nothing is in flight, or only what ends by itself."""
         if not self._waiting:
             return Watch(self._flying[0]) if self._flying else None
         head = self._waiting[0]
         if self._flying and (isinstance(head, Obey) or len(self._flying) >= self._room(head)):
             return Finish(self.land())
         if isinstance(head, Obey):
+            if not self._is_quiet():
+                return None
             self._waiting.popleft()
             return head
         if not self._prepared:
@@ -115,6 +122,11 @@ class Pipeline(Generic[B, O]):
     def land(self) -> B:
         """The oldest batch in flight, which is done, or is waited for now: finish it."""
         return self._flying.popleft()
+
+    @property
+    def waiting(self) -> Iterator[B]:
+        """The batches that were not launched yet."""
+        return (entry for entry in self._waiting if not isinstance(entry, Obey))
 
     @property
     def in_flight(self) -> tuple[B, ...]:

@@ -13,6 +13,9 @@ Two things go on at once. On a GPU a launched batch computes while the next one 
 the CPU the thread is inside the model, and lends what waits to the decoder's thread meanwhile, if it will be
 there for AHEAD_S or longer.
 
+A model whose batches run beside one another has them from their launch on (`abreast`). One that has a running
+batch is given its turns between the batches of others: a round is at most one batch of theirs, then one turn.
+
 Longer than 300 lines because the steps of batches and the orders between them share one state, `_loaded`.
 """
 
@@ -30,12 +33,16 @@ import torch
 
 from headway.errors import InternalError, NotReady
 from headway.messages import Copy, Load, Result, Unload
+from headway.settling import settle
 from headway_worker import device as devices
+from headway_worker.abreast import Abreast, dropped
 from headway_worker.batches import Passage, refuse_batch
+from headway_worker.beside import Beside
+from headway_worker.continuous import Continuous
 from headway_worker.decoder import Decoder
 from headway_worker.faults import DeviceFault
 from headway_worker.loaded import Loaded, load
-from headway_worker.orders import Order, Report, Run
+from headway_worker.orders import Drop, Order, Report, Run
 from headway_worker.pipeline import Finish, Launch, Obey, Pipeline, Prepare, Watch
 from headway_worker.places import folder_of, spec_of
 from headway_worker.replies import error_text, printable
@@ -64,6 +71,7 @@ class Host(Protocol):
 
     def lead(self, until: Callable[[], bool], timeout_s: float) -> None: ...
     def leave(self) -> None: ...
+    def call_runner(self) -> None: ...
 
 
 class Runner:
@@ -90,11 +98,14 @@ class Runner:
         self._sharing = sharing or Sharing()
         self._host = host
         self._store = store
-        self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[Order | DeviceFault | None] = queue.SimpleQueue()
         self._stopped = False
         self._loaded: dict[tuple[str, str], Loaded] = {}
-        self._pipeline: Pipeline[_Held, Load | Unload] = Pipeline(self._depth)
-        self._decoder: Decoder[Order] = Decoder(
+        self._abreast: dict[tuple[str, str], Abreast] = {}
+        self._turning: dict[tuple[str, str], Abreast] = {}  # those with a turn to come, in this order
+        self._fault: DeviceFault | None = None  # of a batch in another thread
+        self._pipeline: Pipeline[_Held, Load | Unload] = Pipeline(self._depth, self._is_quiet)
+        self._decoder: Decoder[Order | DeviceFault] = Decoder(
             self._orders, self._take, self._prepare_ahead, devices.take_threads
         )
 
@@ -124,25 +135,71 @@ class Runner:
         """Do one order, after whatever waits, and report its outcome. Not while `run` runs."""
         self._take(order)
         with torch.inference_mode():
-            while (step := self._pipeline.next()) is not None:
-                self._do(Finish(self._pipeline.land()) if isinstance(step, Watch) else step)
+            while (step := self._pipeline.next()) is not None or self._turning:
+                if step is not None:
+                    self._do(Finish(self._pipeline.land()) if isinstance(step, Watch) else step)
+                else:
+                    self._give_turn()
 
     def _turn(self) -> None:
         if not self._orders.empty():
             return self._take(self._orders.get())
+        if self._turning:
+            return self._round()
         step = self._pipeline.next()
         if step is None:
             return self._wait()
         return self._watch(step.batch) if isinstance(step, Watch) else self._do(step)
 
-    def _take(self, order: Order | None) -> None:
+    def _round(self) -> None:
+        """One batch of what waits, if there is one, and a turn of one model's running batch."""
+        self._leave()
+        while (step := self._pipeline.next()) is not None:
+            if isinstance(step, Watch):
+                if step.batch.is_done:
+                    self._finish(self._pipeline.land())
+                break
+            self._do(step)
+            if isinstance(step, Launch) and not self._joins(step.batch):
+                break
+        self._give_turn()
+
+    def _give_turn(self) -> None:
+        key = next(iter(self._turning))
+        abreast = self._turning.pop(key)
+        abreast.turn()
+        if len(abreast):
+            self._turning[key] = abreast
+
+    def _joins(self, held: _Held) -> bool:
+        return (held.order.batch.model, held.order.batch.version) in self._abreast
+
+    def _is_quiet(self) -> bool:
+        return not any(len(abreast) for abreast in self._abreast.values())
+
+    def _take(self, order: Order | DeviceFault | None) -> None:
         if isinstance(order, Run):
             self._pipeline.add(_Held(order))
+        elif isinstance(order, Drop):
+            self._drop(order.batch)
+        elif isinstance(order, DeviceFault):
+            self._fault = order
         elif order is not None:
             self._pipeline.bar(order)
 
+    def _drop(self, batch: int) -> None:
+        """Nobody waits for this batch. Only those that run beside others are dropped."""
+        for held in self._pipeline.waiting:
+            if held.order.batch.id == batch:
+                held.is_dropped = self._joins(held)
+                return
+        for abreast in self._abreast.values():
+            abreast.drop(batch)
+
     def _wait(self) -> None:
         """Wait for an order while there is nothing else to do."""
+        if self._fault:
+            raise self._fault
         try:
             if self._host is None:
                 self._take(self._orders.get(timeout=TIDY_S))
@@ -204,14 +261,16 @@ class Runner:
             raise fault
         if state == "failed":  # here, where the exception no longer holds the model in its frames
             log.warning("model %s version %s failed to load:\n%s", order.model, order.version, detail)
-            self._drop((order.model, order.version))
+            self._forget((order.model, order.version))
+        else:
+            settle()
         self._report(Copy(order.model, order.version, state, detail, facts))
 
     def _ready(self, order: Load) -> dict[str, Any]:
         """Load and warm the model; the facts about it."""
         start, key = self._clock(), (order.model, order.version)
         folder = folder_of(order, self._store)
-        facts = steady(folder, lambda: self._loaded_from(folder, order), lambda: self._drop(key))
+        facts = steady(folder, lambda: self._loaded_from(folder, order), lambda: self._forget(key))
         facts["load_ms"] = round((self._clock() - start) * 1000, 3)
         return facts
 
@@ -220,17 +279,34 @@ class Runner:
         growth = devices.Growth(self.device)
         loaded = load(spec, devices.for_model(spec.device, self.device), self._sharing.holds)
         self._loaded[spec.key] = loaded
+        if spec.abreast_max:
+            self._abreast[spec.key] = self._abreast_of(loaded)
         with torch.inference_mode():
             facts = warm_up(loaded, self._clock)
         facts.update(growth.measured())
         facts["backend"] = {"name": spec.backend, **loaded.backend.describe()}
         return facts
 
-    def _drop(self, key: tuple[str, str]) -> None:
+    def _abreast_of(self, loaded: Loaded) -> Abreast:
+        backend: Any = loaded.backend
+        if loaded.spec.continuous:
+            return Continuous(backend, loaded.spec.abreast_max, self._report, self._clock)
+        return Beside(backend.answer_later, self._report, self._clock, self._ended)
+
+    def _ended(self, fault: DeviceFault | None) -> None:
+        """In another thread: a batch has ended there. An order may wait for that."""
+        self._orders.put(fault)
+        if self._host:
+            self._host.call_runner()
+
+    def _forget(self, key: tuple[str, str]) -> None:
         self._free(key)
         devices.free_memory()  # of one that was not through with its load, too
 
     def _free(self, key: tuple[str, str]) -> None:
+        abreast = self._abreast.pop(key, None)
+        if abreast is not None:
+            abreast.close()
         loaded = self._loaded.pop(key, None)
         if loaded is not None:
             try:
@@ -261,6 +337,9 @@ class Runner:
         if held.fault:
             raise held.fault
         loaded = self._of(held)
+        if loaded is not None and loaded.spec.abreast_max:
+            self._join(held)
+            return
         if loaded is None or loaded.track.depth > 1:
             held.launched = self._clock()
             held.step(Passage.launch)
@@ -273,6 +352,19 @@ class Runner:
         self._finish(self._pipeline.land())  # a launch on the CPU is the computation
         if is_long:
             self._decoder.take_back()
+
+    def _join(self, held: _Held) -> None:
+        """From here on the batch runs beside others of its model, and is theirs to answer."""
+        self._pipeline.land()
+        self.running = None
+        key = (held.order.batch.model, held.order.batch.version)
+        abreast = self._abreast[key]
+        if held.passage is None or held.is_dropped:
+            self._report(held.refused or dropped(held.order.batch))
+        else:
+            abreast.join(held.passage)
+        if abreast.takes_turns and len(abreast) and key not in self._turning:
+            self._turning[key] = abreast
 
     def _prepare_ahead(self) -> None:
         """In the decoder's thread: prepare the batch at the head, if it may be."""
@@ -313,6 +405,7 @@ class _Held:
     refused: Result | None = None
     fault: DeviceFault | None = None
     launched: float = 0.0
+    is_dropped: bool = False
 
     def step(self, step: Callable[[Passage], T]) -> T | None:
         """Do one step of the passage, if there is one, in inference mode; a defect of ours refuses the

@@ -12,11 +12,13 @@ said again after it. Orders go to the runner in the order in which they came. Re
 in one message in the next `wake`. Pieces of replies leave before results; when too many wait for a broker
 that takes nothing, the rest of such a reply is refused, and so is its outcome.
 
-A batch that it held when it left the roster is run to its end all the same. Its result is of no use, but says
+A batch that it held when it left the roster is run to its end all the same, unless it runs beside others and
+can be dropped, which makes room for those that come. Its result is of no use, but says
 that the worker touches the batch's shared memory no more: so it is sent, empty, to the broker that gave it.
 
-Invariants: every batch is answered once, in the order in which they came (`open` holds those that are
-not); a copy is in `copies` from its order to load until it is gone; one that shall go is in no `Join`.
+Invariants: every batch is answered once, in the order in which the runner is through with them (`open` holds
+those that are not answered), which is that in which they came but for models whose batches run beside one
+another; a copy is in `copies` from its order to load until it is gone; one that shall go is in no `Join`.
 
 Longer than 300 lines because the roster, the batches and the end need each other at every turn.
 """
@@ -36,6 +38,7 @@ from headway.messages import (
     Copy,
     CopyState,
     Dismiss,
+    Drops,
     Heartbeat,
     Join,
     Leave,
@@ -51,7 +54,7 @@ from headway.messages import (
 from headway.parts import parts
 from headway.pieces import FRAMING_BYTES, WAITING_BYTES_MAX
 from headway_worker.leases import Leases
-from headway_worker.orders import Order, Run
+from headway_worker.orders import Drop, Run
 from headway_worker.unloads import Unloads
 
 REPLY_BYTES_MAX = MESSAGE_BYTES_MAX - 65536
@@ -95,7 +98,7 @@ class Leaving(NamedTuple):
 
 
 Event = Message | Result | Copy | Piece | Drain | Unsent
-Action = Send | Run | Load | Unload | Leaving
+Action = Send | Run | Drop | Load | Unload | Leaving
 
 
 class Session:
@@ -149,6 +152,8 @@ class Session:
                     self.open[batch.id] = None
                     self.leases.add(batch.id, batch.lease_ms / 1000, now)
                 return [Run(batch, now) for batch in batches]
+            case Drops(batches=ids):
+                return [Drop(id) for id in ids if id in self.open]
             case Load() | Unload():
                 return [self._order(event)]
             case Welcome() | Heartbeat():
@@ -176,8 +181,9 @@ class Session:
         if self._pieces:
             pieces, self._pieces, self._pieces_bytes = self._pieces, [], 0
             messages += [Pieces(part) for part in parts(pieces, _piece_size)]
-        results, self._results = self._results, []
-        messages += [Results(part) for part in parts(results, _size)]
+        if self._results:
+            results, self._results = self._results, []
+            messages += [Results(part) for part in parts(results, _size)]
         return [Send(message) for message in messages]
 
     def next_wake(self) -> float:
@@ -240,7 +246,7 @@ class Session:
         else:
             self._unsaid[key] = copy
 
-    def _order(self, order: Load | Unload) -> Order:
+    def _order(self, order: Load | Unload) -> Load | Unload:
         key = (order.model, order.version)
         if isinstance(order, Load):
             self._unloads.load(key)
@@ -273,6 +279,7 @@ class Session:
             return [Leaving("off the roster while draining", stuck=bool(self.open))]
         self._joined = False
         self._beat_at = -math.inf
+        drops: list[Action] = [Drop(batch) for batch in self.open]
         self._given_up.update(self.open)
         self.open.clear()
         self._unsaid.clear()
@@ -283,7 +290,7 @@ class Session:
         self._pieces_bytes = 0
         self._torn.clear()
         self._outbox.clear()
-        return []
+        return drops
 
     def _dismissed(self, message: Dismiss, now: float) -> list[Action]:
         if message.final:

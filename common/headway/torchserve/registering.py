@@ -96,6 +96,8 @@ def registration_of(peeked: Peeked, wish: Wish, properties: Properties, origin: 
         use_venv=said.get("useVenv", False),
         stateful=said.get("sequenceBatching", False),
         **_sequences(said),
+        continuous=peeked.config.model_keys.get("continuous", False),
+        in_flight_max=peeked.config.model_keys.get("in_flight_max", 0),
         at_startup=origin.at_startup,
         downloaded=origin.downloaded,
     )

@@ -64,6 +64,8 @@ class Registration:
     sequence_timeout_ms: int = 0
     sequences_max: int = 0
     sequence_queue_size: int = 0
+    continuous: bool = False
+    in_flight_max: int = 0  # above 0: an asynchronous worker
     at_startup: bool = False
     downloaded: bool = False
     workflow: str = ""
@@ -120,14 +122,14 @@ def read_registration(folder: Path) -> Registration:
         raise SettingsError(f"{folder / FILE}: {error}") from None
 
 
-def remove_version(store: Path, model: str, version: str) -> None:
+def remove_version(store: Path, model: str, version: str, keep_archive: bool = False) -> None:
     """Take it out of the store, at once and whole; its archive goes too if it had been downloaded."""
     folder = folder_of(store, model, version)
     registration = read_registration(folder)
     hidden = Path(tempfile.mkdtemp(prefix=HIDDEN, dir=store))
     folder.rename(hidden / "gone")
     shutil.rmtree(hidden, ignore_errors=True)
-    if registration.downloaded:
+    if registration.downloaded and not keep_archive:
         Path(registration.archive).unlink(missing_ok=True)
     if registration.packages:
         shutil.rmtree(registration.packages, ignore_errors=True)
@@ -138,9 +140,9 @@ def remove_version(store: Path, model: str, version: str) -> None:
 
 
 def remove_all(store: Path) -> None:
-    """Take every version out, and what was made for it."""
+    """Take every version out, and what was made for it. Archives stay: the next start may name them."""
     for file in store.glob(f"*/*/{FILE}"):
-        remove_version(store, file.parent.parent.name, file.parent.name)
+        remove_version(store, file.parent.parent.name, file.parent.name, keep_archive=True)
 
 
 def folder_of(store: Path, model: str, version: str) -> Path:
@@ -154,10 +156,10 @@ def folder_of(store: Path, model: str, version: str) -> Path:
 
 def model_keys(registration: Registration, properties: Properties) -> dict[str, Any]:
     """The version's `model.toml`."""
-    return {
+    keys = {
         "backend": "torchserve",
         "file": Path(registration.archive).name,
-        "device": {"cpu": "cpu", "gpu": "cuda"}.get(registration.device_type, "auto"),
+        "device": "cpu" if registration.device_type == "cpu" else "auto",  # without GPUs, "gpu" is the CPU
         "batch_size_max": registration.batch_size,
         "batch_delay_ms": float(registration.batch_delay_ms) if properties.headway_batch_delay else 0.0,
         "batch_clock": "worker",
@@ -170,6 +172,8 @@ def model_keys(registration: Registration, properties: Properties) -> dict[str, 
         **(_sequence_keys(registration) if registration.has_sequences else {}),
         "options": {**_options(registration, properties), **registration.options},
     }
+    beside = {"continuous": registration.continuous, "in_flight_max": registration.in_flight_max}
+    return keys | {key: value for key, value in beside.items() if value}
 
 
 def _sequence_keys(registration: Registration) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Which models a start shall serve, and as what: `--models`, `load_models`, `models`, a snapshot.
 
 Knows: the order in which TorchServe looks, what it does where one is broken. Must not know: processes, the
-broker.
+broker, how an archive is fetched.
+
+What is named by a URL is only listed (`Startup.urls`) until it is said what became of it (`fetched`).
 
 A model that cannot be served is warned about, and the others are. Only a snapshot is all or nothing: it says
 what was served, so that an archive that is gone means that the store is another one.
@@ -10,7 +12,7 @@ what was served, so that an archive that is gone means that the store is another
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,15 +29,26 @@ ALL = "all"
 ENDINGS = (".mar", ".model", ".tar.gz")
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """What became of a URL: an archive in the store, `downloaded` if it was put there just now; or why there
+    is none."""
+
+    path: str = ""
+    downloaded: bool = False
+    refused: str = ""
+
+
 @dataclass
 class Startup:
     """What to serve at first. `defaults`: by model, the version that is the default one; `failed`: why a
-    model cannot be served, by its name; `warnings`: lines for the log."""
+    model cannot be served, by its name; `warnings`: lines for the log; `urls`: what is to be fetched."""
 
     registrations: list[Registration] = field(default_factory=list)
     defaults: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    urls: list[str] = field(default_factory=list)
 
     @property
     def workers(self) -> int:
@@ -43,20 +56,36 @@ class Startup:
         return sum(one.workers_min for one in self.registrations)
 
 
-def startup_of(properties: Properties, workers_default: int) -> Startup:
-    """`workers_default`: workers of a model of which nothing says how many. Raises: SettingsError for a
-    snapshot that cannot be restored."""
+def startup_of(
+    properties: Properties, workers_default: int, fetched: Mapping[str, Fetched] | None = None
+) -> Startup:
+    """`workers_default`: workers of a model of which nothing says how many. `fetched`: by URL. Raises:
+    SettingsError for a snapshot that cannot be restored."""
     if properties.model_snapshot:
         return _restored(properties)
     startup = Startup()
     below = reading.models_of(properties)
     for name, file in _listed(properties, startup.warnings):
+        fate = fetched.get(file) if fetched else None
+        if is_url(file) and fate is None:
+            startup.urls.append(file)
+            continue
         try:
-            _add(startup, properties, name, file, below, workers_default)
+            origin = _origin(properties, file, fate, startup)
+            _add(startup, properties, Wish(file, model_name=name), origin, below, workers_default)
         except (SettingsError, OSError) as error:
-            startup.failed[name or stem_of(file)] = str(error)
-            startup.warnings.append(f"Failed to load model: {file}: {error}")
+            startup.failed[name or stem_of(shown(file).rpartition("/")[2])] = str(error)
+            startup.warnings.append(f"Failed to load model: {shown(file)}: {error}")
     return startup
+
+
+def is_url(file: str) -> bool:
+    return "://" in file
+
+
+def shown(file: str) -> str:
+    """For logs: a URL without its query, which may be a signature."""
+    return file.partition("?")[0] if is_url(file) else file
 
 
 def archive_in(store: str, file: str) -> Path:
@@ -77,7 +106,8 @@ def _listed(properties: Properties, warnings: list[str]) -> Iterator[tuple[str, 
     if said.lower() != ALL:
         for part in filter(None, (part.strip() for part in said.split(","))):
             name, equals, file = part.partition("=")
-            yield (name.strip(), file.strip()) if equals else ("", part)
+            named = equals and not is_url(name)  # a URL may have one of its own
+            yield (name.strip(), file.strip()) if named else ("", part)
         return
     try:
         entries = sorted(Path(properties.model_store).iterdir())
@@ -89,26 +119,35 @@ def _listed(properties: Properties, warnings: list[str]) -> Iterator[tuple[str, 
             yield "", path.name
 
 
+def _origin(properties: Properties, file: str, fate: Fetched | None, startup: Startup) -> Origin:
+    """Where the archive is. Raises: SettingsError."""
+    if fate is None:
+        return Origin(str(archive_in(properties.model_store, file)), at_startup=True)
+    if fate.refused:
+        raise SettingsError(fate.refused.replace(file, shown(file)))
+    if not fate.downloaded:
+        name = Path(fate.path).name
+        startup.warnings.append(f"{shown(file)}: not fetched: {name} is in the model store, and is served")
+    return Origin(fate.path, downloaded=fate.downloaded, at_startup=True)
+
+
 def _add(
     startup: Startup,
     properties: Properties,
-    name: str,
-    file: str,
+    wish: Wish,
+    origin: Origin,
     models: dict[str, dict[str, dict[str, Any]]],
     workers_default: int,
 ) -> None:
-    if "://" in file:
-        raise SettingsError("a start fetches nothing: register it later, or put it into the store")
-    archive = archive_in(properties.model_store, file)
-    peeked = peek(archive)
-    key = name or peeked.manifest.model_name, peeked.manifest.model_version
+    peeked = peek(Path(origin.archive))
+    key = wish.model_name or peeked.manifest.model_name, peeked.manifest.model_version
     below = _positive(models.get(key[0], {}).get(key[1], {}))
     workers = below.get("minWorkers", workers_default)
-    wish = Wish(file, model_name=name, initial_workers=workers, workers_max=below.get("maxWorkers", workers))
-    origin = Origin(str(archive), at_startup=True, below=below)
+    wish = dataclasses.replace(wish, initial_workers=workers, workers_max=below.get("maxWorkers", workers))
+    origin = dataclasses.replace(origin, below=below)
     registration = _checked(startup, registration_of(peeked, wish, properties, origin))
     if note := peeked.config.warning:
-        startup.warnings.append(f"{file}: {note}")
+        startup.warnings.append(f"{shown(wish.url)}: {note}")
     startup.registrations.append(registration)
     if models.get(key[0], {}).get(key[1], {}).get("defaultVersion") is True:
         startup.defaults[key[0]] = key[1]

@@ -1,7 +1,8 @@
 """Where the archive is that a registration's `url` names: in TorchServe's model store, or fetched into it.
 
     resnet.mar                    a file or folder of the model store
-    file://..., http(s)://...     fetched into the model store, if the property `allowed_urls` says so
+    file://..., http(s)://...     fetched into the model store, if the property `allowed_urls` says so; with
+                                  `s3_sse_kms`, signed with the keys that the environment has (`s3`)
 
 Unlike TorchServe, which fetches whatever it is told to unless `allowed_urls` forbids it, nothing is fetched
 unless `allowed_urls` allows it; and a local name is of the store, never of another folder.
@@ -19,15 +20,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from headway import logs
 from headway.errors import HeadwayError, InvalidInput
+from headway.settings import variables
 from headway_gateway.fetch import download, hidden_folder
 from headway_gateway.origins import shown
-from headway_gateway.torchserve.refusal import Refusal, bad_request
+from headway_gateway.torchserve.refusal import Refusal
+from headway_gateway.torchserve.s3 import VARIABLES, keys_of, signed_headers
 from headway_gateway.unpack import Effort
 
 _log = logs.get("headway.gateway")
@@ -82,22 +86,22 @@ WORKFLOWS = Texts(
 @dataclass(frozen=True)
 class Archives:
     """Those in `store` ("": there is none), and those that `allowed_urls`, regular expressions with commas
-    between, lets be fetched into it."""
+    between, lets be fetched into it. `reuse`: what the store has under a URL's file name is that archive."""
 
     store: str
     allowed_urls: str = ""
     limits: Limits = Limits()
     texts: Texts = MODELS
+    reuse: bool = False
 
     def find(self, url: str, stop: threading.Event, s3_sse_kms: bool = False) -> Found:
-        """The archive. When `stop` is set, fetching ends. Raises: Refusal."""
+        """The archive. When `stop` is set, fetching ends. `s3_sse_kms`: ask for it with keys of Amazon's.
+        Raises: Refusal."""
         self._check(url)
-        if s3_sse_kms:
-            raise bad_request("s3_sse_kms: archives do not come from S3 here; use a presigned https:// URL")
         if self._is_allowed(url) and _FETCHED.fullmatch(url):
-            return self._fetched(url, stop)
+            return self._fetched(url, stop, s3_sse_kms)
         if _S3.fullmatch(url):
-            text = f"{self.texts.missing}{url} (s3:// is not there: use a presigned https:// URL)"
+            text = f"{self.texts.missing}{url} (s3:// is not there: name the object's https:// URL)"
             raise self._not_found(text)
         if _FETCHED.fullmatch(url):
             raise self._not_found(f"Given URL {url} does not match any allowed URL(s)")
@@ -123,20 +127,26 @@ class Archives:
                 return Found(_root(path))
         raise self._not_found(f"{self.texts.missing}{url}")
 
-    def _fetched(self, url: str, stop: threading.Event) -> Found:
+    def _fetched(self, url: str, stop: threading.Event, signs: bool) -> Found:
         name = unquote(urlsplit(url).path).rpartition("/")[2]
         if not name or name.startswith(".") or not name.isprintable():
             raise self._not_found(f"{self.texts.missing}{url}")
         target = Path(self.store).resolve() / name
+        if self.reuse and target.is_file():
+            return Found(target)
         if os.path.lexists(target):
             raise _exists(name)
         with _as_refusals(url, name), hidden_folder(target.parent) as folder:
-            self._fetch(url, folder / name, Effort(self.limits.bytes_max, self.limits.timeout_s, stop))
+            effort = Effort(self.limits.bytes_max, self.limits.timeout_s, stop)
+            self._fetch(url, folder / name, effort, signs)
             (folder / name).chmod(0o644)
             os.link(folder / name, target)  # fails where somebody was faster; a rename would replace it
         return Found(target, downloaded=True)
 
-    def _fetch(self, url: str, target: Path, effort: Effort) -> None:
+    def _fetch(self, url: str, target: Path, effort: Effort, signs: bool) -> None:
+        if signs and not url.lower().startswith("file:"):
+            download(url, target, _no_redirect, effort, _signed(url))
+            return
         if not url.lower().startswith("file:"):
             download(url, target, self._check_redirect, effort)
             return
@@ -154,6 +164,19 @@ class Archives:
     def _check_redirect(self, url: str) -> None:
         if not self._is_allowed(url):
             raise InvalidInput(f"{url} does not match any allowed URL(s)")
+
+
+def _signed(url: str) -> dict[str, str]:
+    """Raises: InvalidInput where the keys are not there."""
+    keys = keys_of(variables(VARIABLES))
+    if keys is None:
+        raise InvalidInput(f"s3_sse_kms: the environment has not all of {', '.join(VARIABLES[:3])}")
+    return signed_headers(url, keys, datetime.now(UTC))
+
+
+def _no_redirect(url: str) -> None:
+    """A signature is for one host."""
+    raise InvalidInput("a signed request is not redirected: name the URL in the bucket's own region")
 
 
 def _matches(pattern: str, url: str) -> bool:

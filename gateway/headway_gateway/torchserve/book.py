@@ -20,7 +20,7 @@ from headway.torchserve.metrics import Declared, Record, read_declarations
 from headway.torchserve.properties import Properties
 from headway_gateway.torchserve.exposition import Family
 from headway_gateway.torchserve.logfile import LogFile, Stamp
-from headway_gateway.torchserve.series import Series
+from headway_gateway.torchserve.series import Series, model_lines, server_lines
 from headway_gateway.torchserve.tallies import Tallies
 
 LOG, PROMETHEUS, LEGACY_MODE = "log", "prometheus", "legacy"
@@ -65,15 +65,26 @@ class Book:
     def server(self, name: str, value: float, labels: tuple[tuple[str, str], ...] = ()) -> None:
         """A value of the server's own; `labels` beside Level and Hostname. One that is not declared is
         dropped."""
+        self.note(self.series(name, labels), value)
+
+    def series(self, name: str, labels: tuple[tuple[str, str], ...] = ()) -> Series | None:
+        """What `note` takes for a metric of the server's own. None: it is not declared."""
         if (series := self._series.get((name, labels))) is None:
             if (declared := self._declared.server.get(name)) is None:
-                return
+                return None
             series = self._of_server(declared, labels)
             _keep(self._series, (name, labels), series, SERIES_MAX)
-        if self._is_shown(name):
-            self._tallies.note(series, value)
-        else:
+        return series
+
+    def note(self, series: Series | None, value: float) -> None:
+        """As `server`. PERF: a prediction has seven values, and to look up its series takes longer than all
+        else that is done with one."""
+        if series is None:
+            return
+        if self.mode == LOG or not self._is_shown(series.declared.name):
             self._server_lines.append((series, value))
+        else:
+            self._tallies.note(series, value)
 
     def model(self, record: Record) -> None:
         """A value that a handler recorded. One that is not declared is dropped, unless the server is told to
@@ -98,12 +109,10 @@ class Book:
         begin, second = self._stamp.at(now), int(now)
         if self._server_lines:
             lines, self._server_lines = self._server_lines, []
-            text = [f"{begin}{series.line(value, None, second)}\n" for series, value in lines]
-            self._server_log.write("".join(text), now)
+            self._server_log.write(server_lines(begin, lines, second), now)
         if self._model_lines:
             more, self._model_lines = self._model_lines, []
-            text = [f"{begin}{series.line(value, request, second)}\n" for series, value, request in more]
-            self._model_log.write("".join(text), now)
+            self._model_log.write(model_lines(begin, more, second), now)
 
     def families(self) -> dict[str, Family]:
         """What Prometheus is shown, by name: the declared ones first, whether they have values or not."""

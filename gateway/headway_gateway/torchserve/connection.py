@@ -18,7 +18,7 @@ from headway_gateway.inference import JSON, Answer
 from headway_gateway.lane import Errand, Lane
 from headway_gateway.request import SPELLED
 from headway_gateway.torchserve.access import peer_of
-from headway_gateway.torchserve.heads import BODILESS, CLOSES_FROM, SILENT, own_pairs
+from headway_gateway.torchserve.heads import BODILESS, CLOSES_FROM, SILENT, own_lines
 from headway_gateway.torchserve.refusal import bad_request
 from headway_gateway.torchserve.statuses import status_line
 
@@ -34,6 +34,7 @@ class Connection(PlainConnection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._spelled: list[tuple[bytes, bytes]] = []
         self._begun: Passage | None = None  # whose answer has begun and goes on
+        self._access = ("", "")  # what the access log says of requests with the last head
         super().__init__(*args, **kwargs)
 
     # ---- the parser's callbacks ----
@@ -43,15 +44,26 @@ class Connection(PlainConnection):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """PERF: what uvicorn's does, without the call."""
         self._spelled.append((name, value))
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    @property
+    def _wrote(self) -> list[tuple[bytes, bytes]]:
+        return self._spelled
+
+    def _look(self, lane: Lane, method: bytes, url: bytes, wrote: list[tuple[bytes, bytes]]) -> None:
+        super()._look(lane, method, url, wrote)
+        line = f"{method.decode()} {url.decode('latin1')} HTTP/{self.parser.get_http_version()}"
+        self._access = (peer_of({"client": self.client}), line)
 
     def _enter(self, lane: Lane) -> Errand | None:
-        method = self.parser.get_method()
-        errand = lane.enter(method, self.url, self.headers, self._spelled)
-        if errand and lane.access:
-            line = f"{method.decode()} {self.url.decode('latin1')} HTTP/{self.parser.get_http_version()}"
-            errand.said = (peer_of({"client": self.client}), line)
+        errand = super()._enter(lane)
+        if errand:
+            errand.said = self._access
         return errand
 
     def _go_the_long_way(self) -> None:
@@ -120,10 +132,9 @@ class Connection(PlainConnection):
         return self._begin(answer, passage.keep_alive, length)
 
     def _begin(self, answer: Answer, stays: bool, length: bytes) -> bytes:
-        lines = [status_line(answer.status, answer.phrase)]
-        lines += (b"%s: %s\r\n" % pair for pair in own_pairs(answer))
-        lines += (self.app.common.lines, length, _STAY if stays else _CLOSE, b"\r\n")
-        return b"".join(lines)
+        stay = _STAY if stays else _CLOSE
+        first = status_line(answer.status, answer.phrase)
+        return b"".join((first, own_lines(answer), self.app.common.lines, length, stay, b"\r\n"))
 
 
 class _Opening:

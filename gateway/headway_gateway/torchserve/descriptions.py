@@ -58,8 +58,8 @@ def description(
         "clientTimeoutInMills": registration.client_timeout_ms,
         "parallelType": registration.parallel_type,
         "parallelLevel": registration.parallel_level,
-        "deviceType": registration.device_type or ("gpu" if gpu_is_there else "cpu"),
-        **({"deviceIds": list(registration.device_ids)} if registration.device_ids else {}),
+        "deviceType": "gpu" if gpu_is_there and registration.device_type != "cpu" else "cpu",
+        **({"deviceIds": list(registration.device_ids)} if gpu_is_there and registration.device_ids else {}),
         **_batching(registration),
         "loadedAtStartup": registration.at_startup,
         "workers": workers,
@@ -80,9 +80,9 @@ def _workers(registration: Registration, entry: Mapping[str, Any]) -> tuple[int,
 
 
 def _batching(registration: Registration) -> dict[str, Any]:
-    """Continuous batches are not there, and described as what is off."""
+    """What it says of batches and sequences."""
     return {
-        "continuousBatching": False,
+        "continuousBatching": registration.continuous,
         "useJobTicket": registration.job_ticket,
         "useVenv": registration.use_venv,
         "stateful": registration.stateful,

@@ -21,11 +21,12 @@ from headway.torchserve.properties import Properties
 from headway_gateway.torchserve.book import LOGS, Book
 from headway_gateway.torchserve.host import Reading
 from headway_gateway.torchserve.logfile import LogFile, Stamp
-from headway_gateway.torchserve.series import plain
+from headway_gateway.torchserve.series import Series, plain
 
 DEFAULT_VERSION = "default"
 FLUSH_S = 0.05
 NOT_FOUND = 404
+MODELS_MAX = 1000
 FAILED = "message"  # in the meta of an error of the handler's
 _NOTHING: Mapping[str, Any] = {}
 
@@ -47,6 +48,14 @@ class _Access(NamedTuple):
     took_s: float
 
 
+class _OfModel(NamedTuple):
+    """The series of a model version, as a client names it; None: not declared."""
+
+    requests: Series | None
+    latency: Series | None
+    queue: Series | None
+
+
 class DoorMetrics:
     """One process's. To be opened in it, after the fork."""
 
@@ -58,6 +67,10 @@ class DoorMetrics:
         self._stamp = Stamp()
         self._predictions: list[_Prediction] = []
         self._accesses: list[_Access] = []
+        self._of_models: dict[tuple[str, str], _OfModel] = {}
+        self._queue_time = self.book.series("QueueTime")
+        self._thread_time = self.book.series("WorkerThreadTime")
+        self._classes = {kind: self.book.series(f"Requests{kind}XX") for kind in (2, 4, 5)}
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
@@ -124,8 +137,7 @@ class DoorMetrics:
         lines, stamp = [], self._stamp.at
         for at, peer, line, status, took_s in accesses:
             lines.append(f'{stamp(at)}/{peer} "{plain(line)}" {status} {int(took_s * 1000)}\n')
-            if (kind := status // 100) in (2, 4, 5):
-                self.book.server(f"Requests{kind}XX", 1.0)
+            self.book.note(self._classes.get(status // 100), 1.0)
         self._log.write("".join(lines), now)
 
     def _enter(self, prediction: _Prediction) -> None:
@@ -133,14 +145,27 @@ class DoorMetrics:
         queue_us = meta.get("queue_us")
         if status == NOT_FOUND and queue_us is None:
             return  # there is no such model: callers could invent many
-        book, labels = self.book, (("model_name", model), ("model_version", version or DEFAULT_VERSION))
-        book.server("ts_inference_requests_total", 1.0, labels)
+        note, series = self.book.note, self._of_models.get((model, version))
+        if series is None:
+            series = self._of_model(model, version)
+        note(series.requests, 1.0)
         if isinstance(queue_us, int):
             if timed and FAILED not in meta:
-                book.server("ts_inference_latency_microseconds", round(took_s * 1e6, 3), labels)
-                book.server("ts_queue_latency_microseconds", float(queue_us), labels)
-                book.server("QueueTime", queue_us / 1000)
-            book.server("WorkerThreadTime", (meta["worker_us"] - meta["compute_us"]) / 1000)
+                note(series.latency, round(took_s * 1e6, 3))
+                note(series.queue, float(queue_us))
+                note(self._queue_time, queue_us / 1000)
+            note(self._thread_time, (meta["worker_us"] - meta["compute_us"]) / 1000)
         if META in meta:
             for record in unpacked(meta[META]):
-                book.model(record)
+                self.book.model(record)
+
+    def _of_model(self, model: str, version: str) -> _OfModel:
+        labels = (("model_name", model), ("model_version", version or DEFAULT_VERSION))
+        if len(self._of_models) >= MODELS_MAX:
+            self._of_models.clear()
+        series = self._of_models[model, version] = _OfModel(
+            self.book.series("ts_inference_requests_total", labels),
+            self.book.series("ts_inference_latency_microseconds", labels),
+            self.book.series("ts_queue_latency_microseconds", labels),
+        )
+        return series

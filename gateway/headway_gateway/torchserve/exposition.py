@@ -55,8 +55,9 @@ def _line(sample: Sample) -> str:
 
 def number(value: float) -> str:
     """With a decimal point, always."""
-    if math.isfinite(value):
-        return repr(float(value))
+    text = repr(float(value))
+    if text[-1] not in "fn":  # inf, nan
+        return text
     return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
 
 

@@ -63,7 +63,8 @@ class Predicting:
 
     def ask(self, target: Target, head: Head, body: Buffer, received: Received | None) -> Question:
         """A plain one, which is one without a URL path. Raises: Refusal; HeadwayError."""
-        require(self.keys, INFERENCE, head.get_header("Authorization"))
+        if self.keys is not None:
+            require(self.keys, INFERENCE, head.get_header("Authorization"))
         whole = body_or_parts(body, head.get_header("Content-Type") or "")
         return self.question(Route(PREDICT, target, "", False), whole, head.spelled, received)
 

@@ -29,20 +29,30 @@ class Series:
     """Equal to itself alone; two of one `key` are the same series. `labels`: pairs, in the order in which
     they are shown."""
 
-    __slots__ = ("_head", "_tail", "declared", "key", "labels")
+    __slots__ = ("declared", "head", "key", "labels", "tail")
 
     def __init__(self, declared: Declared, labels: tuple[tuple[str, str], ...], host: str) -> None:
         self.declared = declared
         self.labels = labels
         self.key: Key = (declared.type, declared.name, labels)
         dimensions = ",".join(f"{name}:{value}" for name, value in labels if name not in _HOST)
-        self._head = plain(f"{declared.name}.{declared.unit}:")
-        self._tail = plain(f"|#{dimensions}|#hostname:{host}")
+        self.head = plain(f"{declared.name}.{declared.unit}:")  # of a line, before the value
+        self.tail = plain(f"|#{dimensions}|#hostname:{host}")  # and after it
 
-    def line(self, value: float, request: str | None, epoch_s: int) -> str:
-        """Without what every log line begins with. `request`: None for the server's own metrics."""
-        whose = "" if request is None else f",requestID:{plain(request) or 'null'}"
-        return f"{self._head}{number(value)}{self._tail}{whose},timestamp:{epoch_s}"
+
+def server_lines(begin: str, noted: Iterable[tuple[Series, float]], epoch_s: int) -> str:
+    """The server's own metrics. `begin`: what every log line begins with."""
+    end = f",timestamp:{epoch_s}\n"
+    return "".join([f"{begin}{series.head}{number(value)}{series.tail}{end}" for series, value in noted])
+
+
+def model_lines(begin: str, noted: Iterable[tuple[Series, float, str]], epoch_s: int) -> str:
+    """Those of models, each with the ids of the requests that it was recorded for."""
+    lines = []
+    for series, value, request in noted:
+        whose = f"{series.tail},requestID:{plain(request) or 'null'}"
+        lines.append(f"{begin}{series.head}{number(value)}{whose},timestamp:{epoch_s}\n")
+    return "".join(lines)
 
 
 def is_presentable(declared: Declared, labels: Iterable[str]) -> bool:

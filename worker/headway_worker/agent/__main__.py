@@ -9,8 +9,9 @@ import sys
 
 import click
 
-from headway import keys, link, locks, logs
+from headway import keys, locks, logs
 from headway.cli.options import settings_options
+from headway.dealers import dial
 from headway.errors import SettingsError
 from headway.exits import Exit
 from headway.notify import Notifier
@@ -42,7 +43,7 @@ def main(settings: AgentSettings) -> None:
     address, identity = settings.workers_address, f"{name[:100]}.".encode() + secrets.token_bytes(8)
     curve = keys.to_broker(settings, address, keys.WORKER)
     session = Session(name, host, offer, settings.drain_s)
-    loop = Loop(session, crew, lambda context: link.dealer(context, address, identity, curve), notifier)
+    loop = Loop(session, crew, lambda: dial(address, identity, curve), notifier)
     _log.info("agent starts", name=name, devices=",".join(d.device for d in offer.devices))
     code = loop.run()
     os.close(lock)

@@ -1,10 +1,10 @@
 """The agent's process: its socket, its clock, its signals, its end. One thread, which waits in one place.
 
-Knows: ZeroMQ, time, signals. Must not know: what to order, how workers are run.
+Knows: time, signals. Must not know: what to order, how workers are run.
 
 Everything it waits for is a file descriptor: the socket's, that of the signals, and the crew's, which is
-readable when something became of a worker. The socket's signals once: after all that was sent or received the
-socket is asked again, until there is nothing (see `link`).
+readable when something became of a worker. The socket's may signal once: after all that was sent or received
+the socket is asked again, until there is nothing (see `dealers`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-import zmq
-
 from headway import link, logs
+from headway.dealers import Dealer
 from headway.exits import Exit
 from headway.inbox import drain
 from headway.messages import AgentReport
@@ -35,7 +34,7 @@ DRAIN_MAX = 1000
 NAPS_S = 3600.0
 STATUS_S = 1.0
 EXTEND_S = 30.0  # one that waits for its broker is starting for as long as that takes
-Dial = Callable[[zmq.Context[zmq.Socket[bytes]]], zmq.Socket[bytes]]
+Dial = Callable[[], Dealer]
 
 _log = logs.get("headway.agent")
 
@@ -89,21 +88,19 @@ class Loop:
             self._notifier.extend(EXTEND_S)
 
     def _open(self) -> None:
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._dial(self._context)
+        self._dealer = self._dial()
         self._wakeup, self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._alarm)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self._poll = select.poll()
-        for descriptor in (self._socket.fileno(), self._wakeup, self._crew.fileno()):
+        for descriptor in (self._dealer.fileno(), self._wakeup, self._crew.fileno()):
             self._poll.register(descriptor, select.POLLIN)
 
     def _close(self) -> None:
         """The workers, if there are any left, live on."""
         self._crew.close()
-        self._socket.close()
-        self._context.term()
+        self._dealer.close()
         signal.set_wakeup_fd(-1)
         os.close(self._wakeup)
         os.close(self._alarm)
@@ -120,7 +117,7 @@ class Loop:
         while is_more and self._exit is None:
             for news in self._crew.look(now):
                 self._handle(news, now)
-            count = drain(self._socket, DRAIN_MAX, lambda message: self._handle(message, now), _log)
+            count = drain(self._dealer, DRAIN_MAX, lambda message: self._handle(message, now), _log)
             actions = self._session.wake(now)
             self._do(actions, now)
             is_more = bool(actions) or count > 0
@@ -133,7 +130,7 @@ class Loop:
         for action in actions:
             match action:
                 case Send(message=message):
-                    blocked = blocked or not link.send(self._socket, encode(message))
+                    blocked = blocked or not self._dealer.send(encode(message))
                     if blocked:
                         self._session.handle(Unsent(message), now)
                     elif isinstance(message, AgentReport):

@@ -24,8 +24,10 @@ from headway.models import ModelSpec
 from headway.torchserve.config import read_config
 from headway_worker.backends import refuse_unknown
 from headway_worker.casting import refuse_casting
+from headway_worker.continuous import Step
 from headway_worker.request import ModelRequest
 from headway_worker.torchserve.archive import Archive, open_archive
+from headway_worker.torchserve.data import asks_itself
 from headway_worker.torchserve.service import Service, Wishes, meta_of
 from headway_worker.tracks import Share
 
@@ -68,6 +70,17 @@ class TorchServe:
     def answer(self, requests: Sequence[ModelRequest]) -> list[Share]:
         assert self._service, "it is loaded"
         return self._service.answer(requests)
+
+    def rides(self, request: ModelRequest) -> bool:
+        return not asks_itself(request)
+
+    def step(self, requests: Sequence[ModelRequest]) -> list[Step]:
+        assert self._service, "it is loaded"
+        return self._service.step(requests)
+
+    async def answer_later(self, requests: Sequence[ModelRequest]) -> list[Share]:
+        assert self._service, "it is loaded"
+        return await self._service.answer_later(requests)
 
     def error_meta(self, error: BaseException) -> dict[str, Any]:
         return meta_of(error)

@@ -60,11 +60,16 @@ class Asked:
 def groups(requests: Sequence[ModelRequest]) -> Iterator[Sequence[ModelRequest]]:
     """The requests in the order that they have, in calls of their own: handlers look at the first request to
     see whether all of them are predictions or it wants a description."""
-    for asks_itself, run in groupby(requests, lambda request: _is_true(request.options.get(DESCRIBE))):
-        if asks_itself:
+    for is_question, run in groupby(requests, asks_itself):
+        if is_question:
             yield from ([request] for request in run)
         else:
             yield list(run)
+
+
+def asks_itself(request: ModelRequest) -> bool:
+    """Whether it wants a description."""
+    return _is_true(request.options.get(DESCRIBE))
 
 
 def asked(requests: Sequence[ModelRequest], decodes: bool = True) -> Asked:
@@ -77,6 +82,22 @@ def asked(requests: Sequence[ModelRequest], decodes: bool = True) -> Asked:
             made.data.append(one)
             made.processors.append(RequestProcessor({**headers, **_said(request.options)}))
         made.widths.append(len(data))
+    return made
+
+
+def asked_again(request: ModelRequest, id: str) -> Asked:
+    """A request that a handler has had before, in a running batch: without its data."""
+    return Asked([{}], [RequestProcessor(_said(request.options))], {0: id}, [1])
+
+
+def together(asked: Sequence[Asked]) -> Asked:
+    """Several as one call."""
+    made = Asked([], [], {}, [])
+    for one in asked:
+        made.ids.update((len(made.data) + at, id) for at, id in one.ids.items())
+        made.data += one.data
+        made.processors += one.processors
+        made.widths += one.widths
     return made
 
 

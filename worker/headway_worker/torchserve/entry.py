@@ -12,6 +12,7 @@ place.
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,8 @@ def entry_of(handler: str, folder: Path, context: Any) -> Handle:
     module = _module(name, folder)
     found = getattr(module, function or "handle", None)
     if callable(found) and not isinstance(found, type):
-        found(None, context)
+        if inspect.iscoroutine(asked := found(None, context)):
+            asked.close()  # there is no loop yet; as in TorchServe, it does not run
         return _function(found)
     if function:
         raise SettingsError(f"handler: there is no function {function!r} in {name}")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 
 from headway.torchserve.config import Config
 from headway.torchserve.metrics import META, packed, read_declarations
+from headway_worker.continuous import Step
 from headway_worker.replies import Answer, error_text
 from headway_worker.request import ModelRequest
 from headway_worker.torchserve import data
@@ -25,12 +27,14 @@ from headway_worker.torchserve.archive import Archive
 from headway_worker.torchserve.entry import entry_of
 from headway_worker.torchserve.modules import Modules
 from headway_worker.torchserve.recorded import Recorded
+from headway_worker.torchserve.stepwise import stepwise
 from headway_worker.torchserve.ts.context import Context, RequestProcessor, Send
 from headway_worker.torchserve.ts.metrics.metrics_store import MetricsStore
 from headway_worker.torchserve.ts.torch_handler.request_envelope import envelope_of
 from headway_worker.torchserve.ts.utils.util import PredictionException
 from headway_worker.tracks import Share
 
+_RIDES = "the id of a request that the handler has had"
 FAILED, EXHAUSTED = "Prediction failed", "Out of resources"
 
 
@@ -98,10 +102,52 @@ class Service:
         started = time.perf_counter()
         with self._entered():
             returned = self._handle(asked.data, self._context)
-        self.metrics.add_time("PredictionTime", round((time.perf_counter() - started) * 1000, 2), unit="ms")
+        self._took(self.metrics, started)
         results = data.results(returned, len(asked.data))
         spans = zip(requests, _spans(asked), strict=True)
-        return self._with_metrics(requests, [self._share(request, at, results) for request, at in spans])
+        shares = [self._share(request, at, results, self._context) for request, at in spans]
+        return self._with_metrics(requests, shares)
+
+    def step(self, requests: Sequence[ModelRequest]) -> list[Step]:
+        """A turn of a running batch: what the handler makes of each, and whether it wants it again.
+        Raises: as `answer`."""
+        asked = data.together([self._asked_in_turn(request) for request in requests])
+        self._context.begin(asked.ids, asked.processors, _senders(requests, asked))
+        started = time.perf_counter()
+        with torch.inference_mode(False), torch.enable_grad(), self._entered():
+            returned = self._handle(asked.data, self._context)
+            results = data.results(returned, len(asked.data))
+            on = [self._context.rides_on(place, result) for place, result in enumerate(results)]
+        self._took(self.metrics, started)
+        shares: list[Share] = [self._body(self._context, place, results) for place in range(len(results))]
+        return list(zip(self._with_metrics(requests, shares), on, strict=True))
+
+    def _asked_in_turn(self, request: ModelRequest) -> data.Asked:
+        """The request with its data, the first time; without them from then on."""
+        if known := request.state.get(_RIDES):
+            return data.asked_again(request, known)
+        asked = data.asked([request], self._wishes.decodes)
+        request.state[_RIDES] = asked.ids[0]
+        return asked
+
+    async def answer_later(self, requests: Sequence[ModelRequest]) -> list[Share]:
+        """What a handler that is a coroutine makes of a batch, while it has others. Raises: as `answer`."""
+        groups = data.groups(requests)
+        return [share for group in groups for share in await self._answer_later(group)]
+
+    async def _answer_later(self, requests: Sequence[ModelRequest]) -> list[Share]:
+        asked, context = data.asked(requests, self._wishes.decodes), self._context.for_a_call()
+        context.begin(asked.ids, asked.processors, _senders(requests, asked))
+        started = time.perf_counter()
+        returned = await stepwise(lambda: self._handle(asked.data, context), self._entered)
+        self._took(context.metrics, started)
+        results = data.results(returned, len(asked.data))
+        spans = zip(requests, _spans(asked), strict=True)
+        shares = [self._share(request, at, results, context) for request, at in spans]
+        return self._with_metrics(requests, shares)
+
+    def _took(self, metrics: MetricsStore, started: float) -> None:
+        metrics.add_time("PredictionTime", round((time.perf_counter() - started) * 1000, 2), unit="ms")
 
     def _with_metrics(self, requests: Sequence[ModelRequest], shares: list[Share]) -> list[Share]:
         """What was recorded goes with one reply of the batch: the first that a door waits for."""
@@ -133,12 +179,14 @@ class Service:
             finally:
                 pillow.MAX_IMAGE_PIXELS = limit
 
-    def _share(self, request: ModelRequest, at: slice, results: list[Any]) -> Share:
+    def _share(self, request: ModelRequest, at: slice, results: list[Any], context: Context) -> Share:
         if request.content is None:
             return data.outputs(results[at], bool(request.rows))
-        place = at.start
-        sent = [data.chunk(result) for result in self._context.sent(place)]
-        return data.answer(results[place], self._context.request_processor[place], b"".join(sent))
+        return self._body(context, at.start, results)
+
+    def _body(self, context: Context, place: int, results: list[Any]) -> Answer:
+        sent = [data.chunk(result) for result in context.sent(place)]
+        return data.answer(results[place], context.request_processor[place], b"".join(sent))
 
 
 def meta_of(error: BaseException) -> dict[str, Any]:
@@ -154,12 +202,14 @@ def meta_of(error: BaseException) -> dict[str, Any]:
 
 def _spans(asked: data.Asked) -> list[slice]:
     """Where each request's results are."""
-    ends = [sum(asked.widths[: i + 1]) for i in range(len(asked.widths))]
+    ends = accumulate(asked.widths)
     return [slice(end - width, end) for end, width in zip(ends, asked.widths, strict=True)]
 
 
 def _senders(requests: Sequence[ModelRequest], asked: data.Asked) -> dict[int, Send]:
     """Who takes parts of replies at once, by the places of their data."""
+    if not any(request.send for request in requests):
+        return {}
     pairs = zip(requests, _spans(asked), strict=True)
     return {at.start: partial(_send, request.send) for request, at in pairs if request.send}
 

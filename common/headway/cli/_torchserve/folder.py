@@ -9,7 +9,7 @@ import dataclasses
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import geteuid, path
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from headway import locks
 from headway.cli.rundir import check_run_dir
 from headway.errors import SettingsError
 from headway.settings import Shared, default_run_dir
+from headway.torchserve.registration import remove_all
 
 STORE, STATE = "store", "state"
 MADE = ".torchserve-made"  # a server made the folder: if that is killed, a later one takes it away
@@ -74,6 +75,8 @@ def _check(folder: Path) -> None:
 
 
 def _clear(folder: Path) -> None:
+    with suppress(OSError, SettingsError):  # what a server that was killed had made elsewhere, too
+        remove_all(folder / STORE)
     for name in _INNER:
         if path.lexists(folder / name):
             shutil.rmtree(folder / name)

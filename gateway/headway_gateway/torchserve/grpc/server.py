@@ -40,6 +40,7 @@ from headway_gateway.torchserve.grpc.inference import Inference
 from headway_gateway.torchserve.grpc.interface import Interface, Missing
 from headway_gateway.torchserve.grpc.management import SERVICE as MANAGEMENT_SERVICE
 from headway_gateway.torchserve.grpc.management import Management
+from headway_gateway.torchserve.listening import pair_of
 from headway_gateway.torchserve.operations import Operations
 from headway_gateway.torchserve.registry import Registry
 
@@ -194,9 +195,12 @@ def options_of(properties: Properties, listener: Listener) -> list[tuple[str, in
 
 
 def credentials_of(properties: Properties) -> grpc.ServerCredentials | None:
-    """The certificate and its key; None without `enable_grpc_ssl`. Raises: SettingsError."""
+    """The certificate and its key; None without `enable_grpc_ssl`. Here the two files count before the
+    keystore, which TorchServe's gRPC does not read at all. Raises: SettingsError."""
     if not properties.enable_grpc_ssl:
         return None
+    if properties.keystore and not (properties.private_key_file and properties.certificate_file):
+        return grpc.ssl_server_credentials([pair_of(properties)])
     pair = tuple(_pem(properties, name) for name in ("private_key_file", "certificate_file"))
     return grpc.ssl_server_credentials([pair])
 

@@ -53,11 +53,12 @@ class Workflows:
 
     # ---- register, unregister ----
 
-    async def register(self, url: str, name: str = "") -> Done:
-        """All nodes are registered and serve, or nothing is."""
-        workflow = await self._placed(url, name)
+    async def register(self, url: str, name: str = "", s3_sse_kms: bool = False) -> Done:
+        """All nodes are registered and serve, or nothing is. `s3_sse_kms`: for its archive and its nodes'."""
+        workflow = await self._placed(url, name, s3_sse_kms)
         await self._clear(workflow)
-        failures = await _failures(self._begin(workflow, node) for node in workflow.spec.nodes.values())
+        nodes = workflow.spec.nodes.values()
+        failures = await _failures(self._begin(workflow, node, s3_sse_kms) for node in nodes)
         if failures:
             await self._clear(workflow)
             await self._removed(workflow.name)
@@ -140,11 +141,11 @@ class Workflows:
             raise _unknown(name) from None
         return kept[1]
 
-    async def _placed(self, url: str, name: str) -> Workflow:
+    async def _placed(self, url: str, name: str, s3_sse_kms: bool) -> Workflow:
         """Its archive, in the store."""
         store, stop = await self._store(), threading.Event()
         try:
-            found = await asyncio.to_thread(self._archives.find, url, stop)
+            found = await asyncio.to_thread(self._archives.find, url, stop, s3_sse_kms)
             try:
                 return await asyncio.to_thread(archive.put, found.path, store, url, name)
             finally:
@@ -159,7 +160,7 @@ class Workflows:
         finally:
             stop.set()
 
-    async def _begin(self, workflow: Workflow, node: Node) -> None:
+    async def _begin(self, workflow: Workflow, node: Node, s3_sse_kms: bool) -> None:
         name, limits = workflow.model(node.name), node.limits
         if not node.url:
             await self._operations.serve(_function(workflow, node, self._properties))
@@ -173,7 +174,7 @@ class Workflows:
             workers_max=limits.workers_max,
         )
         try:
-            await self._operations.register(wish, synchronous=True, workflow=workflow.name)
+            await self._operations.register(wish, True, s3_sse_kms, workflow.name)
         except Refusal as refusal:
             if refusal.message.startswith("Failed to start workers"):
                 raise

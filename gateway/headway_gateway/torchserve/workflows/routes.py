@@ -43,8 +43,7 @@ class WorkflowManagement:
 
     async def on_post_workflows(self, req: Request, resp: Response) -> None:
         """It goes on when the client leaves: half a workflow is none."""
-        url, name = await self._wish(req)
-        done = await asyncio.shield(self._workflows.register(url, name))
+        done = await asyncio.shield(self._workflows.register(*await self._wish(req)))
         _show(resp, {"status": done.text})
 
     async def on_get_workflow(self, req: Request, resp: Response, name: str) -> None:
@@ -60,19 +59,19 @@ class WorkflowManagement:
     async def on_options_workflow(self, req: Request, resp: Response, name: str) -> None:
         raise no_method()
 
-    async def _wish(self, req: Request) -> tuple[str, str]:
-        """The URL, and the name if one is wished. Raises: Refusal."""
+    async def _wish(self, req: Request) -> tuple[str, str, bool]:
+        """The URL, the name if one is wished, and `s3_sse_kms`. Raises: Refusal."""
         if (req.content_type or "").partition(";")[0].strip().lower() == JSON:
             said = _object(bytes(await req.body(self._properties.max_request_size)))
         else:
             query = Query(req.query_string)
-            said = {key: query.text(key) for key in ("url", "workflow_name")}
+            said = {key: query.text(key) for key in ("url", "workflow_name", "s3_sse_kms")}
         url, name = said.get("url"), said.get("workflow_name")
         if url is None:
             raise bad_request("Parameter url is required.")
         if not isinstance(url, str) or not isinstance(name, str | None):
             raise bad_request("url and workflow_name must be text")
-        return url, name or ""
+        return url, name or "", str(said.get("s3_sse_kms")).lower() == "true"
 
 
 class WorkflowPredictions:

@@ -7,6 +7,7 @@ The reply's status, phrase and headers stand in a `RequestProcessor`, one for ea
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -47,6 +48,7 @@ class RequestProcessor:
         return self._headers.get(key)
 
 
+STREAM_NEXT = "ts_stream_next"
 Send = Callable[[Any, RequestProcessor], None]
 
 
@@ -88,6 +90,24 @@ class Context:
         self.may_unpickle = False  # Headway's own: whether weights may be pickled objects
         self._sent: dict[int, list[Any]] = {}
         self._senders: Mapping[int, Send] = {}
+
+    def for_a_call(self) -> Context:
+        """Headway's own: another one of the same model, for a call that runs beside others. What a handler
+        has put into this one is the same object there."""
+        made = copy.copy(self)
+        made.metrics = copy.copy(self.metrics)
+        return made
+
+    def rides_on(self, idx: int, result: Any) -> bool:
+        """Headway's own: whether a handler of a running batch wants to be called again for a request, by its
+        stopping criteria; says so in the reply's headers. Raises: what the criteria raise."""
+        if self.stopping_criteria:
+            stops = self.stopping_criteria[idx](result)
+            if stops is not None:
+                self.set_response_header(idx, STREAM_NEXT, "false" if stops else "true")
+        elif self.get_response_headers(idx).get(STREAM_NEXT) == "true":
+            self.set_response_header(idx, STREAM_NEXT, "false")
+        return bool(self.get_response_headers(idx).get(STREAM_NEXT) == "true")
 
     def begin(
         self,

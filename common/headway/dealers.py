@@ -1,0 +1,176 @@
+"""How a program reaches the broker: a connection that is made again by itself, on this host or over TCP.
+
+Knows: the two ways, and what a DEALER does. Must not know: messages, where keys come from.
+
+On this host it is a Unix socket, and ZMTP spoken by ourselves (`lines`); over TCP it is libzmq, with keys and
+heartbeats (`link`). Both look the same from outside, and to the broker.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import socket
+from collections import deque
+from typing import Protocol
+
+import zmq
+
+from headway import link
+from headway.errors import SettingsError
+from headway.keys import Curve
+from headway.lines import Closed, Line
+
+_IPC = "ipc://"
+PATH_BYTES_MAX = 107
+
+
+class Dealer(Protocol):
+    """One connection to the broker. Not for several threads at once.
+
+    Wait for `fileno()` to be readable, then `receive` until it has nothing more; and look at `has_more`
+    before waiting.
+    """
+
+    def fileno(self) -> int:
+        """The same for as long as it is open."""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether frames wait that the descriptor may not tell of (any more)."""
+
+    def send(self, frame: bytes) -> bool:
+        """False when it would block, or nobody is there."""
+
+    def receive(self) -> bytes | None:
+        """The next frame; None: now there is none."""
+
+    def close(self) -> None: ...
+
+
+def dial(address: str, identity: bytes, curve: Curve | None = None) -> Dealer:
+    """Does not wait for the broker. Raises: SettingsError for an address that is none."""
+    if not address.startswith(_IPC):
+        return _Far(address, identity, curve)
+    path = address.removeprefix(_IPC)
+    if not path or len(os.fsencode(path)) > PATH_BYTES_MAX:
+        raise SettingsError(f"address {address!r}: a path of 1 to {PATH_BYTES_MAX} bytes")
+    return _Near(path, identity)
+
+
+def dial_as_caller(address: str, curve: Curve | None = None) -> Dealer:
+    """For one more caller of the broker. Raises: as `dial`."""
+    return dial(address, f"client-{os.getpid()}.".encode() + secrets.token_bytes(8), curve)
+
+
+class _Near:
+    """On this host. It connects when there is something to send, so there is no timer: whoever has calls
+    open, or a place on the roster, says something several times a second.
+
+    A new connection is of use at once: what is sent before the broker has taken it waits in the line.
+    """
+
+    def __init__(self, path: str, identity: bytes) -> None:
+        self._path = path
+        self._identity = identity
+        self._line: Line | None = None
+        self._frames: deque[bytes] = deque()
+        self._drained = False  # the last read found less than there could have been
+        self._epoll = select.epoll()  # a descriptor that stays the same while connections come and go
+        self._connect()
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self._frames)
+
+    def send(self, frame: bytes) -> bool:
+        for _ in range(2):  # the first try may find that the broker has gone, and the second a new one
+            if self._line is None and not self._connect():
+                return False
+            assert self._line
+            try:
+                waited = bool(self._line.waiting)
+                taken = self._line.send(frame)
+                if bool(self._line.waiting) != waited:
+                    self._epoll.modify(self._line.fd, self._line.events)
+                return taken
+            except Closed:
+                self._hang_up()
+        return False
+
+    def receive(self) -> bytes | None:
+        if self._frames:
+            return self._frames.popleft()
+        if self._drained or self._line is None:  # its descriptor says when there is more
+            self._drained = False
+            return None
+        self._read(self._line)
+        return self._frames.popleft() if self._frames else None
+
+    def close(self) -> None:
+        self._hang_up()
+        self._epoll.close()
+
+    def _read(self, line: Line) -> None:
+        try:
+            if waited := bool(line.waiting):
+                line.flush()
+            for frames in line.read():
+                self._frames.extend(frames)
+            self._drained = bool(self._frames)
+            if bool(line.waiting) != waited:
+                self._epoll.modify(line.fd, line.events)
+        except Closed:
+            self._hang_up()
+
+    def _connect(self) -> bool:
+        connecting = socket.socket(socket.AF_UNIX)
+        connecting.setblocking(False)
+        try:
+            connecting.connect(self._path)
+            self._line = Line(connecting, b"DEALER", self._identity)
+        except (OSError, Closed):
+            connecting.close()
+            return False
+        self._epoll.register(self._line.fd, self._line.events)
+        return True
+
+    def _hang_up(self) -> None:
+        if self._line:
+            self._epoll.unregister(self._line.fd)
+            self._line.close()
+            self._line = None
+
+
+class _Far:
+    """Over TCP."""
+
+    def __init__(self, address: str, identity: bytes, curve: Curve | None) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            self._socket = link.dealer(self._context, address, identity, curve)
+        except SettingsError:
+            self._context.term()
+            raise
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    @property
+    def has_more(self) -> bool:
+        """It signals once, and what is sent may swallow that."""
+        return link.is_readable(self._socket)
+
+    def send(self, frame: bytes) -> bool:
+        return link.send(self._socket, frame)
+
+    def receive(self) -> bytes | None:
+        return link.receive(self._socket)
+
+    def close(self) -> None:
+        self._socket.close()
+        self._context.term()  # waits for the last message, at most link.LINGER_MS
