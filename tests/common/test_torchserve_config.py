@@ -67,6 +67,10 @@ def test_what_agrees_with_model_toml_is_not_said() -> None:
     ("found", "said"),
     [
         ({"parallelType": "pp", "startupTimeout": 9}, "no meaning here: startupTimeout, parallelType"),
+        (
+            {"sequenceBatching": True, "sequenceMaxIdleMSec": 9, "continuousBatching": True},
+            "no meaning here: continuousBatching (with sequenceBatching)",
+        ),
         ({"sequenceBatching": True}, "no meaning here: sequenceBatching (without sequenceMaxIdleMSec)"),
         ({"maxNumSequence": 0}, "maxNumSequence (0 is not a whole number above 0)"),
         ({"batchSize": "8"}, "batchSize ('8' is not a whole number above 0)"),
