@@ -81,7 +81,7 @@ class Up:
         return [pid for pid in found if self._mark in environment_of(pid) and word in command_of(pid)]
 
     def ready_copies(self, model: str) -> int:
-        with Client(self.direct, timeout_s=5.0) as client:
+        with Client(self.direct, timeout_s=5.0, shm_bytes=0) as client:
             return sum(m["ready"] for m in client.models(timeout_s=20.0) if m["name"] == model)
 
     def end(self, number: int) -> int:
@@ -129,4 +129,4 @@ def until(true: Callable[[], bool], timeout_s: float = 15.0) -> None:
     give_up = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < give_up
-        time.sleep(0.02)
+        time.sleep(0.05)
