@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from headway import Client
-from tests.system.stack import HEADWAY, Up, add_model, free_addresses, until
+from tests.ports import Ports
+from tests.system.stack import HEADWAY, Up, add_model, until
 
 pytestmark = pytest.mark.system
 
@@ -167,8 +168,8 @@ def test_what_cannot_work_is_said_in_one_line_before_anything_is_started(tmp_pat
     (tmp_path / "models").mkdir()
     store = ["--model-store", str(tmp_path / "models")]
     run_dir = ["--run-dir", str(tmp_path / "run")]
-    http, *others = (f"--{name}={address}" for name, address in zip(DOORS, free_addresses(3), strict=True))
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(("127.0.0.1", 0)) as taken, closing(Ports(3)) as free:
+        http, *others = (f"--{name}={address}" for name, address in zip(DOORS, free.addresses, strict=True))
         busy = f"127.0.0.1:{taken.getsockname()[1]}"
         for key, arguments in {
             "model_store": ["--model-store", str(tmp_path / "none"), *run_dir],
