@@ -304,11 +304,11 @@ def test_a_clients_deadline_is_the_requests() -> None:
         site = Site(client := Slow(), registry=FakeRegistry(ECHO))
         async with site.serving() as servers, site.channel(servers, SERVICE) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await stub_of(channel, SERVICE, "Predictions")(Request(model_name="echo"), timeout=0.3)
+                await stub_of(channel, SERVICE, "Predictions")(Request(model_name="echo"), timeout=1.0)
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             async with asyncio.timeout(5):
                 while not client.left:
                     await asyncio.sleep(0.01)
-        assert client.limits_s[0] == pytest.approx(0.15, abs=0.16)  # what is left; the way rounds it up
+        assert client.limits_s[0] == pytest.approx(0.5, abs=0.51)  # what is left; the way rounds it up
 
     asyncio.run(run())
