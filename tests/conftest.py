@@ -52,7 +52,19 @@ PURE = pure_files()
 
 # Begun first, for they take longest: a long file that is begun last is waited for by all the others. One that
 # should be here and is not, or is no longer long, costs some seconds and nothing else.
-LONGEST = ("systemd/test_real.py", "system/test_operated.py")
+LONGEST = (
+    "systemd/test_real.py",
+    "system/test_operated.py",
+    "scripts/test_operations.py",
+    "worker/test_loop.py",
+    "system/test_faults.py",
+    "torchserve/test_differential_flow.py",
+    "sim/test_day.py",
+    "system/test_up.py",
+    "system/test_two_hosts.py",
+    "worker/test_place.py",
+    "examples/test_efficientnet_lite0.py",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
