@@ -102,7 +102,7 @@ def hidden_folder(store: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=store))
     lock = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a sweep of somebody who fetches, too, may hold it for a moment
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import tarfile
+import tempfile
 import threading
 import time
 import zipfile
@@ -263,8 +265,6 @@ def test_a_version_that_is_there_is_not_even_fetched(web, store):
 
 
 def test_what_a_killed_process_left_is_removed_and_what_lives_is_kept(web, store):
-    import fcntl
-
     web.files["/m.tgz"] = GOOD
     dead, alive, fresh = (store / f".fetch-{name}" for name in ("dead", "alive", "fresh"))
     for folder in (dead, alive, fresh):
@@ -276,6 +276,25 @@ def test_what_a_killed_process_left_is_removed_and_what_lives_is_kept(web, store
     get(f"{web.url}/m.tgz", store, limits(web.url))
     os.close(lock)
     assert {p.name for p in store.iterdir()} == {"m", ".fetch-alive", ".fetch-fresh"}
+
+
+def test_a_folder_that_another_ones_sweep_looks_at_just_now_is_waited_for(store, monkeypatch):
+    make = tempfile.mkdtemp
+    looking: list[threading.Timer] = []
+
+    def looked_at(**where: Any) -> str:
+        folder = make(**where)
+        lock = os.open(folder, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        looking.append(threading.Timer(0.05, os.close, [lock]))
+        looking[0].start()
+        return folder
+
+    monkeypatch.setattr(tempfile, "mkdtemp", looked_at)
+    with fetch.hidden_folder(store) as folder:
+        assert folder.is_dir()
+    looking[0].join()
+    assert list(store.iterdir()) == []
 
 
 def test_a_scan_in_the_middle_sees_nothing(web, store, monkeypatch):
