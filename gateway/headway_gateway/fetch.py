@@ -153,13 +153,17 @@ class _Redirects(HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         target = urljoin(req.full_url, newurl)
-        if urlsplit(target).scheme == "file":
-            raise InvalidInput("a redirection to a file is not followed")
         try:
-            self._check(target)
+            self._look(target)
         except InvalidInput as error:
+            fp.close()  # nobody else does, of an answer that is not followed
             raise InvalidInput(f"{shown(req.full_url)} redirects: {error}") from None
         return super().redirect_request(req, fp, code, msg, headers, target)
+
+    def _look(self, target: str) -> None:
+        if urlsplit(target).scheme == "file":
+            raise InvalidInput("a redirection to a file is not followed")
+        self._check(target)
 
 
 def _opener(check: Check) -> OpenerDirector:
@@ -190,6 +194,7 @@ def download(url: str, target: Path, check: Check, effort: Effort) -> None:
             with target.open("xb") as file:
                 size = effort.copy(answer, file, 0, shown(url))
     except HTTPError as error:
+        error.close()  # it is the answer, too, with its connection
         raise InvalidInput(f"{shown(url)}: {error.code} {error.reason}") from None
     except (URLError, TimeoutError, ConnectionError, ssl.SSLError, HTTPException, ValueError) as error:
         raise InvalidInput(f"{shown(url)}: {getattr(error, 'reason', error) or error!r}") from None

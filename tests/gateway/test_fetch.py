@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import io
 import os
+import socket
 import tarfile
 import tempfile
 import threading
@@ -156,6 +158,29 @@ def test_a_redirection_is_followed_only_where_that_is_allowed(web, store):
             get(f"{web.url}/a/{number}.tgz", store, allowed, ("n", "1"))
     assert "/b/m.tgz" not in web.asked
     assert [p.name for p in store.iterdir()] == ["m"]
+
+
+def test_the_connection_of_an_answer_that_is_not_taken_is_closed_at_once(web, store):
+    web.files |= {"/a/1.tgz": "/b/m.tgz", "/a/2.tgz": "file:///etc/hostname", "/a/3.tgz": "/a/3.tgz"}
+    kept = []
+    for number in (1, 2, 3, 4):  # there is no 4
+        with pytest.raises(InvalidInput) as caught:
+            get(f"{web.url}/a/{number}.tgz", store, limits(f"{web.url}/a"))
+        kept.append(caught)  # and with it whatever it knows of
+    assert connections_to(web.server_port) == []
+
+
+def connections_to(port: int) -> list[socket.socket]:
+    """This process's own that are open."""
+    found = [thing for thing in gc.get_objects() if isinstance(thing, socket.socket)]
+    return [one for one in found if one.fileno() >= 0 and peer_port_of(one) == port]
+
+
+def peer_port_of(one: socket.socket) -> int:
+    try:
+        return int(one.getpeername()[1]) if one.family == socket.AF_INET else 0
+    except OSError:
+        return 0
 
 
 def cut_short(request: BaseHTTPRequestHandler) -> None:
