@@ -103,7 +103,7 @@ def hidden_folder(store: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=store))
     lock = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a sweep of somebody who fetches, too, may hold it for a moment
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -155,13 +155,16 @@ class _Redirects(HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         target = urljoin(req.full_url, newurl)
         try:
-            if urlsplit(target).scheme == "file":
-                raise InvalidInput("a redirection to a file is not followed")
-            self._check(target)
+            self._look(target)
         except InvalidInput as error:
             fp.close()  # or the connection stays as long as the error
             raise InvalidInput(f"{shown(req.full_url)} redirects: {error}") from None
         return super().redirect_request(req, fp, code, msg, headers, target)
+
+    def _look(self, target: str) -> None:
+        if urlsplit(target).scheme == "file":
+            raise InvalidInput("a redirection to a file is not followed")
+        self._check(target)
 
 
 def _opener(check: Check) -> OpenerDirector:

@@ -1,5 +1,8 @@
 """The broker at TCP, with real sockets on loopback: right keys work, and nothing else does or costs
-anything."""
+anything.
+
+Where no worker joins and no key is revoked, tests share one broker (`standing`).
+"""
 
 from __future__ import annotations
 
@@ -42,10 +45,18 @@ from headway.settings import ClientSettings, WorkerSettings
 from headway.tensors import pack, unpack
 from headway.wire import encode
 from tests.broker.test_router import MODEL, Broker, Peer, until
+from tests.ports import Ports
 
 pytestmark = pytest.mark.system
 QUIET_S = 1.0
 READY = Copy("m", "1", "ready", "", {})
+LOOK_S = 0.1
+HASTY = f"""
+from headway_broker import gate
+gate.LOOK_S = {LOOK_S}
+from headway_broker.__main__ import main
+main()
+"""
 
 
 class TcpBroker(Broker):
@@ -56,7 +67,9 @@ class TcpBroker(Broker):
         super().__init__(folder)
         (self.store / "m" / "1" / "model.toml").write_text(MODEL + "copies = 2\n")
         self.plain = plain
-        self.tcp = {side: f"tcp://127.0.0.1:{free_port()}" for side in ("callers", "workers")}
+        self.ports = Ports(2)
+        sides = zip(("callers", "workers"), self.ports.addresses, strict=True)
+        self.tcp = {side: f"tcp://{address}" for side, address in sides}
         self.keys_dir = folder / "keys"
         self.log = ""
         if not plain:
@@ -94,18 +107,21 @@ class TcpBroker(Broker):
         return log
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
-def says_nothing(peer: Peer, message: Any) -> bool:
-    """Whether nothing comes of saying this, or of trying to."""
-    if not peer.socket.poll(int(QUIET_S * 1000), zmq.POLLOUT):
-        return True
-    with contextlib.suppress(zmq.Again):
-        peer.socket.send(encode(message), zmq.DONTWAIT)
-    return not peer.socket.poll(int(QUIET_S * 1000))
+def nothing_comes_of(message: Any, *peers: Peer) -> bool:
+    """Whether none of them hears anything when they say this, or try to, for as long as nobody listens."""
+    poller = zmq.Poller()
+    for peer in peers:
+        poller.register(peer.socket, zmq.POLLOUT)
+    end = time.monotonic() + QUIET_S
+    while (left := end - time.monotonic()) > 0:
+        for found, events in poller.poll(left * 1000):
+            if events & zmq.POLLIN:
+                return False
+            with contextlib.suppress(zmq.Again):
+                found.send(encode(message), zmq.DONTWAIT)
+            poller.register(found, zmq.POLLIN)
+            end = time.monotonic() + QUIET_S
+    return True
 
 
 @pytest.fixture
@@ -113,20 +129,32 @@ def broker() -> Iterator[TcpBroker]:
     yield from started()
 
 
+@pytest.fixture(scope="module")
+def standing() -> Iterator[TcpBroker]:
+    yield from started()
+
+
+@pytest.fixture
+def hasty() -> Iterator[TcpBroker]:
+    """Looks for revoked keys ten times a second, and not once."""
+    yield from started(code=HASTY)
+
+
 @pytest.fixture
 def plain() -> Iterator[TcpBroker]:
     yield from started(plain=True)
 
 
-def started(plain: bool = False) -> Iterator[TcpBroker]:
+def started(plain: bool = False, code: str = "") -> Iterator[TcpBroker]:
     with TemporaryDirectory(prefix="hw-") as folder:
         made = TcpBroker(Path(folder), plain)
         try:
-            made.start(options=made.options())
+            made.start(code, options=made.options())
             made.stats()  # it answers when it listens everywhere; its ipc sockets come before TCP
             yield made
         finally:
             made.close()
+            made.ports.close()
 
 
 def work_once(worker: Peer) -> list[Any]:
@@ -159,10 +187,10 @@ def test_those_at_the_path_and_those_at_tcp_work_for_each_other(broker: TcpBroke
         assert caller.hear(Replies).replies[0][:3] == (1, OK, b"t1")
 
 
-def test_one_identity_at_two_doors_is_two_peers(broker: TcpBroker) -> None:
-    curve = broker.curve_of("caller1", keys.CALLER)
-    near = Peer(link.dealer(broker.context, broker.address("callers"), b"same.12345678"))
-    far = Peer(link.dealer(broker.context, broker.tcp["callers"], b"same.12345678", curve))
+def test_one_identity_at_two_doors_is_two_peers(standing: TcpBroker) -> None:
+    curve = standing.curve_of("caller1", keys.CALLER)
+    near = Peer(link.dealer(standing.context, standing.address("callers"), b"same.12345678"))
+    far = Peer(link.dealer(standing.context, standing.tcp["callers"], b"same.12345678", curve))
     with near, far:
         near.ask(7, model="nobody")
         assert near.hear(Replies).replies[0].id == 7
@@ -182,8 +210,8 @@ def test_without_a_key_that_is_allowed_there_nothing_is_delivered(broker: TcpBro
     message = Ping() if side == "callers" else Join("w", "host", 1, "cpu", [READY])
     peers = [broker.far(side, curve) for curve in (other_side, stranger, wrong_broker)]
     peers.append(Peer(link.dealer(broker.context, broker.tcp[side], b"plain.12345678")))
+    assert nothing_comes_of(message, *peers)
     for peer in peers:
-        assert says_nothing(peer, message)
         peer.socket.close()
     with broker.far(side) as good:
         good.send(message)
@@ -234,30 +262,32 @@ def test_garbage_at_plain_tcp_is_counted_and_costs_its_sender_alone(plain: TcpBr
     assert "without keys, on this host alone" in plain.stop()
 
 
-def test_a_key_is_good_as_soon_as_it_is_allowed_and_its_owner_need_not_start_again(broker: TcpBroker) -> None:
-    _, public = keys.make(broker.keys_dir, "late", keys.CALLER)
-    with broker.far(name="late") as peer:
+def test_a_key_is_good_as_soon_as_it_is_allowed_and_its_owner_need_not_start_again(
+    standing: TcpBroker,
+) -> None:
+    _, public = keys.make(standing.keys_dir, "late", keys.CALLER)
+    with standing.far(name="late") as peer:
         assert not peer.socket.poll(int(QUIET_S * 1000), zmq.POLLOUT)
-        keys.allow(broker.keys_dir, public)
+        keys.allow(standing.keys_dir, public)
         peer.send(Ping())
         peer.hear(Heartbeat)
 
 
-def test_a_revoked_worker_gets_nothing_more_and_its_requests_go_elsewhere(broker: TcpBroker) -> None:
-    with broker.far("workers") as revoked, broker.peer("workers") as other, broker.peer() as caller:
+def test_a_revoked_worker_gets_nothing_more_and_its_requests_go_elsewhere(hasty: TcpBroker) -> None:
+    with hasty.far("workers") as revoked, hasty.peer("workers") as other, hasty.peer() as caller:
         revoked.send(Join("far", "host", 1, "cpu", [READY]))
         revoked.hear(Welcome)
         caller.ask(1)
         [batch] = revoked.hear(Batches).batches
-        keys.revoke(broker.keys_dir, "worker1")
+        keys.revoke(hasty.keys_dir, "worker1")
         other.send(Join("near", "host", 2, "cpu", [READY]))
         other.hear(Welcome)
-        time.sleep(1.2)  # the broker looks once a second
+        time.sleep(3 * LOOK_S)
         revoked.send(Results([Result(batch.id, 10, [BatchReply(OK, b"forged", {})])]))
         revoked.hear(Dismiss)
         work_once(other)
         assert caller.hear(Replies).replies[0][:3] == (1, OK, b"t1")
-        assert says_nothing(revoked, Join("far", "host", 1, "cpu", [READY]))
+        assert nothing_comes_of(Join("far", "host", 1, "cpu", [READY]), revoked)
 
 
 def test_a_revoked_caller_gets_no_answer_and_what_it_had_queued_is_dropped(broker: TcpBroker) -> None:
@@ -267,27 +297,27 @@ def test_a_revoked_caller_gets_no_answer_and_what_it_had_queued_is_dropped(broke
         caller.hear(Heartbeat)
         assert broker.stats()["models"][0]["queue"] == 1
         keys.revoke(broker.keys_dir, "caller1")
-        time.sleep(1.2)
+        time.sleep(1.2)  # the broker looks once a second
         caller.send(Ping())
         until(lambda: broker.stats()["models"][0]["queue"] == 0)
         while caller.socket.poll(200):
             caller.socket.recv()
-        assert says_nothing(caller, Ping())
+        assert nothing_comes_of(Ping(), caller)
 
 
 def test_slots_of_a_revoked_worker_s_requests_are_free_again_though_it_stays_connected(
-    broker: TcpBroker,
+    hasty: TcpBroker,
 ) -> None:
-    near_worker = broker.peer("workers")
-    with broker.far("workers") as revoked, near_worker as other, Client(broker.address("callers")) as client:
+    near_worker = hasty.peer("workers")
+    with hasty.far("workers") as revoked, near_worker as other, Client(hasty.address("callers")) as client:
         revoked.send(Join("far", "host", 1, "cpu", [READY]))
         revoked.hear(Welcome)
         future = client.submit("m", {"x": large(1)})
         revoked.hear(Batches)
-        keys.revoke(broker.keys_dir, "worker1")
+        keys.revoke(hasty.keys_dir, "worker1")
         other.send(Join("near", "host", 2, "cpu", [READY]))
         other.hear(Welcome)
-        time.sleep(1.2)
+        time.sleep(3 * LOOK_S)
         revoked.send(Ping())
         [batch] = other.hear(Batches).batches
         answer = BatchReply(OK, pack({"x": large(1)}), {})
@@ -388,10 +418,10 @@ def test_a_client_over_tcp_sends_its_tensors_inside_messages(broker: TcpBroker) 
         assert pack({"x": large(5)}) == request.tensors
 
 
-def test_a_client_without_a_key_that_is_allowed_hears_that_nobody_answers(broker: TcpBroker) -> None:
-    keys.make(broker.keys_dir, "stranger", keys.CALLER)
-    settings = broker.settings(key_name="stranger")
-    with Client(broker.tcp["callers"], settings=settings) as client, pytest.raises(BrokerUnreachable):
+def test_a_client_without_a_key_that_is_allowed_hears_that_nobody_answers(standing: TcpBroker) -> None:
+    keys.make(standing.keys_dir, "stranger", keys.CALLER)
+    settings = standing.settings(key_name="stranger")
+    with Client(standing.tcp["callers"], settings=settings) as client, pytest.raises(BrokerUnreachable):
         client.models(timeout_s=1.0)
 
 

@@ -42,7 +42,7 @@ def looped(test: Callable[..., Any]) -> Callable[..., None]:
 
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
-        uvloop.run(asyncio.wait_for(test(*args, **kwargs), 5))
+        uvloop.run(asyncio.wait_for(test(*args, **kwargs), 30))
 
     return run
 

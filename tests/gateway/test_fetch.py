@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import gc
 import io
 import os
+import socket
 import tarfile
+import tempfile
 import threading
 import time
 import zipfile
@@ -156,6 +160,29 @@ def test_a_redirection_is_followed_only_where_that_is_allowed(web, store):
     assert [p.name for p in store.iterdir()] == ["m"]
 
 
+def test_the_connection_of_an_answer_that_is_not_taken_is_closed_at_once(web, store):
+    web.files |= {"/a/1.tgz": "/b/m.tgz", "/a/2.tgz": "file:///etc/hostname", "/a/3.tgz": "/a/3.tgz"}
+    kept = []
+    for number in (1, 2, 3, 4):  # there is no 4
+        with pytest.raises(InvalidInput) as caught:
+            get(f"{web.url}/a/{number}.tgz", store, limits(f"{web.url}/a"))
+        kept.append(caught)  # and with it whatever it knows of
+    assert connections_to(web.server_port) == []
+
+
+def connections_to(port: int) -> list[socket.socket]:
+    """This process's own that are open."""
+    found = [thing for thing in gc.get_objects() if isinstance(thing, socket.socket)]
+    return [one for one in found if one.fileno() >= 0 and peer_port_of(one) == port]
+
+
+def peer_port_of(one: socket.socket) -> int:
+    try:
+        return int(one.getpeername()[1]) if one.family == socket.AF_INET else 0
+    except OSError:
+        return 0
+
+
 def cut_short(request: BaseHTTPRequestHandler) -> None:
     request.send_response(200)
     request.send_header("Content-Length", str(len(GOOD) + 10))
@@ -263,8 +290,6 @@ def test_a_version_that_is_there_is_not_even_fetched(web, store):
 
 
 def test_what_a_killed_process_left_is_removed_and_what_lives_is_kept(web, store):
-    import fcntl
-
     web.files["/m.tgz"] = GOOD
     dead, alive, fresh = (store / f".fetch-{name}" for name in ("dead", "alive", "fresh"))
     for folder in (dead, alive, fresh):
@@ -276,6 +301,25 @@ def test_what_a_killed_process_left_is_removed_and_what_lives_is_kept(web, store
     get(f"{web.url}/m.tgz", store, limits(web.url))
     os.close(lock)
     assert {p.name for p in store.iterdir()} == {"m", ".fetch-alive", ".fetch-fresh"}
+
+
+def test_a_folder_that_another_ones_sweep_looks_at_just_now_is_waited_for(store, monkeypatch):
+    make = tempfile.mkdtemp
+    looking: list[threading.Timer] = []
+
+    def looked_at(**where: Any) -> str:
+        folder = make(**where)
+        lock = os.open(folder, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        looking.append(threading.Timer(0.05, os.close, [lock]))
+        looking[0].start()
+        return folder
+
+    monkeypatch.setattr(tempfile, "mkdtemp", looked_at)
+    with fetch.hidden_folder(store) as folder:
+        assert folder.is_dir()
+    looking[0].join()
+    assert list(store.iterdir()) == []
 
 
 def test_a_scan_in_the_middle_sees_nothing(web, store, monkeypatch):

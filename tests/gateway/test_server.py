@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -55,6 +56,8 @@ sys.exit(serve(settings))
 
 
 ANY = "127.0.0.1:0,127.0.0.1:0,127.0.0.1:0"  # http, management, metrics
+# Each request on a connection of its own, and without the 25 ms that reading all certificates takes.
+get, post = partial(httpx.get, verify=False), partial(httpx.post, verify=False)
 
 
 class Gateway:
@@ -126,8 +129,8 @@ def children(pid: int) -> list[int]:
 def test_it_serves_counts_over_all_processes_and_ends_when_told(run, tmp_path):
     gateway = run(processes=2)
     for _ in range(20):  # each on a connection of its own, so that both processes have some
-        assert httpx.post(gateway.url("/predictions/echo"), content=b"hi").content == b"hi"
-    answer = httpx.get(gateway.url("/metrics", "metrics"))
+        assert post(gateway.url("/predictions/echo"), content=b"hi").content == b"hi"
+    answer = get(gateway.url("/metrics", "metrics"))
     assert 'headway_http_requests_total{dialect="predictions",status="200"} 20.0' in answer.text
     assert "server" not in answer.headers
     folder = tmp_path / f"metrics-{gateway.port}"
@@ -143,7 +146,7 @@ def test_a_request_in_flight_is_answered_before_the_end(run, tmp_path):
     answers: list[httpx.Response] = []
 
     def ask() -> None:
-        answers.append(httpx.post(gateway.url("/predictions/slow"), content=b"hi"))
+        answers.append(post(gateway.url("/predictions/slow"), content=b"hi"))
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -157,7 +160,7 @@ def test_a_request_in_flight_is_answered_before_the_end(run, tmp_path):
 
 def test_a_worker_process_that_lost_its_arbiter_ends(run):
     gateway = run()
-    assert httpx.get(gateway.url("/v2/health/live")).status_code == 200
+    assert get(gateway.url("/v2/health/live")).status_code == 200
     gateway.process.send_signal(signal.SIGKILL)
     gateway.wait_for("arbiter is gone")
     gateway.wait()  # until the last process has closed the log
@@ -180,26 +183,27 @@ def test_every_process_serves_every_address_and_each_only_its_own(run):
     gateway = run(processes=2)
     for _ in range(10):  # each on a connection of its own
         bearer = {"Authorization": "Bearer t"}
-        assert httpx.get(gateway.url("/state", "management"), headers=bearer).status_code == 200
-        assert httpx.get(gateway.url("/state", "management")).status_code == 401
-        assert httpx.get(gateway.url("/metrics", "metrics")).status_code == 200
-        assert httpx.get(gateway.url("/state"), headers=bearer).status_code == 404
-        assert httpx.get(gateway.url("/metrics")).status_code == 404
-        assert httpx.post(gateway.url("/predictions/echo", "metrics"), content=b"").status_code == 404
+        assert get(gateway.url("/state", "management"), headers=bearer).status_code == 200
+        assert get(gateway.url("/state", "management")).status_code == 401
+        assert get(gateway.url("/metrics", "metrics")).status_code == 200
+        assert get(gateway.url("/state"), headers=bearer).status_code == 404
+        assert get(gateway.url("/metrics")).status_code == 404
+        assert post(gateway.url("/predictions/echo", "metrics"), content=b"").status_code == 404
 
 
 def test_a_reload_replaces_the_processes_and_keeps_every_address(run):
     gateway = run()
-    statuses = [httpx.get(gateway.url("/ping")).status_code]
+    statuses = [get(gateway.url("/ping")).status_code]
     [before] = children(gateway.process.pid)
     gateway.process.send_signal(signal.SIGHUP)
-    until = time.monotonic() + 3
-    while time.monotonic() < until:
+    end = time.monotonic() + 20
+    while before in children(gateway.process.pid):
+        assert time.monotonic() < end, "the old process stays"
         for door, path in (("http", "/ping"), ("metrics", "/metrics"), ("management", "/state")):
-            answer = httpx.get(gateway.url(path, door), headers={"Authorization": "Bearer t"})
+            answer = get(gateway.url(path, door), headers={"Authorization": "Bearer t"})
             statuses.append(answer.status_code)
+    statuses.append(get(gateway.url("/ping")).status_code)  # and this is the new one
     assert set(statuses) == {200} and gateway.process.poll() is None
-    assert before not in children(gateway.process.pid)
 
 
 def test_an_address_that_is_switched_off_is_not_listened_on(tmp_path):
@@ -261,11 +265,11 @@ def until(true) -> None:
 
 def test_systemd_hears_that_it_is_ready_when_a_process_serves_and_no_more_when_none_does(run, tmp_path):
     ear = Ear(tmp_path / "notify")
-    gateway = run(environment=ear.environment(watchdog_s=3.0))
+    gateway = run(environment=ear.environment(watchdog_s=1.0))
     said = ear.wait_for("READY=1")
     assert said.count("READY=1") == 1 and "arbiter booted" not in said
     assert f"STATUS=processes that serve 127.0.0.1:{gateway.port}: 1" in said
-    assert httpx.get(gateway.url("/v2/health/live")).status_code == 200
+    assert get(gateway.url("/v2/health/live")).status_code == 200
     ear.wait_for("WATCHDOG=1", count=2)
     gateway.process.terminate()
     ear.wait_for("STOPPING=1")
@@ -295,7 +299,7 @@ def test_a_reload_replaces_the_processes_and_the_old_ones_serve_until_the_new_on
     gateway.process.send_signal(signal.SIGHUP)
     until(lambda: len(pids_of(gateway)) == 4)
     while pids_of(gateway) & old:
-        assert httpx.post(gateway.url("/predictions/echo"), content=b"hi").content == b"hi"
+        assert post(gateway.url("/predictions/echo"), content=b"hi").content == b"hi"
     assert len(pids_of(gateway)) == 2
     gateway.process.terminate()
     said = ear.wait_for("STOPPING=1").split("STOPPING")[0]

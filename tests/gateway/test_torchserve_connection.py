@@ -238,7 +238,7 @@ async def test_both_ways_are_counted_and_logged_alike(tmp_path, is_short):
             del online.app.lane
         for model in ("m/1.0", "pieces", "raises", "nope"):
             await online.ask(ask(model))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (tmp_path / "access_log.log").read_text().count("\n") < 4:
                 await asyncio.sleep(0.02)
     lines = (tmp_path / "access_log.log").read_text().splitlines()

@@ -48,7 +48,7 @@ def test_nodes_side_by_side_run_at_the_same_time_and_are_joined_by_name():
             running.add(node.name)
             if len(running) == 2:
                 both.set()
-            await asyncio.wait_for(both.wait(), 5)
+            await asyncio.wait_for(both.wait(), 30)
         return node.name.encode()
 
     assert asked(spec(DIAMOND), ask) == {"d": b"d"}

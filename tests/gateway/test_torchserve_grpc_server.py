@@ -126,10 +126,11 @@ def test_a_busy_address_is_seen_before_grpc_is_told_of_it() -> None:
 
 def test_what_is_in_flight_may_end_when_the_server_stops() -> None:
     async def run() -> None:
-        release = asyncio.Event()
+        came, release = asyncio.Event(), asyncio.Event()
 
         class Waiting(AsyncStubClient):
             async def reply(self, asked: Any, timeout_s: float | None = None) -> Any:
+                came.set()
                 await release.wait()
                 return await super().reply(asked)
 
@@ -137,7 +138,7 @@ def test_what_is_in_flight_may_end_when_the_server_stops() -> None:
         async with site.serving() as servers, site.channel(servers, SERVICE) as channel:
             predict = stub_of(channel, SERVICE, "Predictions")
             call = asyncio.ensure_future(predict(Request(model_name="m"), timeout=10))
-            await asyncio.sleep(0.1)
+            await asyncio.wait_for(came.wait(), 10)
             stopping = asyncio.ensure_future(servers.stop(5))
             await asyncio.sleep(0.1)
             assert not stopping.done()

@@ -37,7 +37,7 @@ def test_who_dies_lets_go(tmp_path: Path) -> None:
             await asyncio.sleep(0.1)
             assert not waiting.done()
             other.kill()
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, 30)
 
         asyncio.run(body())
 

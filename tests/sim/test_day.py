@@ -1,4 +1,4 @@
-"""A day's worth of crashes in the false world. It takes ten seconds, so it is not one of the pure tests."""
+"""A day's worth of crashes in the false world. It takes many seconds, so it is not one of the pure tests."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def test_after_a_days_crashes_of_callers_workers_and_brokers_no_slot_is_lost_or_
     end_s, rng = 3 * 3600.0, random.Random(7)
     times = BrokerTimes(heartbeat_s=2.0, silence_s=6.0)
     world = World(7, models(rng), Nature(latency_s=(0.0001, 0.01), batch_s=(0.01, 0.2)), times, 0.9, 120.0)
+    world.check_each = 10  # every turn is what the other simulations check
     world.add_workers(3)
     world.add_callers(3)
     faults = [world.crash, world.crash, WorkerNode.hang, WorkerNode.freeze, WorkerNode.freeze, world.drain]

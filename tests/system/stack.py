@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from headway import Client
+from tests.ports import Ports
 
 HEADWAY = [sys.executable, "-m", "headway"]
 READY_TIMEOUT_S = 60.0  # two processes import torch
@@ -27,13 +27,6 @@ def add_model(store: Path, name: str, toml: str, code: str, version: str = "1") 
     (folder / "model.toml").write_text(toml)  # last: now it is complete
 
 
-def free_addresses(count: int) -> list[str]:
-    """Loopback addresses that nobody listens on just now."""
-    with ExitStack() as held:
-        found = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [f"127.0.0.1:{listener.getsockname()[1]}" for listener in found]
-
-
 class Up:
     """One `headway up` with `more` options. `said`: what it printed so far, its processes' logs included."""
 
@@ -41,7 +34,8 @@ class Up:
         self.folder = folder
         self.run_dir = folder / "run"
         self.direct = f"ipc://{self.run_dir}/broker.sock"
-        self.http, self.management, self.metrics = free_addresses(3)
+        self._ports = Ports(3)
+        self.http, self.management, self.metrics = self._ports.addresses
         options = ["--model-store", folder / "models", "--workers", workers, "--device", "cpu", *more]
         options += ["--http", self.http, "--management", self.management, "--metrics", self.metrics]
         options += ["--run-dir", self.run_dir]
@@ -81,7 +75,7 @@ class Up:
         return [pid for pid in found if self._mark in environment_of(pid) and word in command_of(pid)]
 
     def ready_copies(self, model: str) -> int:
-        with Client(self.direct, timeout_s=5.0) as client:
+        with Client(self.direct, timeout_s=5.0, shm_bytes=0) as client:
             return sum(m["ready"] for m in client.models(timeout_s=20.0) if m["name"] == model)
 
     def end(self, number: int) -> int:
@@ -95,6 +89,7 @@ class Up:
             os.kill(pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join()
+        self._ports.close()
 
 
 @contextmanager
@@ -129,4 +124,4 @@ def until(true: Callable[[], bool], timeout_s: float = 15.0) -> None:
     give_up = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < give_up
-        time.sleep(0.02)
+        time.sleep(0.05)

@@ -20,7 +20,7 @@ from tests.system.stack import Up, add_model, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
-MOST, WORKERS = 4, 2  # how many there are at most, and how many are killed and restarted in the end
+MOST, WORKERS = 3, 2  # how many there are at most, and how many are killed and restarted in the end
 RATE = 40.0  # a second by each of three doors
 ORDERED = {"min": 2, "max": 2, "traffic": 1.0, "wanted_traffic": 1.0, "ready": 2}
 

@@ -17,7 +17,8 @@ import pytest
 from headway import Client
 from headway.errors import HeadwayError
 from headway.torchserve import javaproperties
-from tests.system.stack import HEADWAY, free_addresses, until
+from tests.ports import Ports
+from tests.system.stack import HEADWAY, until
 from tests.worker.archives import archived, needs_archiver
 
 pytestmark = [pytest.mark.system, needs_archiver]
@@ -44,7 +45,8 @@ class Server:
             )
             made.rename(folder / "store" / made.name)
         archived(folder / "made", "h.py", {"h.py": HANDLER}, name="far", version="3.0")
-        addresses = free_addresses(3)
+        self._ports = Ports(3)
+        addresses = self._ports.addresses
         self.inference, self.management, _ = addresses
         names = ("inference_address", "management_address", "metrics_address")
         lines = [f"{name}=http://{at}" for name, at in zip(names, addresses, strict=True)]
@@ -85,16 +87,24 @@ class Server:
         return sorted(path.name.partition("-")[2] for path in (self.folder / "logs" / "config").iterdir())
 
     @property
+    def _pid_file(self) -> Path:
+        return self.folder / "tmp" / ".model_server.pid"
+
+    @property
     def pid(self) -> int:
-        return int((self.folder / "tmp" / ".model_server.pid").read_text())
+        return int(self._pid_file.read_text())
+
+    def close(self) -> None:
+        if self._pid_file.exists():
+            os.kill(self.pid, signal.SIGKILL)  # its children follow
+        self._ports.close()
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     server = Server(tmp_path)
     yield server
-    if (tmp_path / "tmp" / ".model_server.pid").exists():
-        os.kill(server.pid, signal.SIGKILL)  # its children follow
+    server.close()
 
 
 def test_it_goes_into_the_background_serves_leaves_nothing_behind_and_serves_the_same_again(

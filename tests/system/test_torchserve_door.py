@@ -109,8 +109,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     config = tmp_path / "c.cfg"
     config.write_text(config.read_text() + "\ndefault_workers_per_model=2")
     yield server
-    if (tmp_path / "tmp" / ".model_server.pid").exists():
-        os.kill(server.pid, signal.SIGKILL)  # its children follow
+    server.close()
 
 
 def test_clients_hardly_notice_what_is_killed_and_nothing_is_left(server: Server) -> None:

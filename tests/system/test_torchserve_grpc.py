@@ -21,7 +21,8 @@ from headway import Client
 from headway.torchserve.properties import Properties
 from headway.torchserve.registration import Registration, write_version
 from headway_gateway.torchserve.grpc import inference, management
-from tests.system.stack import Up, free_addresses, until
+from tests.ports import Ports
+from tests.system.stack import Up, until
 from tests.worker.archives import archived, needs_archiver
 
 pytestmark = [pytest.mark.system, needs_archiver]
@@ -56,7 +57,8 @@ class Stack:
     def __init__(self, up: Up, folder: Path) -> None:
         self.up = up
         self.logs, self.counted = folder / "logs", folder / "counted"
-        ports = [int(address.rpartition(":")[2]) for address in free_addresses(2)]
+        self._ports = Ports(2)
+        ports = self._ports.numbers
         properties = Properties(
             grpc_inference_port=ports[0],
             grpc_management_port=ports[1],
@@ -97,6 +99,7 @@ class Stack:
             channel.close()
         self.process.send_signal(signal.SIGTERM)
         _, said = self.process.communicate(timeout=15)
+        self._ports.close()
         assert (self.process.returncode, "Traceback" in said) == (0, False), said
 
 

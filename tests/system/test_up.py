@@ -1,4 +1,7 @@
-"""`headway up` as people run it: real broker, workers and gateway, and what is left of them."""
+"""`headway up` as people run it: real broker, workers and gateway, and what is left of them.
+
+Those that it survives share one (`up`), which the last of them ends; the others have their `own`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -16,7 +20,8 @@ import numpy as np
 import pytest
 
 from headway import Client
-from tests.system.stack import HEADWAY, Up, add_model, free_addresses, until
+from tests.ports import Ports
+from tests.system.stack import HEADWAY, Up, add_model, until
 
 pytestmark = pytest.mark.system
 
@@ -44,17 +49,42 @@ def headway(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*HEADWAY, *arguments], capture_output=True, text=True, timeout=60)
 
 
-def shared_memory() -> set[str]:
-    return {entry.name for entry in Path("/dev/shm").iterdir() if "headway" in entry.name}
+def shared_memory(up: Up) -> set[Path]:
+    """The files in memory that its processes have mapped, wherever they are."""
+    maps = [Path(f"/proc/{pid}/maps").read_text() for pid in up.pids("headway_")]
+    files = {line.split(maxsplit=5)[5] for text in maps for line in text.splitlines() if "/" in line}
+    return {Path(name) for name in files if name.startswith((str(up.run_dir), "/dev/shm/"))}
+
+
+@contextmanager
+def upped(folder: Path) -> Iterator[Up]:
+    add_model(folder / "models", "double", MODEL_TOML, DOUBLE)
+    add_model(folder / "models", "broken", MODEL_TOML, "import no_such_module")
+    up = Up(folder)
+    try:
+        yield up
+    finally:
+        up.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with upped(tmp_path_factory.mktemp("up")) as up:
+        yield up
 
 
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
-    add_model(tmp_path / "models", "double", MODEL_TOML, DOUBLE)
-    add_model(tmp_path / "models", "broken", MODEL_TOML, "import no_such_module")
-    up = Up(tmp_path)
-    yield up
-    up.close()
+def up(shared: Up) -> Up:
+    """Every test begins with everything running."""
+    shared.hear("ready: http://")
+    until(lambda: shared.ready_copies("double") == 2, 30.0)
+    return shared
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Up]:
+    with upped(tmp_path) as up:
+        yield up
 
 
 def test_up_serves_over_http_and_directly_and_says_when(up: Up) -> None:
@@ -81,8 +111,7 @@ def test_up_serves_over_http_and_directly_and_says_when(up: Up) -> None:
 
 
 def test_a_killed_worker_comes_back_and_costs_no_request(up: Up) -> None:
-    heard = up.hear("ready: http://")
-    up.hear("double 1: ready, 2 of 2 copies")
+    heard = up.hear("double 1: ready, 2 of 2 copies")
     [w1] = up.pids("--name=w1")
     os.kill(w1, signal.SIGKILL)
     with Client(up.direct) as client:
@@ -93,29 +122,18 @@ def test_a_killed_worker_comes_back_and_costs_no_request(up: Up) -> None:
     assert up.pids("--name=w1") != [w1]
 
 
-def test_ctrl_c_leaves_nothing(up: Up) -> None:
-    before = shared_memory()
-    up.hear("ready: http://")
-    assert len(up.pids("headway_")) >= 4
-    began = time.monotonic()
-    assert up.end(signal.SIGINT) == 0
-    assert time.monotonic() - began < 8
-    assert up.pids() == []
-    assert not up.run_dir.exists()
-    assert shared_memory() <= before
-    assert not any("killing it" in line for line in up.said)
+def test_a_killed_broker_comes_back_and_a_client_only_waits(up: Up) -> None:
+    heard = len(up.said)
+    with Client(up.direct) as client:
+        client.infer("double", ONE, timeout_s=20)
+        [broker] = up.pids("headway_broker")
+        os.kill(broker, signal.SIGKILL)
+        assert client.infer("double", ONE, timeout_s=20)["y"].tolist() == [2.0]
+    up.hear("broker was killed by SIGKILL; starting it again", heard)
 
 
-def test_processes_end_when_up_itself_is_killed(up: Up) -> None:
-    up.hear("ready: http://")
-    up.process.kill()
-    up.process.wait()
-    until(lambda: up.pids() == [])
-
-
-def test_a_second_up_in_the_same_run_directory_ends_and_harms_nothing(up: Up, tmp_path: Path) -> None:
-    up.hear("ready: http://")
-    second = Up(tmp_path)
+def test_a_second_up_in_the_same_run_directory_ends_and_harms_nothing(up: Up) -> None:
+    second = Up(up.folder, workers=1)
     try:
         second.hear("broker ended with exit code 73 (LOCKED)")
         assert second.process.wait(15) == 73
@@ -126,12 +144,32 @@ def test_a_second_up_in_the_same_run_directory_ends_and_harms_nothing(up: Up, tm
         assert client.infer("double", ONE, timeout_s=20)["y"].tolist() == [2.0]
 
 
+def test_ctrl_c_leaves_nothing(up: Up) -> None:
+    assert len(up.pids("headway_")) >= 4
+    mapped = shared_memory(up)
+    assert mapped
+    began = time.monotonic()
+    assert up.end(signal.SIGINT) == 0
+    assert time.monotonic() - began < 8
+    assert up.pids() == []
+    assert not up.run_dir.exists()
+    assert [path for path in mapped if path.exists()] == []
+    assert not any("killing it" in line for line in up.said)
+
+
+def test_processes_end_when_up_itself_is_killed(own: Up) -> None:
+    own.hear("ready: http://")
+    own.process.kill()
+    own.process.wait()
+    until(lambda: own.pids() == [])
+
+
 def test_what_cannot_work_is_said_in_one_line_before_anything_is_started(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     store = ["--model-store", str(tmp_path / "models")]
     run_dir = ["--run-dir", str(tmp_path / "run")]
-    http, *others = (f"--{name}={address}" for name, address in zip(DOORS, free_addresses(3), strict=True))
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(("127.0.0.1", 0)) as taken, closing(Ports(3)) as free:
+        http, *others = (f"--{name}={address}" for name, address in zip(DOORS, free.addresses, strict=True))
         busy = f"127.0.0.1:{taken.getsockname()[1]}"
         for key, arguments in {
             "model_store": ["--model-store", str(tmp_path / "none"), *run_dir],
@@ -147,18 +185,8 @@ def test_what_cannot_work_is_said_in_one_line_before_anything_is_started(tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_a_killed_broker_comes_back_and_a_client_only_waits(up: Up) -> None:
-    heard = up.hear("ready: http://")
-    with Client(up.direct) as client:
-        client.infer("double", ONE, timeout_s=20)
-        [broker] = up.pids("headway_broker")
-        os.kill(broker, signal.SIGKILL)
-        assert client.infer("double", ONE, timeout_s=20)["y"].tolist() == [2.0]
-    up.hear("broker was killed by SIGKILL; starting it again", heard)
-
-
-def test_ctrl_c_before_anything_is_ready_leaves_nothing(up: Up) -> None:
-    up.hear("workers  2, device cpu")
-    assert up.end(signal.SIGINT) == 0
-    assert up.pids() == []
-    assert not up.run_dir.exists()
+def test_ctrl_c_before_anything_is_ready_leaves_nothing(own: Up) -> None:
+    own.hear("workers  2, device cpu")
+    assert own.end(signal.SIGINT) == 0
+    assert own.pids() == []
+    assert not own.run_dir.exists()

@@ -11,16 +11,16 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.ports import Ports
 from tests.torchserve import archives
 from tests.torchserve.wire import Browser
 
@@ -33,12 +33,6 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("common", "broker", "worker", "gateway")
 
 Group = Mapping[str, Any]
-
-
-def free_ports() -> dict[str, int]:
-    with ExitStack() as held:
-        found = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
-        return {name: listener.getsockname()[1] for name, listener in zip(PORTS, found, strict=True)}
 
 
 class Server:
@@ -193,10 +187,12 @@ def environment_of(process: Path) -> list[str]:
 def serving(command: Sequence[str], group: Group, ports: dict[str, int] | None = None) -> Iterator[Server]:
     # A short path: sockets of either server lie below it, and their names may have 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ts-"))
-    server = Server(command, group, folder, ports or free_ports())
+    held = Ports(len(PORTS))
+    server = Server(command, group, folder, ports or dict(zip(PORTS, held.numbers, strict=True)))
     try:
         server.start()
         yield server
     finally:
         server.stop()
+        held.close()
         shutil.rmtree(folder, ignore_errors=True)

@@ -175,7 +175,9 @@ def ids(results: Results) -> list[int]:
     return [result.batch for result in results.results]
 
 
-def test_pieces_are_sent_while_the_runner_is_in_its_model(broker: Broker, worker: Worker) -> None:
+def test_pieces_are_sent_while_the_runner_is_in_its_model(
+    never_parked_for_long: None, broker: Broker, worker: Worker
+) -> None:
     goes_on = threading.Event()
 
     def work(order: Order) -> None:
@@ -189,9 +191,7 @@ def test_pieces_are_sent_while_the_runner_is_in_its_model(broker: Broker, worker
     worker.work = work  # type: ignore[method-assign]
     broker.give(1)
     for content in (b"a", b"b"):
-        asked = time.monotonic()
         assert [p.content for p in broker.hear(Pieces).pieces] == [content]
-        assert time.monotonic() - asked < exchange_module.PARKED_S / 2, "somebody had to notice first"
         goes_on.set()
     assert ids(broker.hear(Results)) == [1]
 

@@ -85,6 +85,7 @@ class Interface:
     async def _taken(self, name: str, context: Any) -> AsyncIterator[None]:
         """A call, from its token to its status."""
         began, code = time.monotonic(), grpc.StatusCode.OK
+        peer = peer_of(context)  # now: of a client that has left nobody knows the address any more
         try:
             self._guard.admit(context.invocation_metadata() or ())
             yield
@@ -97,7 +98,7 @@ class Interface:
             await context.abort(code, details_of(refusal))
         finally:
             took_s = time.monotonic() - began
-            self._counts.access(peer_of(context), f"gRPC {name} HTTP/2.0", code.value[0], took_s)
+            self._counts.access(peer, f"gRPC {name} HTTP/2.0", code.value[0], took_s)
 
 
 class Missing(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
