@@ -18,15 +18,15 @@ The delay of a model with `batch_clock = "worker"` counts from when an idle work
 (`_taken_up`). Until then such a queue waits for its turn as if it were ripe, and is looked at again when it
 has it. Full batches are sent ahead all the same; what is so sent still counts for the queue (see `intake`).
 
-A model with sequences waits for its turn at every crew, and takes it with a worker for which something of it
-is ripe (`affinity`); ahead, full or not, only where other models would else keep that worker busy for ever.
-
 A model whose batches run beside one another (`abreast_max`) has no turn to wait for: what waits goes at once
 to the copy that holds the fewest, as long as one has room; so does what comes back from a lost worker, and
 not alone, since to run one after the other what ran beside one another would take too long. If the model is
 `continuous`, each request is a batch of its own, else batches are formed as ever.
 
-Longer than 300 lines because every way out of a queue to a worker is here.
+A model with sequences waits for its turn at every crew, and takes it with a worker for which something of it
+is ripe (`affinity`); ahead, full or not, only where other models would else keep that worker busy for ever.
+
+Longer than 300 lines because every batch that is sent is sent here.
 
 Invariant: what is hopeless is taken out of its queue here, and handed out with `take_hopeless` in the same
 wake.
@@ -84,8 +84,8 @@ class Dispatch:
         self._taken_up: dict[Key, float] = {}  # since when a worker that is idle waits for company
         self._ripe: Alarms[Key] = Alarms()
         self._ahead: Alarms[Crew] = Alarms()
-        self._affinity = Affinity(costs, roster, policy, self._ripe)
         self.hopeless: list[OpenRequest] = []
+        self._affinity = Affinity(costs, roster, policy, self._ripe)
         self.batches: dict[bytes, list[Batch]] = {}
 
     def look_at(self, key: Key) -> None:
@@ -194,10 +194,10 @@ class Dispatch:
         if queue is None or not len(queue):  # None: an alarm of a version that has gone since
             self._taken_up.pop(key, None)
             return False
-        if isinstance(queue, SequenceQueue):
-            return self._affinity.look(key, queue, now)
         if queue.spec.abreast_max:
             return self._serve_abreast(key, queue, now)
+        if isinstance(queue, SequenceQueue):
+            return self._affinity.look(key, queue, now)
         if queue.returns or not self._is_taken_up(key, queue, now):
             return True
         return self._is_due(key, now)

@@ -485,11 +485,11 @@ class Scheduler:
                     self._try_again(request, reason, now, flight in overrun)
             self._dispatch.look_at(flight.key)
         worker.batches.clear()
+        worker.abreast = Abreast()
         for key in worker.copies:
             if isinstance(queue := self.queues.get(key), SequenceQueue):
                 queue.lose(worker.identity, f"its worker was lost ({reason}), and its state with it", now)
                 self._dispatch.look_at(key)
-        worker.abreast = Abreast()
         for key in held:
             self._intake.give_up(key, now)
 

@@ -294,6 +294,23 @@ def test_any_dataclass_can_be_checked():
     }
 
 
+def test_batches_that_run_beside_one_another_are_so_many():
+    assert parsed().abreast_max == 0
+    assert parsed(continuous=True, batch_size_max=6).abreast_max == 6
+    assert parsed(in_flight_max=9, batch_size_max=6).abreast_max == 9
+
+
+def test_what_means_nothing_where_batches_run_beside_one_another_is_refusal():
+    assert refusal(continuous=True, in_flight_max=2).startswith("in_flight_max: a continuous batch")
+    assert refusal(continuous=True, slo_ms=5.0) == (
+        "slo_ms: means nothing with continuous, where batches run beside one another"
+    )
+    assert refusal(in_flight_max=2, cuda_graphs=True).startswith("cuda_graphs: means nothing with in_flight")
+    assert refusal(continuous=True, sequences_max=2).startswith(
+        "sequences_max: means nothing with continuous"
+    )
+
+
 def test_a_model_with_sequences_runs_nothing_twice_and_refuses_nothing_early():
     assert parsed().may_run_again and not parsed(idempotent=False).may_run_again
     assert not parsed(sequences_max=1).may_run_again
@@ -310,20 +327,3 @@ def test_a_model_with_sequences_runs_nothing_twice_and_refuses_nothing_early():
 )
 def test_what_is_wrong_with_sequences_is_named(table, said):
     assert said in refusal(**table)
-
-
-def test_batches_that_run_beside_one_another_are_so_many():
-    assert parsed().abreast_max == 0
-    assert parsed(continuous=True, batch_size_max=6).abreast_max == 6
-    assert parsed(in_flight_max=9, batch_size_max=6).abreast_max == 9
-
-
-def test_what_means_nothing_where_batches_run_beside_one_another_is_refusal():
-    assert refusal(continuous=True, in_flight_max=2).startswith("in_flight_max: a continuous batch")
-    assert refusal(continuous=True, slo_ms=5.0) == (
-        "slo_ms: means nothing with continuous, where batches run beside one another"
-    )
-    assert refusal(continuous=True, sequences_max=2).startswith(
-        "sequences_max: means nothing with continuous"
-    )
-    assert refusal(in_flight_max=2, cuda_graphs=True).startswith("cuda_graphs: means nothing with in_flight")

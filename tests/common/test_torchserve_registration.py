@@ -93,6 +93,13 @@ def test_a_model_with_job_tickets_keeps_no_queue() -> None:
     assert model_keys(replace(ONE, job_ticket=True), Properties())["queue_size_max"] == 0
 
 
+def test_only_a_model_whose_batches_run_beside_one_another_says_so() -> None:
+    assert not {"continuous", "in_flight_max"} & model_keys(ONE, Properties()).keys()
+    for keys in ({"continuous": True}, {"in_flight_max": 9}):
+        made = replace(ONE, **keys)  # type: ignore[arg-type]
+        assert keys.items() <= model_keys(made, Properties()).items()
+
+
 def test_sequences_are_in_model_toml_where_there_are_any() -> None:
     said = replace(ONE, stateful=True, sequence_idle_ms=10, sequences_max=4, sequence_queue_size=2)
     found = {key: value for key, value in model_keys(said, Properties()).items() if "sequence" in key}
@@ -104,10 +111,3 @@ def test_sequences_are_in_model_toml_where_there_are_any() -> None:
         "sequence_opens": "any",
     }
     assert not any("sequence" in key for key in model_keys(replace(said, stateful=False), Properties()))
-
-
-def test_only_a_model_whose_batches_run_beside_one_another_says_so() -> None:
-    assert not {"continuous", "in_flight_max"} & model_keys(ONE, Properties()).keys()
-    for keys in ({"continuous": True}, {"in_flight_max": 9}):
-        made = replace(ONE, **keys)  # type: ignore[arg-type]
-        assert keys.items() <= model_keys(made, Properties()).items()

@@ -38,7 +38,7 @@ LEAST = {
     "parallelLevel": 0, "sequenceMaxIdleMSec": 0, "sequenceTimeoutMSec": 0, "maxNumSequence": 1,
     "maxSequenceJobQueueSize": 1,
 }  # fmt: skip
-TRUTHS = ("useJobTicket", "useVenv", "sequenceBatching", "continuousBatching", "asyncCommunication")
+TRUTHS = ("useJobTicket", "useVenv", "continuousBatching", "asyncCommunication", "sequenceBatching")
 IN_FLIGHT_MAX = 1000  # of an asynchronous worker: TorchServe hands it batches without end
 PARALLEL = ("pp", "tp", "pptp", "custom")
 # Read by handlers, or by what they inherit; nothing else here looks at them.
@@ -70,10 +70,11 @@ class Config:
         keys = {NUMBERS[key]: value for key, value in self.values.items() if key in NUMBERS}
         if device := self.values.get("deviceType"):
             keys["device"] = {"gpu": "cuda"}.get(device, device)
+        # Of several the first counts: each is a way of its own to form batches.
         if self.values.get("sequenceBatching") and (idle_ms := self.values.get("sequenceMaxIdleMSec")):
             most, waiting = (self.values.get(key, 1) for key in ("maxNumSequence", "maxSequenceJobQueueSize"))
             keys |= sequence_keys(most, waiting, idle_ms, self.values.get("sequenceTimeoutMSec", 0))
-        elif self.values.get("continuousBatching"):  # which counts where both are said
+        elif self.values.get("continuousBatching"):
             keys["continuous"] = True
         elif self.values.get("asyncCommunication"):
             keys["in_flight_max"] = IN_FLIGHT_MAX

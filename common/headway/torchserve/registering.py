@@ -94,10 +94,10 @@ def registration_of(peeked: Peeked, wish: Wish, properties: Properties, origin: 
         parallel_level=said.get("parallelLevel", 0),
         job_ticket=said.get("useJobTicket", False),
         use_venv=said.get("useVenv", False),
-        stateful=said.get("sequenceBatching", False),
-        **_sequences(said),
         continuous=peeked.config.model_keys.get("continuous", False),
         in_flight_max=peeked.config.model_keys.get("in_flight_max", 0),
+        stateful=said.get("sequenceBatching", False),
+        **_sequences(said),
         at_startup=origin.at_startup,
         downloaded=origin.downloaded,
     )

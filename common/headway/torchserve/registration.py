@@ -59,13 +59,13 @@ class Registration:
     parallel_level: int = 0
     job_ticket: bool = False
     use_venv: bool = False
+    continuous: bool = False
+    in_flight_max: int = 0  # above 0: an asynchronous worker
     stateful: bool = False
     sequence_idle_ms: int = 0
     sequence_timeout_ms: int = 0
     sequences_max: int = 0
     sequence_queue_size: int = 0
-    continuous: bool = False
-    in_flight_max: int = 0  # above 0: an asynchronous worker
     at_startup: bool = False
     downloaded: bool = False
     workflow: str = ""

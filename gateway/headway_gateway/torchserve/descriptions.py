@@ -80,7 +80,6 @@ def _workers(registration: Registration, entry: Mapping[str, Any]) -> tuple[int,
 
 
 def _batching(registration: Registration) -> dict[str, Any]:
-    """What it says of batches and sequences."""
     return {
         "continuousBatching": registration.continuous,
         "useJobTicket": registration.job_ticket,
