@@ -85,6 +85,7 @@ class Router:
         self._wait_s_max = self._notifier.wait_s or math.inf
         self._status_at = 0.0 if self._notifier.is_heard else math.inf
         self._stopping = False
+        self._is_flooded = False  # more waits at a door than is read in a turn
         self._sweep_at = 0.0
         self._unsaved: dict[str, Any] | None = None  # orders that could not be kept
         self._save_at = math.inf
@@ -149,6 +150,7 @@ class Router:
         now = time.monotonic()
         if self._sockets.has_backlog:
             self._sockets.send_backlog(now)
+        self._is_flooded = False
         for door in self._sockets.ready(ready, now):
             self._drain(door, now)
         if self._store.fd in ready:
@@ -166,7 +168,7 @@ class Router:
             self._notifier.status(self._status())
 
     def _wait_s(self, now: float) -> float | None:
-        if self._sockets.has_more:
+        if self._is_flooded or self._sockets.has_more:
             return 0.0
         wake = self._scheduler.next_wake()
         bound = min(now + (RETRY_S if self._sockets.has_backlog else self._wait_s_max), self._save_at)
@@ -202,6 +204,7 @@ class Router:
             except RemoteProtocolError as error:
                 self._scheduler.handle(Refused(door.side), now)
                 _log.warning("message refused", side=door.side, peer=shown(identity), reason=str(error))
+        self._is_flooded = True
 
     def _do(self, action: Action, now: float) -> None:
         match action:

@@ -59,6 +59,7 @@ class Sockets:
         self._most = most
         self._gone = gone
         self._doors: list[Door] = []  # workers first: results free credit for the requests that follow
+        self._far: list[Door] = []
         self._by_name: dict[tuple[str, bool], Door] = {}
         self._gate: Gate | None = None
         self._backlog: dict[tuple[str, bytes], deque[bytes]] = {}
@@ -95,6 +96,8 @@ class Sockets:
 
     def _add(self, door: Door) -> None:
         self._doors.append(door)
+        if door.far:
+            self._far.append(door)
         self._by_name[door.side, door.far] = door
 
     @property
@@ -104,8 +107,9 @@ class Sockets:
 
     @property
     def has_more(self) -> bool:
-        """Whether there is something to read that no descriptor tells of any more."""
-        return any(door.has_more for door in self._doors)
+        """Whether something waits at a far door that no descriptor tells of any more. (Of a near one its reader
+        knows whether it was drained.)"""
+        return bool(self._far) and any(door.has_more for door in self._far)
 
     def ready(self, readable: Collection[int], now: float) -> list[Door]:
         """The doors at which messages wait, in the order in which to drain them."""

@@ -269,8 +269,9 @@ class Errand:
         return self._dialect.refusal(error, self._target)
 
     def _finish(self, answer: Answer) -> None:
-        self._count(answer.status)
+        """The client first: what is counted then, it need not wait for."""
         self._answered(answer)
+        self._count(answer.status)
 
     def _count(self, status: int) -> None:
         took_s = perf_counter() - self._started
