@@ -107,8 +107,8 @@ class Sockets:
 
     @property
     def has_more(self) -> bool:
-        """Whether something waits at a far door that no descriptor tells of any more. (Of a near one its reader
-        knows whether it was drained.)"""
+        """Whether something waits at a far door that no descriptor tells of any more. (Of a near one its
+        reader knows whether it was drained.)"""
         return bool(self._far) and any(door.has_more for door in self._far)
 
     def ready(self, readable: Collection[int], now: float) -> list[Door]:
