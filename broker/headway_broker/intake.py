@@ -53,7 +53,8 @@ class Intake:
     def accept(self, caller: bytes, request: Request, now: float) -> Key | None:
         """Queue a request, or refuse it. Returns whose queue it is in, or was full: that version is wanted.
         One that is open already was sent again: it keeps its place."""
-        if self._ledger.find(caller, request.id):
+        if opened := self._ledger.find(caller, request.id):
+            self._sent_again(opened, request, now)
             return None
         key = (request.model, request.version)
         try:
@@ -69,6 +70,15 @@ class Intake:
             self._ledger.refuse(caller, request.id, key, error)
             return key if isinstance(error, QueueFull) else None
         return key
+
+    def _sent_again(self, opened: OpenRequest, request: Request, now: float) -> None:
+        """By a caller that took this broker for another one when it sent it first. It takes no piece of an
+        attempt that is over, nor its reply; a reply that has begun has no second beginning."""
+        if not opened.stream or request.attempt <= opened.attempt:
+            return
+        opened.attempt = request.attempt
+        if opened.begun:
+            self._ledger.fail(opened, WorkerLost("it was sent again after its reply had begun"), now)
 
     def _home(self, key: Key, request: Request) -> Key:
         """A sequence stays with the version that it was opened with, whoever has the traffic now."""

@@ -72,7 +72,7 @@ SAFETY_S = 1.0
 # step: the gateway reads all of them while the worker has nothing to do, and then waits for the worker.
 # Thousand answers a second in three runs by turns, on a busy machine: 4.0, 6.1 and 7.5 without, 8.5, 5.0 and
 # 10.0 at 32, 6.6, 8.2 and 10.8 at 20; at 8 and less the messages cost what the overlap gains.
-SEND_AT = 32
+SEND_AT = 8
 QUERY_TIMEOUT_S = 10.0
 
 Done = Callable[[Any], None]  # gets a call's outcome: a `Reply`, an answer's body, or an error

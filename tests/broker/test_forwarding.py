@@ -201,3 +201,24 @@ def test_nothing_is_remembered_of_callers_that_have_nothing_open() -> None:
     assert request.open
     book.forget(b"c")
     assert not book._unread and not book.replies
+
+
+def test_one_that_is_sent_again_is_answered_as_the_attempt_that_its_caller_waits_for() -> None:
+    bench, batch = asked(1)
+    bench.ask(1, options=TAKES, attempt=1)
+    assert bench.wake().batches == []
+    sends(bench, batch.id, 0)
+    bench.answers("w", batch)
+    assert [reply.meta["attempt"] for reply in all_replies(bench.wake())] == [1, 1]
+
+
+def test_one_that_is_sent_again_after_its_reply_had_begun_is_not_begun_anew() -> None:
+    bench, batch = asked(1)
+    sends(bench, batch.id, 0)
+    bench.wake()
+    bench.ask(1, options=TAKES, attempt=1)
+    [reply] = all_replies(bench.wake())
+    assert reply.code == WorkerLost.code
+    sends(bench, batch.id, 0)
+    bench.answers("w", batch)
+    assert all_replies(bench.wake()) == []
