@@ -39,6 +39,9 @@ class FakeRegistry:
     def of(self, model: str, version: str = "") -> Registration | None:
         return self._of.get((model, version))
 
+    async def find(self, model: str, version: str = "") -> Registration | None:
+        return self.of(model, version)
+
 
 class FakeOperations:
     """Does nothing, and remembers what was ordered in `orders`."""

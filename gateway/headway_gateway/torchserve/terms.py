@@ -42,3 +42,7 @@ class TermsOf:
                 self._seen.clear()
             self._seen[target] = terms
         return terms
+
+    def forget(self, target: Target) -> None:
+        """It is known better now."""
+        self._seen.pop(target, None)

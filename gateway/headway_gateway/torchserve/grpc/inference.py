@@ -13,7 +13,7 @@ import math
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
 from headway.body import Body
@@ -24,7 +24,6 @@ from headway.torchserve.properties import Properties
 from headway_gateway.inference import Target
 from headway_gateway.torchserve.asking import (
     CLIENT_GONE,
-    Registry,
     answer_of,
     ask,
     refusal_of,
@@ -36,6 +35,7 @@ from headway_gateway.torchserve.grpc.proto import inference_pb2 as messages
 from headway_gateway.torchserve.grpc.status import message_of
 from headway_gateway.torchserve.health import Health
 from headway_gateway.torchserve.refusal import Refusal, bad_request
+from headway_gateway.torchserve.registry import Registry
 from headway_gateway.torchserve.steps import in_sequence, made_id, step_keys
 from headway_gateway.torchserve.terms import TermsOf
 
@@ -70,7 +70,7 @@ class Inference:
         return messages.TorchServeHealthResponse(health=said.decode().removesuffix("\n"))
 
     async def predictions(self, request: Request, context: Any) -> Response:
-        asked = self._asked(request, self._headers(request, context))
+        asked = self._asked(request, await self._headers(request, context))
         data = await self.predict(asked, context)
         return _response(asked.options.get(SEQUENCE, ""), data)
 
@@ -82,7 +82,7 @@ class Inference:
             return answer_of(reply, self._properties.max_response_size).data
 
     async def stream_predictions(self, request: Request, context: Any) -> AsyncIterator[Response]:
-        asked = self._asked(request, self._headers(request, context), stream=True)
+        asked = self._asked(request, await self._headers(request, context), stream=True)
         async with aclosing(self._pieces(asked, context)) as pieces:
             async for piece in pieces:
                 yield _response(asked.options.get(SEQUENCE, ""), piece)
@@ -164,12 +164,17 @@ class Inference:
         most_s = self._terms.of(Target(asked.model, asked.version), time.monotonic()).limit_s
         return min(most_s, math.inf if left_s is None else left_s)
 
-    def _headers(self, request: Request, context: Any) -> dict[str, str]:
-        """A sequence means nothing to a model without them, and its handler is not told of it."""
+    async def _headers(self, request: Request, context: Any) -> dict[str, str]:
+        """A sequence means nothing to a model without them, and its handler is not told of it. Waits, for one
+        that names a sequence, where nobody knows yet."""
         headers = headers_of(context)
         if not request.sequence_id:
             return headers
         target = Target(request.model_name, request.model_version)
+        if self._terms.of(target, time.monotonic()).has_sequences is None:
+            with suppress(HeadwayError):  # the prediction says it, if it is still so
+                await self._registry.find(*target)
+            self._terms.forget(target)
         if self._terms.of(target, time.monotonic()).has_sequences is False:
             return headers
         return {**headers, **self._sequence(request)}

@@ -31,7 +31,6 @@ from headway.notify import Notifier
 from headway.settings import TOKEN_FILE, GatewaySettings, find_token
 from headway.torchserve.keys import INFERENCE, MANAGEMENT, Keys
 from headway.torchserve.properties import Properties, load_properties
-from headway_gateway.torchserve import asking
 from headway_gateway.torchserve.door_metrics import DoorMetrics
 from headway_gateway.torchserve.grpc import oip
 from headway_gateway.torchserve.grpc.guard import Guard
@@ -130,7 +129,7 @@ class Servers:
         self,
         client: Any,
         properties: Properties,
-        registry: asking.Registry,
+        registry: Registry,
         operations: Operations,
         counts: DoorMetrics,
     ) -> None:
