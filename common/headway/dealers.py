@@ -13,6 +13,7 @@ import secrets
 import select
 import socket
 from collections import deque
+from contextlib import suppress
 from typing import Protocol
 
 import zmq
@@ -132,18 +133,20 @@ class _Near:
         connecting.setblocking(False)
         try:
             connecting.connect(self._path)
-            self._line = Line(connecting, b"DEALER", self._identity)
+            line = Line(connecting, b"DEALER", self._identity)
         except (OSError, Closed):
             connecting.close()
             return False
-        self._epoll.register(self._line.fd, self._line.events)
+        self._epoll.register(line.fd, line.events)
+        self._line = line
         return True
 
     def _hang_up(self) -> None:
-        if self._line:
-            self._epoll.unregister(self._line.fd)
-            self._line.close()
-            self._line = None
+        line, self._line = self._line, None  # first: a KeyboardInterrupt may come at any point
+        if line:
+            with suppress(OSError):
+                self._epoll.unregister(line.fd)
+            line.close()
 
 
 class _Far:
