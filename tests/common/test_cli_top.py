@@ -83,6 +83,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [*HEADWAY, "--interval", "0.1"],
             stdin=end, stdout=end, stderr=end, env=environment(control), start_new_session=True,
+            preexec_fn=_listens_to_interrupts,
         )  # fmt: skip
         os.close(end)
         self.seen = b""
@@ -108,6 +109,11 @@ class Terminal:
                 pass
         except OSError:
             pass
+
+
+def _listens_to_interrupts() -> None:
+    """A shell has its background jobs ignore them, and so what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
