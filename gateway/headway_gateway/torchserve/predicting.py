@@ -28,7 +28,7 @@ from headway_gateway.torchserve.forms import body_or_parts
 from headway_gateway.torchserve.heads import REQUEST_ID, SILENT, request_id
 from headway_gateway.torchserve.paths import PREDICT, Route
 from headway_gateway.torchserve.refusal import Refusal
-from headway_gateway.torchserve.steps import in_sequence, step_keys
+from headway_gateway.torchserve.steps import placed, step_keys
 from headway_gateway.torchserve.terms import TermsOf
 from headway_gateway.torchserve.tokens import INFERENCE, Checks, require
 
@@ -85,8 +85,7 @@ class Predicting:
         )
         started = perf_counter()
         _, limit_s, has_sequences = self._terms.of(target, started)
-        if has_sequences or (has_sequences is None and headers.get(self._step_keys.id)):
-            asked = in_sequence(asked, self._step_keys)
+        asked = placed(asked, self._step_keys, has_sequences)
         refusal = partial(self._failed, target, id, started)
         return Question(asked, limit_s, partial(self._answered, target, id, started), refusal, streams=True)
 

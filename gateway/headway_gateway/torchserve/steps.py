@@ -43,5 +43,13 @@ def in_sequence(asked: Asked, keys: StepKeys) -> Asked:
     return asked._replace(options={**asked.options, **step.options, "headers": headers})
 
 
+def placed(asked: Asked, keys: StepKeys, has_sequences: bool | None) -> Asked:
+    """In its sequence, if its model has any; None: nobody knows yet, and then one that names a sequence is.
+    Raises: InvalidInput."""
+    if has_sequences or (has_sequences is None and asked.options["headers"].get(keys.id)):
+        return in_sequence(asked, keys)
+    return asked
+
+
 def _is_true(said: str | None) -> bool:
     return said is not None and said.lower() == "true"

@@ -36,7 +36,7 @@ from headway_gateway.torchserve.grpc.status import message_of
 from headway_gateway.torchserve.health import Health
 from headway_gateway.torchserve.refusal import Refusal, bad_request
 from headway_gateway.torchserve.registry import Registry
-from headway_gateway.torchserve.steps import in_sequence, made_id, step_keys
+from headway_gateway.torchserve.steps import made_id, placed, step_keys
 from headway_gateway.torchserve.terms import TermsOf
 
 SERVICE = messages.DESCRIPTOR.services_by_name["InferenceAPIsService"]
@@ -152,9 +152,7 @@ class Inference:
         has_sequences = self._terms.of(target, time.monotonic()).has_sequences
         try:
             asked = ask(target, body, headers, request_id=id, stream=stream, lender=self._client.lender)
-            if has_sequences or (has_sequences is None and headers.get(self._step_keys.id)):
-                asked = in_sequence(asked, self._step_keys)
-            return asked
+            return placed(asked, self._step_keys, has_sequences)
         except HeadwayError as error:
             raise self._refusal_of(error, target) from None
 
