@@ -24,7 +24,6 @@ from headway_broker.doors import Full, Lost, Unreachable
 
 BACKLOG = 4096
 STRANGERS_MAX = 256  # connections that have not said who they are
-_READABLE = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
 
 _log = logs.get("headway.broker")
 
@@ -75,14 +74,11 @@ class NearDoor:
         line = self._by_name.get(peer)
         if line is None:
             raise Unreachable
-        waited = bool(line.waiting)
         try:
             is_taken = line.send(frame)
         except Closed:
             self._drop(line)
             raise Unreachable from None
-        if bool(line.waiting) != waited:
-            self._epoll.modify(line.fd, line.events)
         if not is_taken:
             raise Full
 
@@ -94,20 +90,14 @@ class NearDoor:
 
     def _look(self) -> None:
         """Read once from each connection that has something."""
-        for fd, events in self._epoll.poll(0):
+        for fd, _ in self._epoll.poll(0):
             line = self._lines.get(fd)
             if line is None:
                 if fd == self._listener.fileno():
                     self._accept()
                 continue
-            waited = bool(line.waiting)
             try:
-                if waited:
-                    line.flush()
-                if events & _READABLE:
-                    self._read(line)
-                if bool(line.waiting) != waited:
-                    self._epoll.modify(fd, line.events)
+                self._read(line)
             except Closed as closed:
                 self._hang_up(line, closed)
 
@@ -136,7 +126,7 @@ class NearDoor:
     def _accept(self) -> None:
         while True:
             try:
-                line = Line(self._listener.accept()[0], b"ROUTER")
+                line = Line(self._listener.accept()[0], b"ROUTER", epoll=self._epoll)
             except (BlockingIOError, InterruptedError, ConnectionError, Closed):
                 return
             except OSError as error:
@@ -147,7 +137,6 @@ class NearDoor:
                 return
             self._lines[line.fd] = line
             self._strangers[line.fd] = None
-            self._epoll.register(line.fd, line.events)
             if len(self._strangers) > STRANGERS_MAX:
                 self._drop(self._lines[next(iter(self._strangers))])
 
@@ -168,7 +157,6 @@ class NearDoor:
 
     def _drop(self, line: Line) -> None:
         """Forget it, and tell nobody."""
-        self._epoll.unregister(line.fd)
         del self._lines[line.fd]
         self._strangers.pop(line.fd, None)
         name = self._names.pop(line.fd, None)

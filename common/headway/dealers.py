@@ -13,7 +13,6 @@ import secrets
 import select
 import socket
 from collections import deque
-from contextlib import suppress
 from typing import Protocol
 
 import zmq
@@ -94,11 +93,7 @@ class _Near:
                 return False
             assert self._line
             try:
-                waited = bool(self._line.waiting)
-                taken = self._line.send(frame)
-                if bool(self._line.waiting) != waited:
-                    self._epoll.modify(self._line.fd, self._line.events)
-                return taken
+                return self._line.send(frame)
             except Closed:
                 self._hang_up()
         return False
@@ -118,13 +113,9 @@ class _Near:
 
     def _read(self, line: Line) -> None:
         try:
-            if waited := bool(line.waiting):
-                line.flush()
             for frames in line.read():
                 self._frames.extend(frames)
             self._drained = bool(self._frames)
-            if bool(line.waiting) != waited:
-                self._epoll.modify(line.fd, line.events)
         except Closed:
             self._hang_up()
 
@@ -133,19 +124,15 @@ class _Near:
         connecting.setblocking(False)
         try:
             connecting.connect(self._path)
-            line = Line(connecting, b"DEALER", self._identity)
+            self._line = Line(connecting, b"DEALER", self._identity, self._epoll)
         except (OSError, Closed):
             connecting.close()
             return False
-        self._epoll.register(line.fd, line.events)
-        self._line = line
         return True
 
     def _hang_up(self) -> None:
         line, self._line = self._line, None  # first: a KeyboardInterrupt may come at any point
         if line:
-            with suppress(OSError):
-                self._epoll.unregister(line.fd)
             line.close()
 
 

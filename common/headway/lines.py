@@ -37,17 +37,26 @@ class Closed(Exception):
 
 
 class Line:
-    """Takes a connected socket, and closes it. `kind` is this end's type, `identity` its name. Whoever calls
-    looks before and after whether something is `waiting`, and if that changed, waits for other `events`."""
+    """Takes a connected socket, and closes it. `kind` is this end's type, `identity` its name. With an
+    `epoll` it is registered there until it is closed, for what matters at the time."""
 
-    def __init__(self, connected: socket.socket, kind: bytes, identity: bytes = b"") -> None:
+    def __init__(
+        self,
+        connected: socket.socket,
+        kind: bytes,
+        identity: bytes = b"",
+        epoll: select.epoll | None = None,
+    ) -> None:
         self._socket = connected
         self._socket.setblocking(False)
         self._inbound = Inbound(kind)
         self._early: list[bytes] = []  # said before READY was heard
         self.waiting: deque[memoryview] = deque()  # for the socket to be writable
         self._waiting_bytes = 0
+        self._epoll = epoll
         self.fd = connected.fileno()
+        if epoll:
+            epoll.register(self.fd, self.events)
         self._put(opening(kind, identity))
 
     @property
@@ -72,7 +81,9 @@ class Line:
         return True
 
     def read(self) -> list[list[bytes]]:
-        """What has come: messages, each as its frames; at most READ_BYTES are read. Raises: Closed."""
+        """What has come: messages, each as its frames; at most READ_BYTES are read. What waits is sent first,
+        as far as it goes: that may be what it was called for. Raises: Closed."""
+        self.flush()
         try:
             data = self._socket.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -96,6 +107,8 @@ class Line:
 
     def flush(self) -> None:
         """Send of what waits as much as goes. Raises: Closed."""
+        if not self.waiting:
+            return
         while self.waiting:
             sent = self._write(self.waiting[0])
             self._waiting_bytes -= sent
@@ -103,9 +116,13 @@ class Line:
                 self.waiting[0] = self.waiting[0][sent:]
                 return
             self.waiting.popleft()
+        self._watch()
 
     def close(self) -> None:
         """What waits may still leave, for at most a fifth of a second."""
+        if self._epoll:
+            with suppress(OSError):
+                self._epoll.unregister(self.fd)
         with suppress(OSError):
             self._socket.settimeout(_LINGER_S)
             for data in self.waiting:
@@ -117,6 +134,13 @@ class Line:
         if sent < len(data):
             self.waiting.append(memoryview(data)[sent:])
             self._waiting_bytes += len(data) - sent
+            if len(self.waiting) == 1:
+                self._watch()
+
+    def _watch(self) -> None:
+        """Whether anything waits has changed."""
+        if self._epoll:
+            self._epoll.modify(self.fd, self.events)
 
     def _write(self, data: bytes | memoryview) -> int:
         try:
