@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import select
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -64,6 +63,7 @@ from headway.pieces import MORE
 from headway.settings import ClientSettings, Shared, read
 from headway.steps import Step
 from headway.tensors import Array, Tensors
+from headway.waiting import poll_of
 
 _log = logs.get("headway.client")
 DRAIN_MAX = 500
@@ -379,6 +379,4 @@ def _tell(future: asyncio.Future[Any], outcome: Any) -> None:
 
 def _readable(fd: int) -> bool:
     """Whether the event loop is about to be told of it."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll_of(fd).poll(0))

@@ -23,8 +23,6 @@ Over TCP, where both ends may live and not reach each other:
 
 from __future__ import annotations
 
-import math
-
 import zmq
 
 from headway import tcp
@@ -133,13 +131,6 @@ def send_to(socket: zmq.Socket[bytes], peer: bytes, frame: bytes) -> None:
     """Raises: zmq.Again when the peer's pipe is full, zmq.ZMQError (EHOSTUNREACH) when it is gone."""
     socket.send(peer, _NOW | _MORE)
     socket.send(frame, _NOW)
-
-
-def wait_ms(wake: float | None, now: float) -> int | None:
-    """What `next_wake` means for `poll`, in whole milliseconds, rounded up: None waits for an event."""
-    if wake is None or wake == math.inf:
-        return None
-    return math.ceil((wake - now) * 1000) if wake > now else 0
 
 
 def is_readable(socket: zmq.Socket[bytes]) -> bool:

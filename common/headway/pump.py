@@ -18,7 +18,6 @@ hit in the middle of something, everything open is told so, rather than left wai
 from __future__ import annotations
 
 import os
-import select
 import threading
 import time
 from collections import deque
@@ -26,7 +25,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from headway import link, logs
+from headway import logs
 from headway.calls import Abandon, Action, Call, Calls, Event
 from headway.dealers import dial_as_caller
 from headway.errors import BrokerUnreachable, HeadwayError, InternalError
@@ -35,6 +34,7 @@ from headway.keys import Curve
 from headway.lent import Lender
 from headway.messages import Bye, Reply
 from headway.outbox import carry_out
+from headway.waiting import poll_of, wait_ms
 from headway.wire import encode
 
 _log = logs.get("headway.client")
@@ -68,7 +68,7 @@ class Pump:
         self._lock = threading.Lock()  # nobody writes to the signal once it is closed
         self._dealer = dial_as_caller(address, curve)
         self._signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._poll = _poll(self._dealer.fileno(), self._signal)
+        self._poll = poll_of(self._dealer.fileno(), self._signal)
         self.thread = threading.Thread(target=self._run, name="headway-client", daemon=True)
         self.thread.start()
 
@@ -165,7 +165,7 @@ class Pump:
         return bool(self._events) or self._calls.next_wake() is not None
 
     def _run(self) -> None:
-        parking = _poll(self._signal)
+        parking = poll_of(self._signal)
         try:
             while not self._closing:
                 parking.poll()
@@ -203,8 +203,8 @@ class Pump:
 
     def _step(self) -> None:
         at_once = self._events or self._dealer.has_more
-        wait_ms = 0 if at_once else link.wait_ms(self._calls.next_wake(), time.monotonic())
-        ready = {fd for fd, _ in self._poll.poll(wait_ms)}
+        wait = 0 if at_once else wait_ms(self._calls.next_wake(), time.monotonic())
+        ready = {fd for fd, _ in self._poll.poll(wait)}
         self._midway = True
         if self._signal in ready:
             self._read_signal()
@@ -266,10 +266,3 @@ class _Outcome:
     def wait(self) -> Any:
         self._untold.acquire()
         return self._told[0]
-
-
-def _poll(*descriptors: int) -> select.poll:
-    poll = select.poll()
-    for descriptor in descriptors:
-        poll.register(descriptor, select.POLLIN)
-    return poll

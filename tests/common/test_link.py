@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import zmq
-from hypothesis import given
-from hypothesis import strategies as st
 
 from headway import link
 from headway.errors import SettingsError
@@ -71,30 +67,6 @@ def test_a_router_refuses_an_address_it_cannot_bind(context):
 def test_a_dealer_refuses_an_address_that_is_none(context, address):
     with pytest.raises(SettingsError, match="address"):
         link.dealer(context, address, b"x")
-
-
-@pytest.mark.parametrize(
-    ("wake", "now", "wait_ms"),
-    [
-        (None, 5, None),
-        (math.inf, 5, None),
-        (-math.inf, 5, 0),
-        (5, 5, 0),
-        (4, 5, 0),
-        (5.0001, 5, 1),
-        (6, 5, 1000),
-    ],
-)
-def test_waiting_is_rounded_up_to_milliseconds(wake, now, wait_ms):
-    assert link.wait_ms(wake, now) == wait_ms
-
-
-@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
-def test_nobody_wakes_too_early_and_none_sleeps_for_too_long(wake, now):
-    wait_ms = link.wait_ms(wake, now)
-    assert wait_ms >= 0
-    assert now + wait_ms / 1000 >= wake - 1e-6
-    assert now + wait_ms / 1000 <= max(wake, now) + 0.001 + 1e-6
 
 
 # ---- TCP ----

@@ -26,12 +26,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from headway import link, logs
+from headway import logs
 from headway.dealers import dial
 from headway.inbox import drain
 from headway.keys import Curve
 from headway.messages import Load, Unload
 from headway.notify import Notifier
+from headway.waiting import poll_of, wait_ms
 from headway.wire import encode
 from headway_worker.orders import Drop, Order, Report, Run
 from headway_worker.session import Action, Event, Leaving, Send, Session, Unsent
@@ -79,7 +80,7 @@ class Exchange:
         self._runner = runner
         self._dealer = dial(self._address, self._identity, self._curve)
         self._is_open = True
-        self._at_socket = _poll(self._dealer.fileno(), self._runner_call)
+        self._at_socket = poll_of(self._dealer.fileno(), self._runner_call)
 
     def close(self) -> None:
         """Nothing is sent or received any more."""
@@ -136,8 +137,8 @@ class Exchange:
     def keep(self, alarm: int, events: Callable[[], list[Event]]) -> Leaving:
         """Keep the worker's place on the roster until it shall leave, and return why. `events` are the
         main thread's own, from signals; the descriptor `alarm` can be read when there is one."""
-        parked = _poll(self._keeper_call, alarm)
-        at_socket = _poll(self._dealer.fileno(), self._keeper_call, alarm)
+        parked = poll_of(self._keeper_call, alarm)
+        at_socket = poll_of(self._dealer.fileno(), self._keeper_call, alarm)
         parked_s, wait_s = min(PARKED_S, self._tell.wait_s), min(self._tell.wait_s, 3600.0)
         while self.exit is None:
             if self._runner_leads:
@@ -146,7 +147,7 @@ class Exchange:
                 self._look_for_runner(visits)
             else:
                 self._keeper_until = min(self._next_wake(), time.monotonic() + wait_s)
-                at_socket.poll(link.wait_ms(self._keeper_until, time.monotonic()))
+                at_socket.poll(wait_ms(self._keeper_until, time.monotonic()))
             with suppress(BlockingIOError):
                 os.eventfd_read(self._keeper_call)
             self._keep_once(events())
@@ -203,11 +204,4 @@ class Exchange:
 
     def _wait_ms(self, now: float, end: float) -> int | None:
         wake = end if self.exit else min(self._next_wake(), end)
-        return link.wait_ms(wake, now)
-
-
-def _poll(*descriptors: int) -> select.poll:
-    poll = select.poll()
-    for descriptor in descriptors:
-        poll.register(descriptor, select.POLLIN)
-    return poll
+        return wait_ms(wake, now)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-import select
 import signal
 import time
 from collections import deque
@@ -19,12 +18,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-from headway import link, logs
+from headway import logs
 from headway.dealers import Dealer
 from headway.exits import Exit
 from headway.inbox import drain
 from headway.messages import AgentReport
 from headway.notify import Notifier
+from headway.waiting import poll_of, wait_ms
 from headway.wire import encode
 from headway_worker.agent.orders import Crew, Kill, Start, Stop
 from headway_worker.agent.session import Action, Drain, Event, Leaving, Session
@@ -93,9 +93,7 @@ class Loop:
         signal.set_wakeup_fd(self._alarm)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        self._poll = select.poll()
-        for descriptor in (self._dealer.fileno(), self._wakeup, self._crew.fileno()):
-            self._poll.register(descriptor, select.POLLIN)
+        self._poll = poll_of(self._dealer.fileno(), self._wakeup, self._crew.fileno())
 
     def _close(self) -> None:
         """The workers, if there are any left, live on."""
@@ -142,4 +140,4 @@ class Loop:
 
     def _wait_ms(self) -> int | None:
         now = time.monotonic()
-        return link.wait_ms(min(self._session.next_wake(), self._crew.next_wake(), now + self._wait_s), now)
+        return wait_ms(min(self._session.next_wake(), self._crew.next_wake(), now + self._wait_s), now)
