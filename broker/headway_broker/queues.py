@@ -56,8 +56,8 @@ class Queue:
         self.rows = 0
         self.bytes = 0
         self.earliest = math.inf
-        # For `companies`: for how long nobody new must have come, if batches wait for company and need not do so
-        # in vain, else 0; and who asked lately, and when.
+        # For `companies`: for how long nobody new must have come, if batches wait for company, but not in
+        # vain, else 0; and who asked lately, and when.
         self.quiet_s = DELAYS * spec.batch_delay_ms / 1000 if spec.batch_early else 0.0
         self.callers: dict[bytes, float] = {}
         # OrderedDict and not dict: popping the first of a plain dict scans over all that went before.
