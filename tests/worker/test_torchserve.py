@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from headway.body import Body
-from headway.errors import ModelError, TooLarge
+from headway.errors import InvalidInput, ModelError, TooLarge
+from headway.headers import packed
 from headway.messages import BatchReply, Piece, Replies, Reply
 from headway.torchserve.metrics import Record, unpacked
 from headway.wire import encode
@@ -27,6 +28,7 @@ from tests.worker.archives import archived, asking, needs_archiver, part, place
 from tests.worker.bench import Bench, X, floats, request, tensors_of
 
 pytestmark = needs_archiver
+BATCHED = "batch_size_max = 4\n"
 
 ECHO = """
     class Echo:
@@ -359,6 +361,31 @@ def test_what_a_handler_says_of_each_reply_goes_with_it(bench: Bench) -> None:
         one,
         two,
     ]  # nothing is left over from the call before
+
+
+def test_packed_headers_are_the_same_to_handlers_and_no_other_requests(bench: Bench) -> None:
+    source = """
+        def handle(data, context):
+            said = [dict(context.get_all_request_header(at)) for at in range(len(data or ()))]
+            for at, headers in enumerate(said):
+                context.get_all_request_header(at)["spoiled"] = "by another"
+            return said
+    """
+    served(bench, source, BATCHED)
+    as_map, as_bytes = (asking("x", headers=form) for form in ({"X-A": "b"}, packed({"X-A": "b"})))
+    for batch in ([as_map, as_bytes], [as_bytes, as_bytes], [as_bytes]):
+        assert [json.loads(said(reply)) for reply in bench.run(*batch)] == (
+            [{"X-A": "b", "body": {"content-type": ""}}] * len(batch)
+        )
+
+
+def test_headers_that_are_none_fail_their_request_alone(bench: Bench) -> None:
+    served(bench, "def handle(data, context): return [len(data)] * len(data) if data else []", BATCHED)
+    wrong = asking("x", headers=packed({"a": "b"})[:-1])
+    first, second, third = bench.run(asking("x", headers={}), wrong, asking("x", headers=packed({})))
+    assert (said(first), said(third)) == ("2", "2")
+    assert second.code == InvalidInput.code
+    assert str(second.content).startswith("headers: not msgpack")
 
 
 def test_the_context_says_what_handlers_look_for(bench: Bench) -> None:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from headway.body import is_body, unpack_body
 from headway.errors import DeadlineExceeded, InvalidInput, ModelError
+from headway.headers import with_headers
 from headway.messages import Batch, BatchReply, Piece, Result
 from headway.pieces import takes_pieces
 from headway.refs import has_slots, without_slots
@@ -202,7 +203,7 @@ class Passage:
     def _request(self, place: int) -> ModelRequest:
         _, rows, options, inline = self.batch.requests[place]
         tensors, specs = unpack(self.sharing.packed(options, inline)), self.loaded.spec.inputs
-        options = without_slots(options) if has_slots(options) else options
+        options = with_headers(without_slots(options) if has_slots(options) else options)
         if not is_body(options):
             return ModelRequest(options, rows, None, checked(tensors, specs, rows))
         body = unpack_body(tensors, options)
