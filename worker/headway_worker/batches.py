@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from headway.body import is_body, unpack_body
+from headway.body import body_in, is_body
 from headway.errors import DeadlineExceeded, InvalidInput, ModelError
 from headway.headers import with_headers
 from headway.messages import Batch, BatchReply, Piece, Result
 from headway.pieces import takes_pieces
-from headway.refs import has_slots, without_slots
+from headway.refs import REPLY_SLOT, has_slots, without_slots
 from headway.tensors import Tensors, unpack
 from headway_worker import device
 from headway_worker.collate import as_tensors, to_host
@@ -36,6 +36,7 @@ from headway_worker.replies import (
     answer_reply,
     body_reply,
     error_reply,
+    inline,
     message_of,
     piece_of,
     tensors_reply,
@@ -88,8 +89,13 @@ class Passage:
 
     def prepare(self) -> None:
         """Everything that comes before the device: decode, check, preprocess, group, collate."""
-        for place in range(len(self.batch.requests)):
-            self._prepare(place)
+        for place in self._alive(range(len(self.batch.requests))):
+            if self.loaded.preprocess and not self._alive([place]):  # it may have taken its time with others
+                continue
+            try:
+                self.requests[place] = self._request(place)
+            except BaseException as error:
+                self._fail([place], error)
         places = list(self.requests)
         for group in self.loaded.grouped(list(self.requests.values())):
             self.groups.append(self._group([places[i] for i in group]))
@@ -135,14 +141,6 @@ class Passage:
                 if group.flight is not None:
                     group.flight.outputs()
 
-    def _prepare(self, place: int) -> None:
-        if self._is_expired(place):
-            return
-        try:
-            self.requests[place] = self._request(place)
-        except BaseException as error:
-            self._fail([place], error)
-
     def _group(self, places: list[int]) -> _Group:
         group = _Group(places)
         self._collate(group)
@@ -153,9 +151,9 @@ class Passage:
         group.inputs = self._try(group, lambda: self.loaded.collate(requests)) if requests else None
 
     def _launch(self, group: _Group) -> None:
-        alive = [place for place in group.places if not self._is_expired(place)]
+        alive = self._alive(group.places)
         if len(alive) < len(group.places):  # time ran out since it was collated
-            group.places = alive
+            group.places = [*alive]
             self._collate(group)
         inputs, group.inputs = group.inputs, None
         if inputs is not None:
@@ -192,21 +190,23 @@ class Passage:
             device.free_memory()
         return None
 
-    def _is_expired(self, place: int) -> bool:
-        timeout_ms = self.batch.requests[place].timeout_ms
-        late_s = self.clock() - self.received - timeout_ms / 1000
-        if late_s > 0:
-            text = f"its time ran out {late_s * 1000:.0f} ms before the model could run it"
+    def _alive(self, places: Sequence[int]) -> Sequence[int]:
+        """Those that still have time; the others are answered."""
+        waited_ms, requests = (self.clock() - self.received) * 1000, self.batch.requests
+        late = [place for place in places if requests[place].timeout_ms < waited_ms]
+        for place in late:
+            late_ms = waited_ms - requests[place].timeout_ms
+            text = f"its time ran out {late_ms:.0f} ms before the model could run it"
             self.replies[place] = error_reply(DeadlineExceeded(text))
-        return late_s > 0
+        return [place for place in places if place not in self.replies] if late else places
 
     def _request(self, place: int) -> ModelRequest:
-        _, rows, options, inline = self.batch.requests[place]
-        tensors, specs = unpack(self.sharing.packed(options, inline)), self.loaded.spec.inputs
+        _, rows, options, tensors = self.batch.requests[place]
+        packed, specs = self.sharing.packed(options, tensors), self.loaded.spec.inputs
         options = with_headers(without_slots(options) if has_slots(options) else options)
         if not is_body(options):
-            return ModelRequest(options, rows, None, checked(tensors, specs, rows))
-        body = unpack_body(tensors, options)
+            return ModelRequest(options, rows, None, checked(unpack(packed), specs, rows))
+        body = body_in(packed, options)
         request = ModelRequest(options, 0, body)
         if self.loaded.takes_requests:
             if self.send and takes_pieces(options):
@@ -219,8 +219,8 @@ class Passage:
         return request
 
     def _answer(self, place: int, outputs: Share) -> None:
-        request = self.requests[place]
-        put = partial(self.sharing.put, self.batch.requests[place].options)
+        request, options = self.requests[place], self.batch.requests[place].options
+        put = partial(self.sharing.put, options) if REPLY_SLOT in options else inline
         try:
             if isinstance(outputs, Answer):
                 self.replies[place] = answer_reply(outputs, put)

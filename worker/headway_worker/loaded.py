@@ -70,10 +70,11 @@ class Loaded:
     def land(self, flight: Flight, requests: Sequence[ModelRequest]) -> list[Share]:
         """Wait for the batch of these requests; each one's own outputs. Raises: what the device says;
         ModelError."""
-        outputs, rows = flight.outputs(), width_of(requests)
+        outputs = flight.outputs()
         self.compute_s = flight.compute_s()
         if isinstance(outputs, list):
             return outputs
+        rows = width_of(requests)
         bucket = bucket_of(rows, self.buckets)
         collate.check_outputs(outputs, self.spec.outputs, bucket)
         return [*collate.split(collate.cut(outputs, rows) if rows < bucket else outputs, requests)]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from headway.body import Body
 from headway.errors import HeadwayError, InvalidInput, ModelError, TooLarge
@@ -24,13 +24,12 @@ PIECE_BYTES_MAX = MESSAGE_BYTES_MAX // 2  # two may wait at the broker
 Put = Callable[[list[Buffer]], int | None]  # writes a reply where its request wants it; None: nowhere
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """A body's answer as a backend that takes requests whole has made it. `meta`: `status`, `phrase` and
     `headers` of PROTOCOL.md, where it says any."""
 
     body: Body
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = MappingProxyType({})
 
 
 def inline(pieces: list[Buffer]) -> None:
@@ -78,7 +77,7 @@ def body_reply(answer: Any, put: Put = inline) -> BatchReply:
     NaN and the infinities are written as Python's json does (`NaN`, `Infinity`).
     Raises: TypeError or ValueError for what JSON cannot say.
     """
-    if isinstance(answer, bytes | bytearray | memoryview):
+    if isinstance(answer, (bytes, bytearray, memoryview)):
         answer = Body(answer)
     elif isinstance(answer, str):
         answer = Body(answer.encode(), "text/plain; charset=utf-8")

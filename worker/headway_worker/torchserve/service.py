@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -65,6 +65,9 @@ class Service:
         self.recorded = Recorded(model)
         self.metrics = MetricsStore(model, self.recorded.note, declared.model.values())
         self._wishes = wishes
+        # As in a process of its own: explanations need gradients, and tensors that can have them.
+        # PERF: kept, as to make one takes 10 us after a pause.
+        self._as_usual = torch.inference_mode(False)
         self._handle: Callable[[Any, Any], Any]
         self._context = Context(
             model_name=model,
@@ -92,8 +95,7 @@ class Service:
 
     def answer(self, requests: Sequence[ModelRequest]) -> list[Share]:
         """What the handler makes of a batch. Raises: WrongAnswer; whatever the handler raises."""
-        # As in a process of its own: explanations need gradients, and tensors that can have them.
-        with torch.inference_mode(False), torch.enable_grad():
+        with self._as_usual:
             return [share for group in data.groups(requests) for share in self._answer(group)]
 
     def _answer(self, requests: Sequence[ModelRequest]) -> list[Share]:
@@ -114,7 +116,7 @@ class Service:
         asked = data.together([self._asked_in_turn(request) for request in requests])
         self._context.begin(asked.ids, asked.processors, _senders(requests, asked))
         started = time.perf_counter()
-        with torch.inference_mode(False), torch.enable_grad(), self._entered():
+        with self._as_usual, self._entered():
             returned = self._handle(asked.data, self._context)
             results = data.results(returned, len(asked.data))
             on = [self._context.rides_on(place, result) for place, result in enumerate(results)]
@@ -154,7 +156,7 @@ class Service:
         for place, (request, share) in enumerate(zip(requests, shares, strict=True)):
             if data.HEADERS in request.options and isinstance(share, Answer):
                 if records := self.recorded.take():
-                    shares[place] = replace(share, meta={**share.meta, META: packed(records)})
+                    shares[place] = share._replace(meta={**share.meta, META: packed(records)})
                 break
         return shares
 
@@ -165,12 +167,15 @@ class Service:
         self.modules.forget()
         self.archive.close()
 
-    @contextmanager
-    def _entered(self) -> Iterator[None]:
+    def _entered(self) -> AbstractContextManager[None]:
         """As in a process of its own; what others rely on is as it was afterwards."""
+        return self.modules.entered() if self._wishes.limits_pixels else self._entered_without_limit()
+
+    @contextmanager
+    def _entered_without_limit(self) -> Iterator[None]:
         with self.modules.entered():
             pillow: Any = sys.modules.get("PIL.Image")
-            if self._wishes.limits_pixels or pillow is None:
+            if pillow is None:
                 yield
                 return
             limit, pillow.MAX_IMAGE_PIXELS = pillow.MAX_IMAGE_PIXELS, None
@@ -185,8 +190,9 @@ class Service:
         return self._body(context, at.start, results)
 
     def _body(self, context: Context, place: int, results: list[Any]) -> Answer:
-        sent = [data.chunk(result) for result in context.sent(place)]
-        return data.answer(results[place], context.request_processor[place], b"".join(sent))
+        sent = context.sent(place)
+        before = b"".join([data.chunk(result) for result in sent]) if sent else b""
+        return data.answer(results[place], context.request_processor[place], before)
 
 
 def meta_of(error: BaseException) -> dict[str, Any]:

@@ -10,18 +10,32 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from headway_worker.torchserve.ts import __version__
 
 
+_NO_STATUS: tuple[Any, Any] = (200, None)
+
+
 class RequestProcessor:
     """One request's headers, and what is to be said with its reply."""
 
-    def __init__(self, request_header: dict[str, Any]) -> None:
-        self._asked = request_header
+    def __init__(self, request_header: Callable[[], dict[str, Any]]) -> None:
+        """`request_header` is called once, when the handler looks at a header for the first time."""
+        self._request_header = request_header
         self._headers: dict[str, Any] = {}
-        self._status: tuple[Any, Any] = (200, None)
+        self._status = _NO_STATUS
+
+    @cached_property
+    def _asked(self) -> dict[str, Any]:
+        return self._request_header()
+
+    @property
+    def says_nothing(self) -> bool:
+        """Headway's own: nothing is to be said with the reply."""
+        return not self._headers and self._status is _NO_STATUS
 
     def get_request_property(self, key: str) -> Any:
         return self._asked.get(key)
