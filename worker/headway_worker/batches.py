@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from headway.body import body_in, is_body
+from headway.body import is_body, unpack_body
 from headway.errors import DeadlineExceeded, InvalidInput, ModelError
 from headway.headers import with_headers
 from headway.messages import Batch, BatchReply, Piece, Result
@@ -202,11 +202,12 @@ class Passage:
 
     def _request(self, place: int) -> ModelRequest:
         _, rows, options, tensors = self.batch.requests[place]
-        packed, specs = self.sharing.packed(options, tensors), self.loaded.spec.inputs
-        options = with_headers(without_slots(options) if has_slots(options) else options)
+        is_lent, specs = has_slots(options), self.loaded.spec.inputs
+        packed = self.sharing.packed(options, tensors) if is_lent else tensors
+        options = with_headers(without_slots(options) if is_lent else options)
         if not is_body(options):
             return ModelRequest(options, rows, None, checked(unpack(packed), specs, rows))
-        body = body_in(packed, options)
+        body = unpack_body(packed, options)
         request = ModelRequest(options, 0, body)
         if self.loaded.takes_requests:
             if self.send and takes_pieces(options):

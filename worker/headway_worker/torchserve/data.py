@@ -14,7 +14,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any
 from urllib.parse import parse_qsl
@@ -61,7 +61,7 @@ class Asked:
 def groups(requests: Sequence[ModelRequest]) -> Iterator[Sequence[ModelRequest]]:
     """The requests in the order that they have, in calls of their own: handlers look at the first request to
     see whether all of them are predictions or it wants a description."""
-    if all([DESCRIBE not in request.options for request in requests]):  # as a rule
+    if not [request for request in requests if asks_itself(request)]:  # as a rule
         yield requests
         return
     for is_question, run in groupby(requests, asks_itself):
@@ -139,7 +139,7 @@ def _parts(body: Body) -> dict[str, Body]:
     """The parts of a form, which may have come as one body."""
     if body.parts is not None:
         return body.parts
-    if _kind(body) != FORM:
+    if _kind(body.content_type)[1] != FORM:
         return {BODY: body}
     try:
         fields = parse_qsl(
@@ -150,16 +150,15 @@ def _parts(body: Body) -> dict[str, Body]:
     return {name: Body(value.encode(), "") for name, value in fields} or {BODY: Body(b"", "")}
 
 
-def _kind(body: Body) -> str:
-    return _written_kind(body).lower()
-
-
-def _written_kind(body: Body) -> str:
-    return body.content_type.partition(";")[0].strip()
+@lru_cache(256)
+def _kind(content_type: str) -> tuple[str, str]:
+    """What kind of data that is, as it is written and in small letters."""
+    kind = content_type.partition(";")[0].strip()
+    return kind, kind.lower()
 
 
 def _value(part: Body, decodes: bool) -> Any:
-    kind, data = _written_kind(part), bytearray(part.data)  # in capitals it is none of these
+    data, (kind, _) = bytearray(part.data), _kind(part.content_type)  # in capitals it is none of these
     try:
         if decodes and kind == JSON:
             return json.loads(data)

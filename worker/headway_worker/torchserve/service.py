@@ -29,6 +29,7 @@ from headway_worker.torchserve.modules import Modules
 from headway_worker.torchserve.recorded import Recorded
 from headway_worker.torchserve.stepwise import stepwise
 from headway_worker.torchserve.ts.context import Context, RequestProcessor, Send
+from headway_worker.torchserve.ts.metrics.metric_type_enum import MetricTypes
 from headway_worker.torchserve.ts.metrics.metrics_store import MetricsStore
 from headway_worker.torchserve.ts.torch_handler.request_envelope import envelope_of
 from headway_worker.torchserve.ts.utils.util import PredictionException
@@ -149,14 +150,15 @@ class Service:
         return self._with_metrics(requests, shares)
 
     def _took(self, metrics: MetricsStore, started: float) -> None:
-        metrics.add_time("PredictionTime", round((time.perf_counter() - started) * 1000, 2), unit="ms")
+        took_ms = round((time.perf_counter() - started) * 1000, 2)
+        metrics.add_metric("PredictionTime", took_ms, "ms", metric_type=MetricTypes.GAUGE)
 
     def _with_metrics(self, requests: Sequence[ModelRequest], shares: list[Share]) -> list[Share]:
         """What was recorded goes with one reply of the batch: the first that a door waits for."""
         for place, (request, share) in enumerate(zip(requests, shares, strict=True)):
             if data.HEADERS in request.options and isinstance(share, Answer):
                 if records := self.recorded.take():
-                    shares[place] = share._replace(meta={**share.meta, META: packed(records)})
+                    shares[place] = Answer(share.body, {**share.meta, META: packed(records)})
                 break
         return shares
 

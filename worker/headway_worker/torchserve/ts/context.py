@@ -15,7 +15,6 @@ from typing import Any
 
 from headway_worker.torchserve.ts import __version__
 
-
 _NO_STATUS: tuple[Any, Any] = (200, None)
 
 
