@@ -64,8 +64,8 @@ class _Group:
 
 
 class Passage:
-    """One batch on its way: `prepare`, `launch`, `finish`, in this order and each once, under
-    `torch.inference_mode()`. `prepare` may be called in another thread than the rest."""
+    """One batch on its way: `prepare`, `launch`, `finish`, in this order and each once, in torch's mode that
+    its model wants. `prepare` may be called in another thread than the rest."""
 
     def __init__(
         self,

@@ -49,6 +49,7 @@ class Loaded:
     postprocess: Callable[[Values, ModelRequest], Any] | None = None
     takes_requests: bool = False  # the backend has `answer` in place of `infer`
     retries_alone: bool = True
+    wants_gradients: bool = False  # it runs as torch does usually, and not in inference mode
     meta_of: Callable[[BaseException], dict[str, Any]] = _no_meta
     compute_s: float = 0.0  # what the last batch took
     _told: set[str] = field(default_factory=set)
@@ -133,8 +134,17 @@ def _of_requests(spec: ModelSpec, backend: Any) -> Loaded:
         raise SettingsError(f"{key}: backend {spec.backend!r} takes requests as they came, without padding")
     meta_of = getattr(backend, "error_meta", _no_meta)
     alone = bool(getattr(backend, "retries_alone", True))
+    gradients = bool(getattr(backend, "wants_gradients", False))
     track = WholeTrack(backend.answer)
-    return Loaded(spec, backend, track, takes_requests=True, retries_alone=alone, meta_of=meta_of)
+    return Loaded(
+        spec,
+        backend,
+        track,
+        takes_requests=True,
+        retries_alone=alone,
+        wants_gradients=gradients,
+        meta_of=meta_of,
+    )
 
 
 def _check_abreast(spec: ModelSpec, backend: Any) -> None:
