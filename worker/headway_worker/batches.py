@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from headway.body import is_body, unpack_body
 from headway.errors import DeadlineExceeded, InvalidInput, ModelError
@@ -36,7 +36,6 @@ from headway_worker.replies import (
     answer_reply,
     body_reply,
     error_reply,
-    inline,
     message_of,
     piece_of,
     tensors_reply,
@@ -46,6 +45,7 @@ from headway_worker.sharing import Sharing
 from headway_worker.tracks import Clock, Collated, Flight, Share
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 def refuse_batch(batch: Batch, error: BaseException) -> Result:
@@ -148,7 +148,7 @@ class Passage:
 
     def _collate(self, group: _Group) -> None:
         requests = [self.requests[place] for place in group.places]
-        group.inputs = self._try(group, lambda: self.loaded.collate(requests)) if requests else None
+        group.inputs = self._try(group, self.loaded.track.collate, requests) if requests else None
 
     def _launch(self, group: _Group) -> None:
         alive = self._alive(group.places)
@@ -157,13 +157,13 @@ class Passage:
             self._collate(group)
         inputs, group.inputs = group.inputs, None
         if inputs is not None:
-            group.flight = self._try(group, lambda: self.loaded.launch(inputs, self.clock))
+            group.flight = self._try(group, self.loaded.track.launch, inputs, self.clock)
 
     def _finish(self, group: _Group) -> None:
         flight, group.flight = group.flight, None
         if flight is not None:
             requests = [self.requests[place] for place in group.places]
-            outputs = self._try(group, lambda: self.loaded.land(flight, requests))
+            outputs = self._try(group, self.loaded.land, flight, requests)
             self.compute_s += flight.compute_s() if outputs else 0.0
             for place, share in zip(group.places, outputs or [], strict=False):
                 self._answer(place, share)
@@ -173,11 +173,11 @@ class Passage:
                 self._launch(alone)
                 self._finish(alone)
 
-    def _try(self, group: _Group, step: Callable[[], T]) -> T | None:
+    def _try(self, group: _Group, step: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | None:
         """What the step returns. None when it raised: then the group is answered, or is to be run one by
         one."""
         try:
-            return step()
+            return step(*args, **named)
         except BaseException as error:
             device.raise_fault(error)
             may_again = self.loaded.spec.may_run_again and self.loaded.retries_alone
@@ -221,7 +221,7 @@ class Passage:
 
     def _answer(self, place: int, outputs: Share) -> None:
         request, options = self.requests[place], self.batch.requests[place].options
-        put = partial(self.sharing.put, options) if REPLY_SLOT in options else inline
+        put = partial(self.sharing.put, options) if REPLY_SLOT in options else None
         try:
             if isinstance(outputs, Answer):
                 self.replies[place] = answer_reply(outputs, put)

@@ -22,7 +22,7 @@ from headway_worker.collate import Values
 from headway_worker.replies import error_text
 from headway_worker.request import ModelRequest
 from headway_worker.sources import forget, import_file
-from headway_worker.tracks import Clock, Collated, Flight, Share, Track, WholeTrack, width_of
+from headway_worker.tracks import Flight, Share, Track, WholeTrack, width_of
 from headway_worker.yard import holds_nothing, track_for
 
 log = logging.getLogger("headway.worker")
@@ -59,14 +59,6 @@ class Loaded:
         if self.takes_requests:
             return [list(range(len(requests)))] if requests else []
         return collate.grouped(requests, self.spec.inputs)
-
-    def collate(self, requests: Sequence[ModelRequest]) -> Collated:
-        """The requests of one group as one batch."""
-        return self.track.collate(requests)
-
-    def launch(self, inputs: Collated, clock: Clock) -> Flight:
-        """Start a batch. Raises: whatever the model raises; ModelError."""
-        return self.track.launch(inputs, clock)
 
     def land(self, flight: Flight, requests: Sequence[ModelRequest]) -> list[Share]:
         """Wait for the batch of these requests; each one's own outputs. Raises: what the device says;

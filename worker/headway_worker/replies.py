@@ -21,7 +21,8 @@ ERROR_CHARS_MAX = 8000
 PIECE_BYTES_MAX = MESSAGE_BYTES_MAX // 2  # two may wait at the broker
 
 
-Put = Callable[[list[Buffer]], int | None]  # writes a reply where its request wants it; None: nowhere
+# Writes a reply where its request wants it; None: nowhere. There is none for a request that reserved no slot.
+Put = Callable[[list[Buffer]], int | None]
 
 
 class Answer(NamedTuple):
@@ -30,10 +31,6 @@ class Answer(NamedTuple):
 
     body: Body
     meta: Mapping[str, Any] = MappingProxyType({})
-
-
-def inline(pieces: list[Buffer]) -> None:
-    """The request reserved no slot for its reply."""
 
 
 def message_of(error: BaseException) -> str:
@@ -62,7 +59,7 @@ def error_reply(error: BaseException, meta: Mapping[str, Any] | None = None) -> 
     return BatchReply(code or ModelError.code, error_text(error), dict(meta or {}))
 
 
-def tensors_reply(outputs: Tensors, put: Put = inline) -> BatchReply:
+def tensors_reply(outputs: Tensors, put: Put | None = None) -> BatchReply:
     """Packed outputs. Raises: ModelError naming an output with elements that do not travel."""
     try:
         return _reply(pieces_of(outputs), {}, put)
@@ -70,7 +67,7 @@ def tensors_reply(outputs: Tensors, put: Put = inline) -> BatchReply:
         raise ModelError(f"outputs: {error}") from None
 
 
-def body_reply(answer: Any, put: Put = inline) -> BatchReply:
+def body_reply(answer: Any, put: Put | None = None) -> BatchReply:
     """What a `postprocess` returned: bytes, str, a `Body` (its data and type; it has no parts), or
     anything that JSON can say, with tensors and arrays in it as nested lists and bytes as UTF-8.
 
@@ -86,7 +83,7 @@ def body_reply(answer: Any, put: Put = inline) -> BatchReply:
     return _reply([bytes(answer.data)], {"content_type": answer.content_type}, put)
 
 
-def answer_reply(answer: Answer, put: Put = inline) -> BatchReply:
+def answer_reply(answer: Answer, put: Put | None = None) -> BatchReply:
     """What a backend that takes requests whole returned for a body."""
     meta = {"content_type": answer.body.content_type, **answer.meta}
     return _reply([bytes(answer.body.data)], meta, put)
@@ -100,8 +97,8 @@ def piece_of(answer: Answer, batch: int, place: int) -> Piece:
     return Piece(batch, place, bytes(answer.body.data), meta)
 
 
-def _reply(pieces: list[Buffer], meta: dict[str, Any], put: Put) -> BatchReply:
-    length = put(pieces)
+def _reply(pieces: list[Buffer], meta: dict[str, Any], put: Put | None) -> BatchReply:
+    length = put(pieces) if put else None
     if length is None:
         return BatchReply(OK, b"".join(pieces), meta)
     return BatchReply(OK, b"", {**meta, SLOT: length})

@@ -178,6 +178,8 @@ class Session:
         if now >= self._beat_at:
             self._beat_at = now + (self._beat_s if self._joined else self._join_s)
             self._outbox.append(Alive() if self._joined else self._join())
+        if not (self._outbox or self._results or self._pieces):
+            return []
         messages, self._outbox = self._outbox, []
         if self._pieces:
             pieces, self._pieces, self._pieces_bytes = self._pieces, [], 0

@@ -61,7 +61,7 @@ class Asked:
 def groups(requests: Sequence[ModelRequest]) -> Iterator[Sequence[ModelRequest]]:
     """The requests in the order that they have, in calls of their own: handlers look at the first request to
     see whether all of them are predictions or it wants a description."""
-    if not [request for request in requests if asks_itself(request)]:  # as a rule
+    if not [request for request in requests if DESCRIBE in request.options]:  # as a rule
         yield requests
         return
     for is_question, run in groupby(requests, asks_itself):
@@ -130,17 +130,16 @@ def _data(request: ModelRequest, decodes: bool) -> tuple[list[dict[str, Any]], d
         return [{}], {}  # nothing but the question
     if request.content is None:
         return _rows(request.tensors, request.rows), {}
-    parts = _parts(request.content)
+    body = request.content
+    if body.parts is None and _kind(body.content_type)[1] != FORM:
+        return [{BODY: _value(body, decodes)}], {BODY: body.content_type}
+    parts = _fields(body) if body.parts is None else body.parts
     types = {name: part.content_type for name, part in parts.items()}
     return [{name: _value(part, decodes) for name, part in parts.items()}], types
 
 
-def _parts(body: Body) -> dict[str, Body]:
-    """The parts of a form, which may have come as one body."""
-    if body.parts is not None:
-        return body.parts
-    if _kind(body.content_type)[1] != FORM:
-        return {BODY: body}
+def _fields(body: Body) -> dict[str, Body]:
+    """The parts of a form that has come as one body."""
     try:
         fields = parse_qsl(
             bytes(body.data).decode("ascii"), keep_blank_values=True, max_num_fields=FIELDS_MAX
