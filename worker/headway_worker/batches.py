@@ -86,6 +86,7 @@ class Passage:
         self.requests: dict[int, ModelRequest] = {}
         self.replies: dict[int, BatchReply] = {}
         self.groups: list[_Group] = []
+        self._patience_ms = min([request.timeout_ms for request in self.batch.requests], default=0)
 
     def prepare(self) -> None:
         """Everything that comes before the device: decode, check, preprocess, group, collate."""
@@ -164,7 +165,7 @@ class Passage:
         if flight is not None:
             requests = [self.requests[place] for place in group.places]
             outputs = self._try(group, self.loaded.land, flight, requests)
-            self.compute_s += flight.compute_s() if outputs else 0.0
+            self.compute_s += self.loaded.compute_s if outputs else 0.0
             for place, share in zip(group.places, outputs or [], strict=False):
                 self._answer(place, share)
         if group.again:  # a batch of several raised: find the guilty
@@ -193,12 +194,14 @@ class Passage:
     def _alive(self, places: Sequence[int]) -> Sequence[int]:
         """Those that still have time; the others are answered."""
         waited_ms, requests = (self.clock() - self.received) * 1000, self.batch.requests
+        if waited_ms <= self._patience_ms:
+            return places
         late = [place for place in places if requests[place].timeout_ms < waited_ms]
         for place in late:
             late_ms = waited_ms - requests[place].timeout_ms
             text = f"its time ran out {late_ms:.0f} ms before the model could run it"
             self.replies[place] = error_reply(DeadlineExceeded(text))
-        return [place for place in places if place not in self.replies] if late else places
+        return [place for place in places if place not in self.replies]
 
     def _request(self, place: int) -> ModelRequest:
         _, rows, options, tensors = self.batch.requests[place]

@@ -229,11 +229,12 @@ class Runner:
     def _do(self, step: Prepare[_Held] | Launch[_Held] | Finish[_Held] | Obey[Load | Unload]) -> None:
         match step:
             case Prepare(held):
-                self._begin(held)
+                self._begin(held, self._of(held))
                 self._prepare(held)
             case Launch(held):
-                self._begin(held)
-                self._launch(held)
+                loaded = self._of(held)
+                self._begin(held, loaded)
+                self._launch(held, loaded)
             case Finish(held):
                 self._finish(held)
             case Obey(order):
@@ -319,8 +320,7 @@ class Runner:
             del loaded
             devices.free_memory()
 
-    def _begin(self, held: _Held) -> None:
-        loaded = self._of(held)
+    def _begin(self, held: _Held, loaded: Loaded | None) -> None:
         self._mode.be(usual=loaded is not None and loaded.wants_gradients)
         if self.running is None:
             self.running = (held.order.batch.id, self._clock())
@@ -337,10 +337,9 @@ class Runner:
             held.passage = Passage(loaded, held.order, self._clock, self._sharing, self._report)
             held.step(Passage.prepare)
 
-    def _launch(self, held: _Held) -> None:
+    def _launch(self, held: _Held, loaded: Loaded | None) -> None:
         if held.fault:
             raise held.fault
-        loaded = self._of(held)
         if loaded is not None and loaded.spec.abreast_max:
             self._join(held)
             return

@@ -108,8 +108,7 @@ class Service:
             returned = self._handle(asked.data, self._context)
         self._took(self.metrics, started)
         results = data.results(returned, len(asked.data))
-        spans = zip(requests, _spans(asked), strict=True)
-        shares = [self._share(request, at, results, self._context) for request, at in spans]
+        shares = self._shares(requests, asked.widths, results, self._context)
         return self._with_metrics(requests, shares)
 
     def step(self, requests: Sequence[ModelRequest]) -> list[Step]:
@@ -146,8 +145,7 @@ class Service:
         returned = await stepwise(lambda: self._handle(asked.data, context), self._entered)
         self._took(context.metrics, started)
         results = data.results(returned, len(asked.data))
-        spans = zip(requests, _spans(asked), strict=True)
-        shares = [self._share(request, at, results, context) for request, at in spans]
+        shares = self._shares(requests, asked.widths, results, context)
         return self._with_metrics(requests, shares)
 
     def _took(self, metrics: MetricsStore, started: float) -> None:
@@ -187,10 +185,16 @@ class Service:
             finally:
                 pillow.MAX_IMAGE_PIXELS = limit
 
-    def _share(self, request: ModelRequest, at: slice, results: list[Any], context: Context) -> Share:
-        if request.content is None:
-            return data.outputs(results[at], bool(request.rows))
-        return self._body(context, at.start, results)
+    def _shares(
+        self, requests: Sequence[ModelRequest], widths: list[int], results: list[Any], context: Context
+    ) -> list[Share]:
+        shares: list[Share] = []
+        for request, start, width in zip(requests, accumulate(widths, initial=0), widths, strict=False):
+            if request.content is None:
+                shares.append(data.outputs(results[start : start + width], bool(request.rows)))
+            else:
+                shares.append(self._body(context, start, results))
+        return shares
 
     def _body(self, context: Context, place: int, results: list[Any]) -> Answer:
         sent = context.sent(place)
@@ -209,18 +213,16 @@ def meta_of(error: BaseException) -> dict[str, Any]:
     return {"status": 503, "message": FAILED}
 
 
-def _spans(asked: data.Asked) -> list[slice]:
-    """Where each request's results are."""
-    ends = accumulate(asked.widths)
-    return [slice(end - width, end) for end, width in zip(ends, asked.widths, strict=True)]
+def _senders(requests: Sequence[ModelRequest], asked: data.Asked) -> Callable[[int], Send | None]:
+    """Who takes parts of replies at once, by the places of their data. PERF: looked for when there
+    is a part."""
+    return partial(_sender_of, [request.send for request in requests], asked.widths)
 
 
-def _senders(requests: Sequence[ModelRequest], asked: data.Asked) -> dict[int, Send]:
-    """Who takes parts of replies at once, by the places of their data."""
-    if not [request for request in requests if request.send]:  # as a rule
-        return {}
-    pairs = zip(requests, _spans(asked), strict=True)
-    return {at.start: partial(_send, request.send) for request, at in pairs if request.send}
+def _sender_of(sends: list[Callable[[Answer], None] | None], widths: list[int], idx: int) -> Send | None:
+    starts = accumulate(widths, initial=0)
+    send = next((send for send, start in zip(sends, starts, strict=False) if start == idx), None)
+    return partial(_send, send) if send else None
 
 
 def _send(send: Callable[[Answer], None], part: Any, processor: RequestProcessor) -> None:
