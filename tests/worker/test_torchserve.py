@@ -939,3 +939,24 @@ def test_an_exit_in_a_handler_fails_its_request_only(bench: Bench) -> None:
     served(bench, "def handle(data, context):\n    return data and exit(3)\n")
     reply = bench.ask(asking("x"))
     assert (reply.code, reply.content) == (30, "SystemExit: 3")
+
+
+def test_gradients_are_there_at_each_call_and_a_model_beside_it_runs_without(bench: Bench) -> None:
+    source = """
+        import torch
+        def handle(data, context):
+            if data is None:
+                return
+            seen = [torch.is_inference_mode_enabled(), torch.is_grad_enabled()]
+            torch.set_grad_enabled(False)
+            return [seen] * len(data)
+    """
+    served(bench, source)
+    model = (
+        "import torch\nclass Model:\n    def infer(self, x): return x * 0 + torch.is_inference_mode_enabled()"
+    )
+    bench.write_version("2", X, model=model)
+    assert bench.load("2").state == "ready"
+    for _ in range(2):
+        assert [json.loads(said(bench.ask(asking("x")))) for _ in range(2)] == [[False, True]] * 2
+        assert tensors_of(bench.ask(request(x=floats(0, 0)), "2"))["output_0"].tolist() == [1, 1]
