@@ -379,6 +379,17 @@ def test_packed_headers_are_the_same_to_handlers_and_no_other_requests(bench: Be
         )
 
 
+def test_a_handler_may_make_a_request_processor_of_its_own(bench: Bench) -> None:
+    source = """
+        from ts.context import RequestProcessor
+        def handle(data, context):
+            made = RequestProcessor({"X-A": "b"})
+            return [[made.get_request_property("X-A"), made.get_request_properties()]] * len(data or ())
+    """
+    served(bench, source)
+    assert json.loads(said(bench.ask(asking("x")))) == ["b", {"X-A": "b"}]
+
+
 def test_headers_that_are_none_fail_their_request_alone(bench: Bench) -> None:
     served(bench, "def handle(data, context): return [len(data)] * len(data) if data else []", BATCHED)
     wrong = asking("x", headers=packed({"a": "b"})[:-1])

@@ -149,7 +149,7 @@ def _fields(body: Body) -> dict[str, Body]:
     return {name: Body(value.encode(), "") for name, value in fields} or {BODY: Body(b"", "")}
 
 
-@lru_cache(256)
+@lru_cache(32)
 def _kind(content_type: str) -> tuple[str, str]:
     """What kind of data that is, as it is written and in small letters."""
     kind = content_type.partition(";")[0].strip()

@@ -21,15 +21,15 @@ _NO_STATUS: tuple[Any, Any] = (200, None)
 class RequestProcessor:
     """One request's headers, and what is to be said with its reply."""
 
-    def __init__(self, request_header: Callable[[], dict[str, Any]]) -> None:
-        """`request_header` is called once, when the handler looks at a header for the first time."""
+    def __init__(self, request_header: dict[str, Any] | Callable[[], dict[str, Any]]) -> None:
+        """A function is Headway's own: it is called when the handler looks at a header for the first time."""
         self._request_header = request_header
         self._headers: dict[str, Any] = {}
         self._status = _NO_STATUS
 
     @cached_property
     def _asked(self) -> dict[str, Any]:
-        return self._request_header()
+        return self._request_header() if callable(self._request_header) else self._request_header
 
     @property
     def says_nothing(self) -> bool:
