@@ -82,7 +82,7 @@ class _Field:
         self.name = name
         self.test, self.text = _test(rule)
         self.build = _nested(rule)
-        self.holds = eval(f"lambda V: {self.test}", {"are_strings": are_strings})
+        self.holds = eval(f"lambda V: {self.test}", {"_is_map": _is_map})
 
     def refusal(self, value: Any) -> str:
         """What is wrong with the value; "" if nothing is."""
@@ -129,7 +129,7 @@ def build(body):
     refuse(body)
 """
     scope: dict[str, Any] = {f"b{i}": field.build for i, field in enumerate(fields)}
-    scope |= {"cls": cls, "new": tuple.__new__, "refuse": refuse, "are_strings": are_strings}
+    scope |= {"cls": cls, "new": tuple.__new__, "refuse": refuse, "_is_map": _is_map}
     exec(source, scope | {"RemoteProtocolError": RemoteProtocolError}, scope)
     build: Check = scope["build"]
     return build
@@ -147,7 +147,7 @@ def _test(rule: Any) -> tuple[str, str]:
             return f"type(V) in (bytes, str) and len(V) <= {most}", f"bytes or str of at most {most}"
         case Map(max=most):
             return (
-                f"type(V) is dict and (not V or (len(V) <= {most} and are_strings(V)))",
+                f"type(V) is dict and (not V or _is_map(V, {most}))",
                 f"a map with at most {most} string keys",
             )
         case Many(max=most):
@@ -183,6 +183,10 @@ def are_strings(values: Iterable[Any]) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _is_map(value: dict[Any, Any], most: int) -> bool:
+    return len(value) <= most and are_strings(value)
 
 
 def _short(value: Any) -> str:
