@@ -59,11 +59,10 @@ class _Stub:
         model = self._models.get(asked.model)
         if model is None:
             raise UnknownModel(f"there is no model {asked.model!r}")
-        tensors = unpack(asked.tensors)
         if not is_body(asked.options):
-            yield Reply(0, OK, pack(model(tensors)), {})
+            yield Reply(0, OK, pack(model(unpack(asked.tensors))), {})
             return
-        answer = model(unpack_body(tensors, asked.options))
+        answer = model(unpack_body(asked.tensors, asked.options))
         bodies = iter([answer] if isinstance(answer, Body) else answer)
         last: Body = next(bodies, Body(b""))
         for body in bodies:

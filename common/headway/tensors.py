@@ -210,7 +210,7 @@ def unpack(packed: Buffer) -> Tensors:
     Raises: InvalidInput for anything that `pack` would not have written.
     """
     tensors: Tensors = {}
-    for name, dtype, shape, count, start, length in _fields(packed):
+    for name, dtype, shape, count, start, length in fields_of(packed):
         if count and dtype is not BYTES:
             tensors[name] = np.frombuffer(packed, dtype.numpy, count, start).reshape(shape)
         else:
@@ -224,14 +224,14 @@ def unpack_raw(packed: Buffer) -> list[Part]:
     whole = memoryview(packed)
     return [
         (name, dtype, shape, whole[start : start + length])
-        for name, dtype, shape, _, start, length in _fields(packed)
+        for name, dtype, shape, _, start, length in fields_of(packed)
     ]
 
 
 Field = tuple[str, DType, tuple[int, ...], int, int, int]
 
 
-def _fields(packed: Buffer) -> list[Field]:
+def fields_of(packed: Buffer) -> list[Field]:
     """What lies where, all of it within `packed`. Raises: InvalidInput."""
     header = _header(packed)
     fields, end = (_layout if len(header) <= CACHED_HEADER_BYTES_MAX else _layout.__wrapped__)(header)

@@ -21,7 +21,6 @@ from headway.outgoing import Asked
 from headway.pieces import MORE
 from headway.settings import GatewaySettings
 from headway.stub import AsyncStubClient
-from headway.tensors import unpack
 from headway.torchserve.properties import Properties
 from headway.torchserve.registration import Registration
 from headway_gateway.doors import ADDRESSES, Place
@@ -37,7 +36,7 @@ def reply(content: bytes, **meta: Any) -> Reply:
 
 def shown(asked: Asked) -> Iterator[Reply]:
     """Tells what reached it; does not depend on the request's id or where its tensors were."""
-    body = unpack_body(unpack(asked.tensors), asked.options)
+    body = unpack_body(asked.tensors, asked.options)
     parts = body.parts or {"body": body}
     told = {name: [part.content_type, bytes(part.data).decode("latin1")[:99]] for name, part in parts.items()}
     options = {key: asked.options[key] for key in ("headers", "url_path", "explain") if key in asked.options}

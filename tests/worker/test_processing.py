@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from headway.body import Body, pack_body
-from headway.errors import InvalidInput, ModelError, QueueFull
+from headway.errors import DeadlineExceeded, InvalidInput, ModelError, QueueFull
 from headway.messages import BatchRequest
 from tests.worker.bench import (
     DOUBLE,
@@ -54,6 +55,22 @@ def test_each_body_is_preprocessed_run_in_one_batch_and_postprocessed(bench: Ben
     assert json_of(replies[0]) == {"y": [20, 40], "given": [1, 2]}
     assert listed(tensors_of(replies[1])) == {"y": [6, 8]}
     assert json_of(replies[2]) == {"y": [10, 12], "given": [5, 6]}
+
+
+def test_what_runs_out_of_time_while_others_are_preprocessed_is_not_preprocessed(
+    bench: Bench, tmp_path: Path
+) -> None:
+    seconds = tmp_path / "seconds"
+    seconds.touch()
+    processed(
+        bench,
+        f"import os; os.truncate({str(seconds)!r}, os.path.getsize({str(seconds)!r}) + 2); "
+        "return np.ones(2, np.float32)",
+    )
+    bench.runner._clock = lambda: bench.now + seconds.stat().st_size
+    first, second = bench.run(body([]), body([]))
+    assert (first.code, second.code) == (DeadlineExceeded.code, DeadlineExceeded.code)
+    assert seconds.stat().st_size == 2
 
 
 def test_methods_of_the_class_are_the_processing(bench: Bench) -> None:

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from headway.body import Body
-from headway.errors import ModelError, TooLarge
+from headway.errors import InvalidInput, ModelError, TooLarge
+from headway.headers import packed
 from headway.messages import BatchReply, Piece, Replies, Reply
 from headway.torchserve.metrics import Record, unpacked
 from headway.wire import encode
@@ -27,6 +28,7 @@ from tests.worker.archives import archived, asking, needs_archiver, part, place
 from tests.worker.bench import Bench, X, floats, request, tensors_of
 
 pytestmark = needs_archiver
+BATCHED = "batch_size_max = 4\n"
 
 ECHO = """
     class Echo:
@@ -359,6 +361,42 @@ def test_what_a_handler_says_of_each_reply_goes_with_it(bench: Bench) -> None:
         one,
         two,
     ]  # nothing is left over from the call before
+
+
+def test_packed_headers_are_the_same_to_handlers_and_no_other_requests(bench: Bench) -> None:
+    source = """
+        def handle(data, context):
+            said = [dict(context.get_all_request_header(at)) for at in range(len(data or ()))]
+            for at, headers in enumerate(said):
+                context.get_all_request_header(at)["spoiled"] = "by another"
+            return said
+    """
+    served(bench, source, BATCHED)
+    as_map, as_bytes = (asking("x", headers=form) for form in ({"X-A": "b"}, packed({"X-A": "b"})))
+    for batch in ([as_map, as_bytes], [as_bytes, as_bytes], [as_bytes]):
+        assert [json.loads(said(reply)) for reply in bench.run(*batch)] == (
+            [{"X-A": "b", "body": {"content-type": ""}}] * len(batch)
+        )
+
+
+def test_a_handler_may_make_a_request_processor_of_its_own(bench: Bench) -> None:
+    source = """
+        from ts.context import RequestProcessor
+        def handle(data, context):
+            made = RequestProcessor({"X-A": "b"})
+            return [[made.get_request_property("X-A"), made.get_request_properties()]] * len(data or ())
+    """
+    served(bench, source)
+    assert json.loads(said(bench.ask(asking("x")))) == ["b", {"X-A": "b"}]
+
+
+def test_headers_that_are_none_fail_their_request_alone(bench: Bench) -> None:
+    served(bench, "def handle(data, context): return [len(data)] * len(data) if data else []", BATCHED)
+    wrong = asking("x", headers=packed({"a": "b"})[:-1])
+    first, second, third = bench.run(asking("x", headers={}), wrong, asking("x", headers=packed({})))
+    assert (said(first), said(third)) == ("2", "2")
+    assert second.code == InvalidInput.code
+    assert str(second.content).startswith("headers: not msgpack")
 
 
 def test_the_context_says_what_handlers_look_for(bench: Bench) -> None:
@@ -912,3 +950,24 @@ def test_an_exit_in_a_handler_fails_its_request_only(bench: Bench) -> None:
     served(bench, "def handle(data, context):\n    return data and exit(3)\n")
     reply = bench.ask(asking("x"))
     assert (reply.code, reply.content) == (30, "SystemExit: 3")
+
+
+def test_gradients_are_there_at_each_call_and_a_model_beside_it_runs_without(bench: Bench) -> None:
+    source = """
+        import torch
+        def handle(data, context):
+            if data is None:
+                return
+            seen = [torch.is_inference_mode_enabled(), torch.is_grad_enabled()]
+            torch.set_grad_enabled(False)
+            return [seen] * len(data)
+    """
+    served(bench, source)
+    model = (
+        "import torch\nclass Model:\n    def infer(self, x): return x * 0 + torch.is_inference_mode_enabled()"
+    )
+    bench.write_version("2", X, model=model)
+    assert bench.load("2").state == "ready"
+    for _ in range(2):
+        assert [json.loads(said(bench.ask(asking("x")))) for _ in range(2)] == [[False, True]] * 2
+        assert tensors_of(bench.ask(request(x=floats(0, 0)), "2"))["output_0"].tolist() == [1, 1]

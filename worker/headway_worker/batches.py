@@ -17,13 +17,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from headway.body import is_body, unpack_body
 from headway.errors import DeadlineExceeded, InvalidInput, ModelError
+from headway.headers import with_headers
 from headway.messages import Batch, BatchReply, Piece, Result
 from headway.pieces import takes_pieces
-from headway.refs import has_slots, without_slots
+from headway.refs import REPLY_SLOT, has_slots, without_slots
 from headway.tensors import Tensors, unpack
 from headway_worker import device
 from headway_worker.collate import as_tensors, to_host
@@ -44,6 +45,7 @@ from headway_worker.sharing import Sharing
 from headway_worker.tracks import Clock, Collated, Flight, Share
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 def refuse_batch(batch: Batch, error: BaseException) -> Result:
@@ -62,8 +64,8 @@ class _Group:
 
 
 class Passage:
-    """One batch on its way: `prepare`, `launch`, `finish`, in this order and each once, under
-    `torch.inference_mode()`. `prepare` may be called in another thread than the rest."""
+    """One batch on its way: `prepare`, `launch`, `finish`, in this order and each once, in torch's mode that
+    its model wants. `prepare` may be called in another thread than the rest."""
 
     def __init__(
         self,
@@ -84,11 +86,17 @@ class Passage:
         self.requests: dict[int, ModelRequest] = {}
         self.replies: dict[int, BatchReply] = {}
         self.groups: list[_Group] = []
+        self._patience_ms = min([request.timeout_ms for request in self.batch.requests], default=0)
 
     def prepare(self) -> None:
         """Everything that comes before the device: decode, check, preprocess, group, collate."""
-        for place in range(len(self.batch.requests)):
-            self._prepare(place)
+        for place in self._alive(range(len(self.batch.requests))):
+            if self.loaded.preprocess and not self._alive([place]):  # it may have taken its time with others
+                continue
+            try:
+                self.requests[place] = self._request(place)
+            except BaseException as error:
+                self._fail([place], error)
         places = list(self.requests)
         for group in self.loaded.grouped(list(self.requests.values())):
             self.groups.append(self._group([places[i] for i in group]))
@@ -134,14 +142,6 @@ class Passage:
                 if group.flight is not None:
                     group.flight.outputs()
 
-    def _prepare(self, place: int) -> None:
-        if self._is_expired(place):
-            return
-        try:
-            self.requests[place] = self._request(place)
-        except BaseException as error:
-            self._fail([place], error)
-
     def _group(self, places: list[int]) -> _Group:
         group = _Group(places)
         self._collate(group)
@@ -149,23 +149,23 @@ class Passage:
 
     def _collate(self, group: _Group) -> None:
         requests = [self.requests[place] for place in group.places]
-        group.inputs = self._try(group, lambda: self.loaded.collate(requests)) if requests else None
+        group.inputs = self._try(group, self.loaded.track.collate, requests) if requests else None
 
     def _launch(self, group: _Group) -> None:
-        alive = [place for place in group.places if not self._is_expired(place)]
+        alive = self._alive(group.places)
         if len(alive) < len(group.places):  # time ran out since it was collated
-            group.places = alive
+            group.places = [*alive]
             self._collate(group)
         inputs, group.inputs = group.inputs, None
         if inputs is not None:
-            group.flight = self._try(group, lambda: self.loaded.launch(inputs, self.clock))
+            group.flight = self._try(group, self.loaded.track.launch, inputs, self.clock)
 
     def _finish(self, group: _Group) -> None:
         flight, group.flight = group.flight, None
         if flight is not None:
             requests = [self.requests[place] for place in group.places]
-            outputs = self._try(group, lambda: self.loaded.land(flight, requests))
-            self.compute_s += flight.compute_s() if outputs else 0.0
+            outputs = self._try(group, self.loaded.land, flight, requests)
+            self.compute_s += self.loaded.compute_s if outputs else 0.0
             for place, share in zip(group.places, outputs or [], strict=False):
                 self._answer(place, share)
         if group.again:  # a batch of several raised: find the guilty
@@ -174,11 +174,11 @@ class Passage:
                 self._launch(alone)
                 self._finish(alone)
 
-    def _try(self, group: _Group, step: Callable[[], T]) -> T | None:
+    def _try(self, group: _Group, step: Callable[P, T], *args: P.args, **named: P.kwargs) -> T | None:
         """What the step returns. None when it raised: then the group is answered, or is to be run one by
         one."""
         try:
-            return step()
+            return step(*args, **named)
         except BaseException as error:
             device.raise_fault(error)
             may_again = self.loaded.spec.may_run_again and self.loaded.retries_alone
@@ -191,21 +191,26 @@ class Passage:
             device.free_memory()
         return None
 
-    def _is_expired(self, place: int) -> bool:
-        timeout_ms = self.batch.requests[place].timeout_ms
-        late_s = self.clock() - self.received - timeout_ms / 1000
-        if late_s > 0:
-            text = f"its time ran out {late_s * 1000:.0f} ms before the model could run it"
+    def _alive(self, places: Sequence[int]) -> Sequence[int]:
+        """Those that still have time; the others are answered."""
+        waited_ms, requests = (self.clock() - self.received) * 1000, self.batch.requests
+        if waited_ms <= self._patience_ms:
+            return places
+        late = [place for place in places if requests[place].timeout_ms < waited_ms]
+        for place in late:
+            late_ms = waited_ms - requests[place].timeout_ms
+            text = f"its time ran out {late_ms:.0f} ms before the model could run it"
             self.replies[place] = error_reply(DeadlineExceeded(text))
-        return late_s > 0
+        return [place for place in places if place not in self.replies]
 
     def _request(self, place: int) -> ModelRequest:
-        _, rows, options, inline = self.batch.requests[place]
-        tensors, specs = unpack(self.sharing.packed(options, inline)), self.loaded.spec.inputs
-        options = without_slots(options) if has_slots(options) else options
+        _, rows, options, tensors = self.batch.requests[place]
+        is_lent, specs = has_slots(options), self.loaded.spec.inputs
+        packed = self.sharing.packed(options, tensors) if is_lent else tensors
+        options = with_headers(without_slots(options) if is_lent else options)
         if not is_body(options):
-            return ModelRequest(options, rows, None, checked(tensors, specs, rows))
-        body = unpack_body(tensors, options)
+            return ModelRequest(options, rows, None, checked(unpack(packed), specs, rows))
+        body = unpack_body(packed, options)
         request = ModelRequest(options, 0, body)
         if self.loaded.takes_requests:
             if self.send and takes_pieces(options):
@@ -218,8 +223,8 @@ class Passage:
         return request
 
     def _answer(self, place: int, outputs: Share) -> None:
-        request = self.requests[place]
-        put = partial(self.sharing.put, self.batch.requests[place].options)
+        request, options = self.requests[place], self.batch.requests[place].options
+        put = partial(self.sharing.put, options) if REPLY_SLOT in options else None
         try:
             if isinstance(outputs, Answer):
                 self.replies[place] = answer_reply(outputs, put)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from headway.body import Body
@@ -139,7 +139,7 @@ class Continuous:
         """Send what a turn has made for a rider, or end it. Returns whether it rides on."""
         if not rides_on:
             whole = b"".join([*rider.kept, bytes(answer.body.data)])
-            made = replace(answer, body=Body(whole, answer.body.content_type))
+            made = answer._replace(body=Body(whole, answer.body.content_type))
             self._report(rider.passage.end([made], rider.compute_s))
         elif rider.request.send is None:
             rider.kept.append(bytes(answer.body.data))

@@ -97,7 +97,9 @@ class Exchange:
             self._runner_leads = True
             self._visits += 1
         while not until() and (now := time.monotonic()) < end:
-            ready = self._at_socket.poll(self._wait_ms(now, end))
+            with self._lock:
+                wake = min(self._session.next_wake(), end) if self.exit is None else end
+            ready = self._at_socket.poll(wait_ms(wake, now))
             if (self._runner_call, select.POLLIN) in ready:
                 os.eventfd_read(self._runner_call)
             with self._lock:
@@ -175,12 +177,12 @@ class Exchange:
         is_more = self._is_open
         while is_more and self.exit is None:
             count = drain(self._dealer, DRAIN_MAX, lambda message: self._handle(message, now), _log)
-            actions = self._session.wake(now)
-            self._do(actions)
+            self._do(self._session.wake(now))
             is_more = count == DRAIN_MAX or self._dealer.has_more
 
     def _handle(self, event: Event, now: float) -> None:
-        self._do(self._session.handle(event, now))
+        if actions := self._session.handle(event, now):
+            self._do(actions)
 
     def _do(self, actions: list[Action]) -> None:
         blocked = False  # from then on nothing is sent: messages must not overtake each other
@@ -201,7 +203,3 @@ class Exchange:
     def _next_wake(self) -> float:
         with self._lock:
             return self._session.next_wake()
-
-    def _wait_ms(self, now: float, end: float) -> int | None:
-        wake = end if self.exit else min(self._next_wake(), end)
-        return wait_ms(wake, now)

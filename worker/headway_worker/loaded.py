@@ -22,7 +22,7 @@ from headway_worker.collate import Values
 from headway_worker.replies import error_text
 from headway_worker.request import ModelRequest
 from headway_worker.sources import forget, import_file
-from headway_worker.tracks import Clock, Collated, Flight, Share, Track, WholeTrack, width_of
+from headway_worker.tracks import Flight, Share, Track, WholeTrack, width_of
 from headway_worker.yard import holds_nothing, track_for
 
 log = logging.getLogger("headway.worker")
@@ -49,6 +49,7 @@ class Loaded:
     postprocess: Callable[[Values, ModelRequest], Any] | None = None
     takes_requests: bool = False  # the backend has `answer` in place of `infer`
     retries_alone: bool = True
+    wants_gradients: bool = False  # it runs as torch does usually, and not in inference mode
     meta_of: Callable[[BaseException], dict[str, Any]] = _no_meta
     compute_s: float = 0.0  # what the last batch took
     _told: set[str] = field(default_factory=set)
@@ -59,21 +60,14 @@ class Loaded:
             return [list(range(len(requests)))] if requests else []
         return collate.grouped(requests, self.spec.inputs)
 
-    def collate(self, requests: Sequence[ModelRequest]) -> Collated:
-        """The requests of one group as one batch."""
-        return self.track.collate(requests)
-
-    def launch(self, inputs: Collated, clock: Clock) -> Flight:
-        """Start a batch. Raises: whatever the model raises; ModelError."""
-        return self.track.launch(inputs, clock)
-
     def land(self, flight: Flight, requests: Sequence[ModelRequest]) -> list[Share]:
         """Wait for the batch of these requests; each one's own outputs. Raises: what the device says;
         ModelError."""
-        outputs, rows = flight.outputs(), width_of(requests)
+        outputs = flight.outputs()
         self.compute_s = flight.compute_s()
         if isinstance(outputs, list):
             return outputs
+        rows = width_of(requests)
         bucket = bucket_of(rows, self.buckets)
         collate.check_outputs(outputs, self.spec.outputs, bucket)
         return [*collate.split(collate.cut(outputs, rows) if rows < bucket else outputs, requests)]
@@ -132,8 +126,17 @@ def _of_requests(spec: ModelSpec, backend: Any) -> Loaded:
         raise SettingsError(f"{key}: backend {spec.backend!r} takes requests as they came, without padding")
     meta_of = getattr(backend, "error_meta", _no_meta)
     alone = bool(getattr(backend, "retries_alone", True))
+    gradients = bool(getattr(backend, "wants_gradients", False))
     track = WholeTrack(backend.answer)
-    return Loaded(spec, backend, track, takes_requests=True, retries_alone=alone, meta_of=meta_of)
+    return Loaded(
+        spec,
+        backend,
+        track,
+        takes_requests=True,
+        retries_alone=alone,
+        wants_gradients=gradients,
+        meta_of=meta_of,
+    )
 
 
 def _check_abreast(spec: ModelSpec, backend: Any) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from headway.body import Body
 from headway.errors import HeadwayError, InvalidInput, ModelError, TooLarge
@@ -21,20 +21,16 @@ ERROR_CHARS_MAX = 8000
 PIECE_BYTES_MAX = MESSAGE_BYTES_MAX // 2  # two may wait at the broker
 
 
-Put = Callable[[list[Buffer]], int | None]  # writes a reply where its request wants it; None: nowhere
+# Writes a reply where its request wants it; None: nowhere. There is none for a request that reserved no slot.
+Put = Callable[[list[Buffer]], int | None]
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """A body's answer as a backend that takes requests whole has made it. `meta`: `status`, `phrase` and
     `headers` of PROTOCOL.md, where it says any."""
 
     body: Body
-    meta: Mapping[str, Any] = field(default_factory=dict)
-
-
-def inline(pieces: list[Buffer]) -> None:
-    """The request reserved no slot for its reply."""
+    meta: Mapping[str, Any] = MappingProxyType({})
 
 
 def message_of(error: BaseException) -> str:
@@ -63,7 +59,7 @@ def error_reply(error: BaseException, meta: Mapping[str, Any] | None = None) -> 
     return BatchReply(code or ModelError.code, error_text(error), dict(meta or {}))
 
 
-def tensors_reply(outputs: Tensors, put: Put = inline) -> BatchReply:
+def tensors_reply(outputs: Tensors, put: Put | None = None) -> BatchReply:
     """Packed outputs. Raises: ModelError naming an output with elements that do not travel."""
     try:
         return _reply(pieces_of(outputs), {}, put)
@@ -71,14 +67,14 @@ def tensors_reply(outputs: Tensors, put: Put = inline) -> BatchReply:
         raise ModelError(f"outputs: {error}") from None
 
 
-def body_reply(answer: Any, put: Put = inline) -> BatchReply:
+def body_reply(answer: Any, put: Put | None = None) -> BatchReply:
     """What a `postprocess` returned: bytes, str, a `Body` (its data and type; it has no parts), or
     anything that JSON can say, with tensors and arrays in it as nested lists and bytes as UTF-8.
 
     NaN and the infinities are written as Python's json does (`NaN`, `Infinity`).
     Raises: TypeError or ValueError for what JSON cannot say.
     """
-    if isinstance(answer, bytes | bytearray | memoryview):
+    if isinstance(answer, (bytes, bytearray, memoryview)):
         answer = Body(answer)
     elif isinstance(answer, str):
         answer = Body(answer.encode(), "text/plain; charset=utf-8")
@@ -87,7 +83,7 @@ def body_reply(answer: Any, put: Put = inline) -> BatchReply:
     return _reply([bytes(answer.data)], {"content_type": answer.content_type}, put)
 
 
-def answer_reply(answer: Answer, put: Put = inline) -> BatchReply:
+def answer_reply(answer: Answer, put: Put | None = None) -> BatchReply:
     """What a backend that takes requests whole returned for a body."""
     meta = {"content_type": answer.body.content_type, **answer.meta}
     return _reply([bytes(answer.body.data)], meta, put)
@@ -101,8 +97,8 @@ def piece_of(answer: Answer, batch: int, place: int) -> Piece:
     return Piece(batch, place, bytes(answer.body.data), meta)
 
 
-def _reply(pieces: list[Buffer], meta: dict[str, Any], put: Put) -> BatchReply:
-    length = put(pieces)
+def _reply(pieces: list[Buffer], meta: dict[str, Any], put: Put | None) -> BatchReply:
+    length = put(pieces) if put else None
     if length is None:
         return BatchReply(OK, b"".join(pieces), meta)
     return BatchReply(OK, b"", {**meta, SLOT: length})

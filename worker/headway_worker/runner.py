@@ -42,6 +42,7 @@ from headway_worker.continuous import Continuous
 from headway_worker.decoder import Decoder
 from headway_worker.faults import DeviceFault
 from headway_worker.loaded import Loaded, load
+from headway_worker.modes import Mode
 from headway_worker.orders import Drop, Order, Report, Run
 from headway_worker.pipeline import Finish, Launch, Obey, Pipeline, Prepare, Watch
 from headway_worker.places import folder_of, spec_of
@@ -103,6 +104,7 @@ class Runner:
         self._loaded: dict[tuple[str, str], Loaded] = {}
         self._abreast: dict[tuple[str, str], Abreast] = {}
         self._turning: dict[tuple[str, str], Abreast] = {}  # those with a turn to come, in this order
+        self._mode = Mode()
         self._fault: DeviceFault | None = None  # of a batch in another thread
         self._pipeline: Pipeline[_Held, Load | Unload] = Pipeline(self._depth, self._is_quiet)
         self._decoder: Decoder[Order | DeviceFault] = Decoder(
@@ -122,8 +124,7 @@ class Runner:
         """Obey orders until `stop`. Raises: DeviceFault, with batches in flight unanswered."""
         try:
             enter(self.device)
-            # Once: entering it for each step costs 3 us, with tiny models a tenth.
-            with torch.inference_mode():
+            with self._mode:
                 while not self._stopped:
                     self._turn()
         except BaseException as error:  # a fault may show itself where the runner only looks, too
@@ -134,7 +135,7 @@ class Runner:
     def obey(self, order: Order) -> None:
         """Do one order, after whatever waits, and report its outcome. Not while `run` runs."""
         self._take(order)
-        with torch.inference_mode():
+        with self._mode:
             while (step := self._pipeline.next()) is not None or self._turning:
                 if step is not None:
                     self._do(Finish(self._pipeline.land()) if isinstance(step, Watch) else step)
@@ -165,6 +166,7 @@ class Runner:
         self._give_turn()
 
     def _give_turn(self) -> None:
+        self._mode.be(usual=False)
         key = next(iter(self._turning))
         abreast = self._turning.pop(key)
         abreast.turn()
@@ -227,11 +229,12 @@ class Runner:
     def _do(self, step: Prepare[_Held] | Launch[_Held] | Finish[_Held] | Obey[Load | Unload]) -> None:
         match step:
             case Prepare(held):
-                self._begin(held)
+                self._begin(held, self._of(held))
                 self._prepare(held)
             case Launch(held):
-                self._begin(held)
-                self._launch(held)
+                loaded = self._of(held)
+                self._begin(held, loaded)
+                self._launch(held, loaded)
             case Finish(held):
                 self._finish(held)
             case Obey(order):
@@ -317,7 +320,8 @@ class Runner:
             del loaded
             devices.free_memory()
 
-    def _begin(self, held: _Held) -> None:
+    def _begin(self, held: _Held, loaded: Loaded | None) -> None:
+        self._mode.be(usual=loaded is not None and loaded.wants_gradients)
         if self.running is None:
             self.running = (held.order.batch.id, self._clock())
 
@@ -333,10 +337,9 @@ class Runner:
             held.passage = Passage(loaded, held.order, self._clock, self._sharing, self._report)
             held.step(Passage.prepare)
 
-    def _launch(self, held: _Held) -> None:
+    def _launch(self, held: _Held, loaded: Loaded | None) -> None:
         if held.fault:
             raise held.fault
-        loaded = self._of(held)
         if loaded is not None and loaded.spec.abreast_max:
             self._join(held)
             return
@@ -381,6 +384,9 @@ class Runner:
         return loaded is not None and loaded.spec.decode_ahead
 
     def _finish(self, held: _Held) -> None:
+        """Of a model in inference mode another one's batch may have been prepared or launched meanwhile."""
+        if held.passage and not held.passage.loaded.wants_gradients:
+            self._mode.be(usual=False)
         result = held.step(Passage.finish) or held.refused
         assert result is not None, "a batch without a passage is refused"
         flying = self._pipeline.in_flight
@@ -408,8 +414,8 @@ class _Held:
     is_dropped: bool = False
 
     def step(self, step: Callable[[Passage], T]) -> T | None:
-        """Do one step of the passage, if there is one, in inference mode; a defect of ours refuses the
-        whole batch. Raises: DeviceFault."""
+        """Do one step of the passage, if there is one; a defect of ours refuses the whole batch.
+        Raises: DeviceFault."""
         if self.passage is None:
             return None
         try:

@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 from headway.errors import RemoteProtocolError, TooLarge, WorkerLost
 from headway.messages import (
     MESSAGE_BYTES_MAX,
+    REQUESTS_MAX,
     Alive,
     Batches,
     BatchReply,
@@ -51,7 +52,7 @@ from headway.messages import (
     Unload,
     Welcome,
 )
-from headway.parts import parts
+from headway.parts import PART_BYTES_MAX, parts
 from headway.pieces import FRAMING_BYTES, WAITING_BYTES_MAX
 from headway_worker.leases import Leases
 from headway_worker.orders import Drop, Run
@@ -177,6 +178,8 @@ class Session:
         if now >= self._beat_at:
             self._beat_at = now + (self._beat_s if self._joined else self._join_s)
             self._outbox.append(Alive() if self._joined else self._join())
+        if not (self._outbox or self._results or self._pieces):
+            return []
         messages, self._outbox = self._outbox, []
         if self._pieces:
             pieces, self._pieces, self._pieces_bytes = self._pieces, [], 0
@@ -325,6 +328,8 @@ def _empty(result: Result) -> Result:
 
 def _in_parts(result: Result) -> list[Result]:
     """A result as one or more, each small enough for a message."""
+    if _size(result) <= PART_BYTES_MAX and len(result.replies) <= REQUESTS_MAX:
+        return [result]
     replies = [_bounded(reply) for reply in result.replies]
     made: list[Result] = []
     for part in parts(replies, _reply_size):
@@ -350,4 +355,4 @@ def _piece_size(piece: Piece) -> int:
 
 
 def _size(result: Result) -> int:
-    return sum(map(_reply_size, result.replies))
+    return sum([len(reply.content) for reply in result.replies])

@@ -60,8 +60,10 @@ class Sharing:
     def put(self, options: dict[str, Any], pieces: list[Buffer]) -> int | None:
         """Write a reply into the slot that its request reserved, and return its length; None: it must go
         inline."""
+        if REPLY_SLOT not in options or self._mapped is None:
+            return None
         size = size_of(pieces)
-        if size < SHM_BYTES_MIN or REPLY_SLOT not in options or self._mapped is None:
+        if size < SHM_BYTES_MIN:
             return None
         ref = options[REPLY_SLOT]
         try:

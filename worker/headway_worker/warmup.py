@@ -77,7 +77,7 @@ def _try(loaded: Loaded, rows: int, clock: Clock) -> tuple[Values, float, int]:
 
 
 def _run(loaded: Loaded, requests: Sequence[ModelRequest], clock: Clock) -> Values:
-    share = loaded.land(loaded.launch(loaded.collate(requests), clock), requests)[0]
+    share = loaded.land(loaded.track.launch(loaded.track.collate(requests), clock), requests)[0]
     assert not isinstance(share, Answer), "an example is a request with tensors"
     return share
 

@@ -19,8 +19,9 @@ A backend for which requests are more than rows of tensors has, in place of `inf
 `answer(requests) -> [share, ...]`: the `ModelRequest`s of a batch as they came, whatever their shapes, and
 for each a `replies.Answer` (of a body) or named outputs (of tensors). It then has no batch padded and nothing
 copied to the device for it. It may also have `retries_alone` (false: a batch that raised is not run again
-request by request) and `error_meta(error) -> dict`, what goes beside the text of an error. A request with a
-`send` may be sent `Answer`s with it before; what `answer` returns is then the rest.
+request by request), `wants_gradients` (true: `answer` is called outside of inference mode) and
+`error_meta(error) -> dict`, what goes beside the text of an error. A request with a `send` may be sent
+`Answer`s with it before; what `answer` returns is then the rest.
 """
 
 from __future__ import annotations

@@ -49,6 +49,7 @@ class TorchServe:
     """An archive and its handler."""
 
     retries_alone = False
+    wants_gradients = True  # for explanations
     _service: Service | None = None
     _archive: Archive | None = None
 

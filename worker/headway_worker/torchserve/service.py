@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -29,6 +29,7 @@ from headway_worker.torchserve.modules import Modules
 from headway_worker.torchserve.recorded import Recorded
 from headway_worker.torchserve.stepwise import stepwise
 from headway_worker.torchserve.ts.context import Context, RequestProcessor, Send
+from headway_worker.torchserve.ts.metrics.metric_type_enum import MetricTypes
 from headway_worker.torchserve.ts.metrics.metrics_store import MetricsStore
 from headway_worker.torchserve.ts.torch_handler.request_envelope import envelope_of
 from headway_worker.torchserve.ts.utils.util import PredictionException
@@ -65,6 +66,8 @@ class Service:
         self.recorded = Recorded(model)
         self.metrics = MetricsStore(model, self.recorded.note, declared.model.values())
         self._wishes = wishes
+        # As in a process of its own: explanations need gradients, and tensors that can have them.
+        self._as_usual = torch.inference_mode(False)
         self._handle: Callable[[Any, Any], Any]
         self._context = Context(
             model_name=model,
@@ -92,9 +95,10 @@ class Service:
 
     def answer(self, requests: Sequence[ModelRequest]) -> list[Share]:
         """What the handler makes of a batch. Raises: WrongAnswer; whatever the handler raises."""
-        # As in a process of its own: explanations need gradients, and tensors that can have them.
-        with torch.inference_mode(False), torch.enable_grad():
-            return [share for group in data.groups(requests) for share in self._answer(group)]
+        if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
+            with self._as_usual:
+                return self.answer(requests)
+        return [share for group in data.groups(requests) for share in self._answer(group)]
 
     def _answer(self, requests: Sequence[ModelRequest]) -> list[Share]:
         asked = data.asked(requests, self._wishes.decodes)
@@ -104,8 +108,7 @@ class Service:
             returned = self._handle(asked.data, self._context)
         self._took(self.metrics, started)
         results = data.results(returned, len(asked.data))
-        spans = zip(requests, _spans(asked), strict=True)
-        shares = [self._share(request, at, results, self._context) for request, at in spans]
+        shares = self._shares(requests, asked.widths, results, self._context)
         return self._with_metrics(requests, shares)
 
     def step(self, requests: Sequence[ModelRequest]) -> list[Step]:
@@ -114,7 +117,7 @@ class Service:
         asked = data.together([self._asked_in_turn(request) for request in requests])
         self._context.begin(asked.ids, asked.processors, _senders(requests, asked))
         started = time.perf_counter()
-        with torch.inference_mode(False), torch.enable_grad(), self._entered():
+        with self._as_usual, self._entered():
             returned = self._handle(asked.data, self._context)
             results = data.results(returned, len(asked.data))
             on = [self._context.rides_on(place, result) for place, result in enumerate(results)]
@@ -142,19 +145,19 @@ class Service:
         returned = await stepwise(lambda: self._handle(asked.data, context), self._entered)
         self._took(context.metrics, started)
         results = data.results(returned, len(asked.data))
-        spans = zip(requests, _spans(asked), strict=True)
-        shares = [self._share(request, at, results, context) for request, at in spans]
+        shares = self._shares(requests, asked.widths, results, context)
         return self._with_metrics(requests, shares)
 
     def _took(self, metrics: MetricsStore, started: float) -> None:
-        metrics.add_time("PredictionTime", round((time.perf_counter() - started) * 1000, 2), unit="ms")
+        took_ms = round((time.perf_counter() - started) * 1000, 2)
+        metrics.add_metric("PredictionTime", took_ms, "ms", metric_type=MetricTypes.GAUGE)
 
     def _with_metrics(self, requests: Sequence[ModelRequest], shares: list[Share]) -> list[Share]:
         """What was recorded goes with one reply of the batch: the first that a door waits for."""
         for place, (request, share) in enumerate(zip(requests, shares, strict=True)):
             if data.HEADERS in request.options and isinstance(share, Answer):
                 if records := self.recorded.take():
-                    shares[place] = replace(share, meta={**share.meta, META: packed(records)})
+                    shares[place] = Answer(share.body, {**share.meta, META: packed(records)})
                 break
         return shares
 
@@ -165,12 +168,15 @@ class Service:
         self.modules.forget()
         self.archive.close()
 
-    @contextmanager
-    def _entered(self) -> Iterator[None]:
+    def _entered(self) -> AbstractContextManager[None]:
         """As in a process of its own; what others rely on is as it was afterwards."""
+        return self.modules.entered() if self._wishes.limits_pixels else self._entered_without_limit()
+
+    @contextmanager
+    def _entered_without_limit(self) -> Iterator[None]:
         with self.modules.entered():
             pillow: Any = sys.modules.get("PIL.Image")
-            if self._wishes.limits_pixels or pillow is None:
+            if pillow is None:
                 yield
                 return
             limit, pillow.MAX_IMAGE_PIXELS = pillow.MAX_IMAGE_PIXELS, None
@@ -179,14 +185,21 @@ class Service:
             finally:
                 pillow.MAX_IMAGE_PIXELS = limit
 
-    def _share(self, request: ModelRequest, at: slice, results: list[Any], context: Context) -> Share:
-        if request.content is None:
-            return data.outputs(results[at], bool(request.rows))
-        return self._body(context, at.start, results)
+    def _shares(
+        self, requests: Sequence[ModelRequest], widths: list[int], results: list[Any], context: Context
+    ) -> list[Share]:
+        shares: list[Share] = []
+        for request, start, width in zip(requests, accumulate(widths, initial=0), widths, strict=False):
+            if request.content is None:
+                shares.append(data.outputs(results[start : start + width], bool(request.rows)))
+            else:
+                shares.append(self._body(context, start, results))
+        return shares
 
     def _body(self, context: Context, place: int, results: list[Any]) -> Answer:
-        sent = [data.chunk(result) for result in context.sent(place)]
-        return data.answer(results[place], context.request_processor[place], b"".join(sent))
+        sent = context.sent(place)
+        before = b"".join([data.chunk(result) for result in sent]) if sent else b""
+        return data.answer(results[place], context.request_processor[place], before)
 
 
 def meta_of(error: BaseException) -> dict[str, Any]:
@@ -200,18 +213,16 @@ def meta_of(error: BaseException) -> dict[str, Any]:
     return {"status": 503, "message": FAILED}
 
 
-def _spans(asked: data.Asked) -> list[slice]:
-    """Where each request's results are."""
-    ends = accumulate(asked.widths)
-    return [slice(end - width, end) for end, width in zip(ends, asked.widths, strict=True)]
+def _senders(requests: Sequence[ModelRequest], asked: data.Asked) -> Callable[[int], Send | None]:
+    """Who takes parts of replies at once, by the places of their data. PERF: looked for when there
+    is a part."""
+    return partial(_sender_of, [request.send for request in requests], asked.widths)
 
 
-def _senders(requests: Sequence[ModelRequest], asked: data.Asked) -> dict[int, Send]:
-    """Who takes parts of replies at once, by the places of their data."""
-    if not any(request.send for request in requests):
-        return {}
-    pairs = zip(requests, _spans(asked), strict=True)
-    return {at.start: partial(_send, request.send) for request, at in pairs if request.send}
+def _sender_of(sends: list[Callable[[Answer], None] | None], widths: list[int], idx: int) -> Send | None:
+    starts = accumulate(widths, initial=0)
+    send = next((send for send, start in zip(sends, starts, strict=False) if start == idx), None)
+    return partial(_send, send) if send else None
 
 
 def _send(send: Callable[[Answer], None], part: Any, processor: RequestProcessor) -> None:

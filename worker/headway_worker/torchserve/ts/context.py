@@ -9,19 +9,32 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 from headway_worker.torchserve.ts import __version__
+
+_NO_STATUS: tuple[Any, Any] = (200, None)
 
 
 class RequestProcessor:
     """One request's headers, and what is to be said with its reply."""
 
-    def __init__(self, request_header: dict[str, Any]) -> None:
-        self._asked = request_header
+    def __init__(self, request_header: dict[str, Any] | Callable[[], dict[str, Any]]) -> None:
+        """A function is Headway's own: it is called when the handler looks at a header for the first time."""
+        self._request_header = request_header
         self._headers: dict[str, Any] = {}
-        self._status: tuple[Any, Any] = (200, None)
+        self._status = _NO_STATUS
+
+    @cached_property
+    def _asked(self) -> dict[str, Any]:
+        return self._request_header() if callable(self._request_header) else self._request_header
+
+    @property
+    def says_nothing(self) -> bool:
+        """Headway's own: nothing is to be said with the reply."""
+        return not self._headers and self._status is _NO_STATUS
 
     def get_request_property(self, key: str) -> Any:
         return self._asked.get(key)
@@ -50,6 +63,10 @@ class RequestProcessor:
 
 STREAM_NEXT = "ts_stream_next"
 Send = Callable[[Any, RequestProcessor], None]
+
+
+def _nobody(idx: int) -> None:
+    """Every reply goes in one."""
 
 
 class Context:
@@ -89,7 +106,7 @@ class Context:
         self.header_key_sequence_end = os.environ.get("TS_REQUEST_SEQUENCE_END", "ts_request_sequence_end")
         self.may_unpickle = False  # Headway's own: whether weights may be pickled objects
         self._sent: dict[int, list[Any]] = {}
-        self._senders: Mapping[int, Send] = {}
+        self._sender_of: Callable[[int], Send | None] = _nobody
 
     def for_a_call(self) -> Context:
         """Headway's own: another one of the same model, for a call that runs beside others. What a handler
@@ -113,20 +130,20 @@ class Context:
         self,
         ids: dict[int, str],
         processors: Sequence[RequestProcessor],
-        senders: Mapping[int, Send] | None = None,
+        sender_of: Callable[[int], Send | None] = _nobody,
     ) -> None:
-        """Headway's own: another call begins. `senders`, by index: who takes parts of a reply at once."""
+        """Headway's own: another call begins. `sender_of` an index: who takes parts of its reply at once."""
         self.request_ids = ids
         self.request_processor = list(processors)
         self._sent = {}
-        self._senders = senders or {}
+        self._sender_of = sender_of
         if self.metrics is not None:
             self.metrics.begin(ids)
 
     def send(self, idx: int, result: Any) -> None:
         """Headway's own: send a part of a reply that comes before the returned one, or keep it where the
         caller wants its reply in one."""
-        if sender := self._senders.get(idx):
+        if sender := self._sender_of(idx):
             sender(result, self.request_processor[idx])
         else:
             self._sent.setdefault(idx, []).append(result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 from headway.torchserve.metrics import LONG, Record
@@ -33,21 +34,20 @@ class CachingMetric:
         self.unit = printable(LONG.get(unit, unit))
         self.dimension_names = [str(name) for name in dimension_names or ()]
         self.metric_type = metric_type
+        self._type: str = metric_type.value
         self._note = note
 
     def add_or_update(self, value: float, dimension_values: Sequence[Any] = (), request_id: str = "") -> None:
         """Record a value."""
-        values = [str(one) for one in dimension_values or ()]
+        values = list(map(str, dimension_values or ()))
         try:
             number = self._checked(value, values)
         except (TypeError, ValueError) as error:
             log.error("[METRICS]Failed to update metric %s: %s", self.metric_name, error)
             return
-        dimensions: list[str] = []
-        for pair in zip(self.dimension_names, values, strict=True):
-            dimensions += pair
+        dimensions = tuple(chain.from_iterable(zip(self.dimension_names, values, strict=True)))
         name, unit = self.metric_name, self.unit
-        record = Record(self.metric_type.value, name, unit, number, tuple(dimensions), request_id)
+        record = Record(self._type, name, unit, number, dimensions, request_id)
         self._note(record if name.isascii() and "".join(dimensions).isascii() else _sendable(record))
 
     def update(self, value: float, request_id: str = "", dimensions: Sequence[Any] | None = None) -> None:

@@ -9,3 +9,5 @@ class MetricTypes(enum.Enum):
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
+
+    __hash__ = object.__hash__  # PERF: each value of a metric looks it up, and an enum's own is Python
