@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from headway.errors import InvalidInput
-from headway.tensors import BY_NAME, Buffer, Part, Tensors, pack_raw
+from headway.tensors import BY_NAME, Buffer, Part, Tensors, frame_of, pack_raw
 
 BODY = "body"
 _UINT8 = BY_NAME["uint8"]
@@ -57,6 +57,11 @@ def body_parts(body: Body) -> tuple[list[Part], dict[str, Any]]:
         "form": BODY,
         "types": {name: part.content_type for name, part in named.items()},
     }
+
+
+def body_frame(length: int) -> tuple[bytes, bytes]:
+    """What stands before and after a body of one part in packed tensors."""
+    return frame_of(BODY, _UINT8, (length,), length)
 
 
 def is_body(options: dict[str, Any]) -> bool:

@@ -14,6 +14,12 @@ A large body is not parsed: from the end of its head on, the socket is read stra
 (shared memory, as a rule). For that a `Reader` stands between the transport and the connection: asyncio
 asks only a `BufferedProtocol` where the next bytes shall go.
 
+Nor is a head parsed that was parsed before. What was read at once and made exactly one request is remembered
+(`Known`): the same head, read in the same way, is the same request but for its body. That is so if the parser
+is between requests, none is open, and the bytes are those of the head and as many more as it says; every
+other read goes to the parser. PERF: of the 66 us that a small request took of a gateway 58 are left (64
+connections, one process).
+
 When the server ends (at a reload, say), a request may be on its way on a connection that looks idle: uvicorn
 would close it, and the client see a reset. Here it lives for LAST_S, and its next answer says that it is the
 last. PERF: of the gateway's 0.39 ms for a request of
@@ -24,7 +30,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -57,6 +63,14 @@ class Passage:
         self.response_complete = False
 
 
+class Known(NamedTuple):
+    """A request that was read in one piece: its head, how long it was with its body, what came of it."""
+
+    head: bytes
+    length: int
+    entry: Entry
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's `http` class. The app may have a `lane`; without one everything goes through ASGI. Where
     there is an app for each address (`doors`), the connection's is found once, when it is made."""
@@ -69,10 +83,44 @@ class Connection(HttpToolsProtocol):
         self._is_last = False  # the next answer is
         self._last_said: tuple[bytes, bytes, list[tuple[bytes, bytes]]] | None = None  # the last head
         self._entry: Entry | None = None  # and what came of it
+        self._is_between = True  # the parser has read nothing of a request that is not whole
+        self._may_recur = False  # the last request went the short way and leaves the connection open
+        self._known: Known | None = None
+        self._idle_since = 0.0
+
+    # ---- what is read ----
+
+    def data_received(self, data: bytes) -> None:
+        known = self._known
+        if known and len(data) == known.length and self._is_between and self._is_idle:
+            said = bytes(data)
+            if said.startswith(known.head) and self._begin_known(known, said):
+                return
+        self._parse(data)
+
+    def _begin_known(self, known: Known, said: bytes) -> bool:
+        """The request anew, with another body. Its head need not be looked at."""
+        assert self._lane
+        errand = None if self.flow.write_paused else self._lane.errand(known.entry)
+        if errand is None:
+            return False
+        self._go_the_short_way(errand, True)
+        errand.feed(said[len(known.head) :])
+        self._run()
+        return True
+
+    def _parse(self, data: bytes) -> None:
+        begins, self._may_recur = self._is_between, False
+        super().data_received(data)
+        if begins and self._is_between and self._may_recur and self._entry:
+            end = bytes(data).find(b"\r\n\r\n") + 4
+            if end + self._entry.length == len(data):  # it is the head's: nothing stands before or after it
+                self._known = Known(bytes(data[:end]), len(data), self._entry)
 
     # ---- the parser's callbacks ----
 
     def on_message_begin(self) -> None:
+        self._is_between = self._may_recur = False
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
@@ -83,10 +131,14 @@ class Connection(HttpToolsProtocol):
         if errand is None:
             self._go_the_long_way()
             return
-        self.cycle: Any = Passage(errand, self.parser.should_keep_alive() and not self._is_last)
-        self._passage = self.cycle
+        self._may_recur = self.parser.should_keep_alive()
+        self._go_the_short_way(errand, self._may_recur)
         if errand.room is not None:
             self._reader.fill(errand.room)
+
+    def _go_the_short_way(self, errand: Errand, stays: bool) -> None:
+        self.cycle: Any = Passage(errand, stays and not self._is_last)
+        self._passage = self.cycle
 
     def _errand(self) -> Errand | None:
         if self._lane is None or self.flow.write_paused or self.parser.should_upgrade():
@@ -135,6 +187,7 @@ class Connection(HttpToolsProtocol):
             self.cycle.errand.feed(body)
 
     def on_message_complete(self) -> None:
+        self._is_between = True
         if isinstance(self.cycle, Passage):
             self._reader.fill(None)
             self._run()
@@ -170,6 +223,7 @@ class Connection(HttpToolsProtocol):
         """The large body is whole. The parser still waits for it: the next request gets a new one."""
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self._is_between = True
         self._run()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -178,6 +232,24 @@ class Connection(HttpToolsProtocol):
         passage, self._passage = self._passage, None
         if passage:
             passage.errand.abandon()
+
+    def on_response_complete(self) -> None:
+        """PERF: to cancel an idle connection's timer at every request, and to set it at every answer, takes
+        1.5 us; so one that is set stays, and looks at its end how long the connection is idle."""
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None or self.pipeline or self.flow.read_paused:
+            super().on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Closes a connection that was idle all the time."""
+        self.timeout_keep_alive_task = None
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if self._is_idle and left_s <= 0:
+            super().timeout_keep_alive_handler()
+        elif self._is_idle and not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
 
     # ---- the answer ----
 

@@ -83,7 +83,8 @@ async def told(online: Online, request: bytes) -> list[Any]:
     await asyncio.sleep(0.02)
     peer.send(PING)
     seen = plain(await peer.rest())
-    asked = [call._replace(options={**call.options, "request_id": "?"}) for call in online.client.calls]
+    calls = online.client.calls
+    asked = [c._replace(options={**c.options, "request_id": "?"}, options_bytes=0) for c in calls]
     return [seen, *asked]
 
 
