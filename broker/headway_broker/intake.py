@@ -64,6 +64,7 @@ class Intake:
                 key = self._home(key, request)
             self._check(request, key)
             self._ledger.open(self._queued(caller, key, request, now))
+            self._ledger.companies.asked(self._queues[key], caller, request.options, now)
         except HeadwayError as error:
             if isinstance(queue := self._queues.get(key), SequenceQueue):
                 _refused(queue, request, now)

@@ -25,6 +25,7 @@ from headway.errors import HeadwayError
 from headway.lent import SHM_BYTES_MIN
 from headway.messages import Reply
 from headway.outgoing import reply_of
+from headway_gateway.company import Company
 from headway_gateway.errors import CLIENT_GONE
 from headway_gateway.inference import Answer, Ask, Inference, Question, Target
 
@@ -71,6 +72,7 @@ class Lane:
         self.client = client
         self.counters = counters
         self.access = access
+        self.company = Company()
         self._bytes_max = bytes_max
         self._dialects = dialects
         self._methods, self._route = routes or Routes((b"POST",), _route)
@@ -167,6 +169,7 @@ class Errand:
         "_answered",
         "_chunks",
         "_entry",
+        "_has_asked",
         "_has_begun",
         "_id",
         "_lane",
@@ -183,6 +186,7 @@ class Errand:
         self._entry = entry
         self._id = 0
         self._has_begun = False
+        self._has_asked = False
         self._refuse: Callable[[Exception], Answer] | None = None
         self._chunks: list[bytes] = []
         self._received = None
@@ -201,6 +205,8 @@ class Errand:
         place of `answered` when it breaks off."""
         self._answered = answered
         self._pieced = pieced
+        self._has_asked = True
+        self._lane.company.waiting += 1
         chunks, received = self._chunks, self._received
         body = self.room if self.room is not None else chunks[0] if len(chunks) == 1 else b"".join(chunks)
         # From here on the question holds the memory, for as long as it is open. (This errand and its
@@ -217,9 +223,10 @@ class Errand:
     def _start(self, question: Question) -> int:
         start: Callable[..., int] = self._lane.client.start
         told = partial(self._told, question)
+        asked = self._lane.company.said(question.asked, self._started)
         if question.streams and self._pieced:
-            return start(question.asked, question.timeout_s, told, partial(self._took, question))
-        return start(question.asked, question.timeout_s, told)
+            return start(asked, question.timeout_s, told, partial(self._took, question))
+        return start(asked, question.timeout_s, told)
 
     def abandon(self) -> None:
         """The client is gone: withdraw it."""
@@ -272,6 +279,9 @@ class Errand:
         self._count(answer.status)
 
     def _count(self, status: int) -> None:
+        if self._has_asked:
+            self._has_asked = False  # one that gets no answer is abandoned later
+            self._lane.company.waiting -= 1
         took_s = perf_counter() - self._started
         self._lane.counters.count(self._entry.dialect.name, status, took_s)
         if self._lane.access and status not in (0, CLIENT_GONE):  # these get no answer

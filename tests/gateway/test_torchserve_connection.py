@@ -10,6 +10,7 @@ import pytest
 import uvloop
 
 from headway import errors
+from headway.company import COMPANY
 from headway_gateway.torchserve.app import create_doors
 from headway_gateway.torchserve.connection import Connection
 from tests.gateway.test_connection import LARGE, PING, looped, post, until
@@ -83,8 +84,8 @@ async def told(online: Online, request: bytes) -> list[Any]:
     await asyncio.sleep(0.02)
     peer.send(PING)
     seen = plain(await peer.rest())
-    calls = online.client.calls
-    asked = [c._replace(options={**c.options, "request_id": "?"}, options_bytes=0) for c in calls]
+    calls, changing = online.client.calls, {"request_id": "?", COMPANY: "?"}
+    asked = [c._replace(options={**c.options, **changing}, options_bytes=0) for c in calls]
     return [seen, *asked]
 
 
