@@ -123,8 +123,6 @@ def _too_large(size: int) -> TooLarge:
 
 def with_reply_room(asked: Asked, lender: Lender) -> Asked:
     """The request with a slot for its reply, if that will be large."""
-    if not lender.reply_bytes:  # PERF: most callers never get a large one
-        return asked
     room = lender.reply_room(asked.model, asked.version)
     if room is None:
         return asked
@@ -165,9 +163,11 @@ def call_of(id: int, asked: Asked, deadline: float) -> Call:
 
 def opened(id: int, asked: Asked, deadline: float, lender: Lender) -> Call:
     """The open call for it, with room for its reply, and its slots kept. Raises: as `call_of`."""
-    asked = with_reply_room(asked, lender)
+    if lender.reply_bytes:  # PERF: most callers never get a large one
+        asked = with_reply_room(asked, lender)
     call = call_of(id, asked, deadline)
-    lender.keep(id, asked.lent)
+    if asked.lent:
+        lender.keep(id, asked.lent)
     return call
 
 
