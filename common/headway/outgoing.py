@@ -112,9 +112,13 @@ def sticking(asked: Asked, key: str, step: Step | None = None) -> Asked:
 
 def streaming(asked: Asked) -> Asked:
     """The request, by a caller that takes its reply in pieces."""
-    if takes_pieces(asked.options):
-        return asked
-    return asked._replace(options={**asked.options, STREAM: TRUE}, options_bytes=0)
+    return asked if takes_pieces(asked.options) else saying(asked, STREAM, TRUE)
+
+
+def saying(asked: Asked, key: str, value: str | int) -> Asked:
+    """The request with one more option, a small one. PERF: `_replace` takes four times as long."""
+    model, version, rows, options, tensors, lent, options_bytes = asked
+    return Asked(model, version, rows, {**options, key: value}, tensors, lent, options_bytes)
 
 
 def _too_large(size: int) -> TooLarge:
