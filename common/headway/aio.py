@@ -247,11 +247,11 @@ class AsyncClient:
         order; without it the reply comes as one. Returns what `abandon` takes. Raises: as `infer` for a
         request that cannot be sent at all; `done` is not called then."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        deadline = deadline_of(time.monotonic(), timeout_s)
+        now = time.monotonic()
         if piece:
             asked = streaming(asked)
-        call = opened(next(self._ids), asked, deadline, self.lender)
-        self._start(call, done, asked, piece)
+        call = opened(next(self._ids), asked, deadline_of(now, timeout_s), self.lender)
+        self._start(call, now, done, asked, piece)
         return call.id
 
     def abandon(self, id: int) -> None:
@@ -267,16 +267,19 @@ class AsyncClient:
 
     async def _asked(self, call: Call) -> dict[str, Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._start(call, partial(_tell, future))
+        self._start(call, time.monotonic(), partial(_tell, future))
         return answer_of(await self._awaited(call.id, future))
 
-    def _start(self, call: Call, done: Done, asked: Asked | None = None, piece: Took | None = None) -> None:
+    def _start(
+        self, call: Call, now: float, done: Done, asked: Asked | None = None, piece: Took | None = None
+    ) -> None:
         if self._dealer is None:
             self.lender.release(call.id)
             raise BrokerUnreachable("the client is not open")
         self._open[call.id] = (done, asked, piece)
-        self._calls.handle(call, now := time.monotonic())
-        self._take_turn()
+        self._calls.start(call, now)
+        if self._turn is None:
+            self._take_turn()
         self._fresh += 1
         if self._fresh >= SEND_AT:
             self._fresh = 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headway.errors import InvalidInput
-from headway.tensors import BY_NAME, Buffer, Part, fields_of, pack_raw
+from headway.tensors import BY_NAME, Buffer, Part, fields_of, frame_of, pack_raw
 
 BODY = "body"
 _UINT8 = BY_NAME["uint8"]
@@ -56,6 +56,11 @@ def body_parts(body: Body) -> tuple[list[Part], dict[str, Any]]:
         "form": BODY,
         "types": {name: part.content_type for name, part in named.items()},
     }
+
+
+def body_frame(length: int) -> tuple[bytes, bytes]:
+    """What stands before and after a body of one part in packed tensors."""
+    return frame_of(BODY, _UINT8, (length,), length)
 
 
 def is_body(options: dict[str, Any]) -> bool:

@@ -184,7 +184,7 @@ class Calls:
                 self._hear(now)
                 return self._answered(replies, now)
             case Call():
-                self._start(event, now)
+                self.start(event, now)
             case Heartbeat(broker=broker):
                 self._hear(now)
                 return self._meet(broker, now)
@@ -204,6 +204,15 @@ class Calls:
             case _:
                 raise RemoteProtocolError(f"a caller gets no {type(event).__name__}")
         return []
+
+    def start(self, call: Call, now: float) -> None:
+        """As `handle` of it, which has nothing to do at once."""
+        if not self._open:  # silence counts from here: nobody listened while nothing was open
+            self._patient_until = now + (self._times.outage_s if self._outage else self._times.unreachable_s)
+        self._open[call.id] = call
+        (self._fresh if self._broker else self._unmet).append(call)
+        if call.deadline < self._earliest:
+            self._earliest = call.deadline
 
     def wake(self, now: float) -> list[Action]:
         """Everything there is to send, and everything whose time is over."""
@@ -245,13 +254,6 @@ class Calls:
         self._blocked = False
         self._patient_until = now + self._times.unreachable_s
 
-    def _start(self, call: Call, now: float) -> None:
-        if not self._open:  # silence counts from here: nobody listened while nothing was open
-            self._patient_until = now + (self._times.outage_s if self._outage else self._times.unreachable_s)
-        self._open[call.id] = call
-        (self._fresh if self._broker else self._unmet).append(call)
-        self._earliest = min(self._earliest, self._limit(call))
-
     def _limit(self, call: Call) -> float:
         return call.deadline + (self._times.grace_s if call.sent else 0.0)
 
@@ -266,7 +268,7 @@ class Calls:
                 continue
             if call:
                 del self._open[call.id]
-                actions.append(Settle(reply.id, _outcome(reply)))
+                actions.append(Settle(reply.id, reply if reply.code == OK else _error_of(reply)))
             if not call or call.slots:
                 actions += self._let_go(call, reply, now)
         return actions
@@ -387,9 +389,7 @@ class Calls:
         return actions
 
 
-def _outcome(reply: Reply) -> Reply | HeadwayError:
-    if reply.code == OK:
-        return reply
+def _error_of(reply: Reply) -> HeadwayError:
     retry_after_ms = reply.meta.get("retry_after_ms")
     after_s = None
     if type(retry_after_ms) is int and retry_after_ms >= 0:

@@ -40,7 +40,8 @@ Inputs = Mapping[str, Any]
 
 class Asked(NamedTuple):
     """A request as the library takes it: tensors packed, everything else as it will travel. `lent` are the
-    slots that the options name."""
+    slots that the options name. `options_bytes`: about what the options take in a message, where somebody has
+    looked that all but the tensors can travel (`checked`); 0: nobody has."""
 
     model: str
     version: str
@@ -48,6 +49,7 @@ class Asked(NamedTuple):
     options: dict[str, Any]
     tensors: bytes
     lent: tuple[Lent, ...] = ()
+    options_bytes: int = 0
 
 
 def ask_tensors(
@@ -98,20 +100,25 @@ def sticking(asked: Asked, key: str, step: Step | None = None) -> Asked:
     """The request with a key: while traffic is split between versions, requests with one key go to one of
     them; and with its place in a sequence. Raises: InvalidInput."""
     if step:
-        asked = asked._replace(options={**asked.options, **step.options})
+        asked = asked._replace(options={**asked.options, **step.options}, options_bytes=0)
     if not key:
         return asked
     if not isinstance(key, str) or len(key) > STICKY_CHARS_MAX:
         raise InvalidInput(
             f"a sticky key is a string of at most {STICKY_CHARS_MAX} characters, not {key!r:.40}"
         )
-    return asked._replace(options={**asked.options, STICKY: key})
+    return asked._replace(options={**asked.options, STICKY: key}, options_bytes=0)
 
 
 def streaming(asked: Asked) -> Asked:
     """The request, by a caller that takes its reply in pieces."""
-    model, version, rows, options, tensors, lent = asked  # PERF: `_replace` takes four times as long
-    return Asked(model, version, rows, {**options, STREAM: TRUE}, tensors, lent)
+    return asked if takes_pieces(asked.options) else saying(asked, STREAM, TRUE)
+
+
+def saying(asked: Asked, key: str, value: str | int) -> Asked:
+    """The request with one more option, a small one. PERF: `_replace` takes four times as long."""
+    model, version, rows, options, tensors, lent, options_bytes = asked
+    return Asked(model, version, rows, {**options, key: value}, tensors, lent, options_bytes)
 
 
 def _too_large(size: int) -> TooLarge:
@@ -120,17 +127,15 @@ def _too_large(size: int) -> TooLarge:
 
 def with_reply_room(asked: Asked, lender: Lender) -> Asked:
     """The request with a slot for its reply, if that will be large."""
-    if not lender.reply_bytes:  # PERF: most callers never get a large one
-        return asked
     room = lender.reply_room(asked.model, asked.version)
     if room is None:
         return asked
     return asked._replace(options={**asked.options, REPLY_SLOT: room.reply_ref()}, lent=(*asked.lent, room))
 
 
-def call_of(id: int, asked: Asked, deadline: float) -> Call:
-    """The open call for it. What the wire would not carry is refused here: a broker refuses the whole
-    message, and with it the requests of others.
+def checked(asked: Asked) -> Asked:
+    """The request, of which is known that the wire carries it: a broker refuses a whole message, and with it
+    the requests of others. Others of the same `rows`, names and size of options need not be looked at.
 
     Raises: UnknownModel, InvalidInput, TooLarge.
     """
@@ -139,7 +144,13 @@ def call_of(id: int, asked: Asked, deadline: float) -> Call:
             raise UnknownModel(f"no model or version is named {name!r:.100}")
     if asked.rows > BATCH_ROWS_MAX:
         raise TooLarge(f"a request of {asked.rows} rows is over the limit of {BATCH_ROWS_MAX}")
-    options_bytes = _options_bytes(asked.options) if asked.options else 0
+    return asked._replace(options_bytes=_options_bytes(asked.options) if asked.options else 1)
+
+
+def call_of(id: int, asked: Asked, deadline: float) -> Call:
+    """The open call for it. Raises: as `checked`."""
+    if not asked.options_bytes:
+        asked = checked(asked)
     return Call(
         id,
         deadline,
@@ -148,7 +159,7 @@ def call_of(id: int, asked: Asked, deadline: float) -> Call:
         asked.rows,
         asked.options,
         asked.tensors,
-        options_bytes=options_bytes,
+        options_bytes=asked.options_bytes,
         slots=bool(asked.lent),
         stream=bool(asked.options) and takes_pieces(asked.options),
     )
@@ -156,9 +167,11 @@ def call_of(id: int, asked: Asked, deadline: float) -> Call:
 
 def opened(id: int, asked: Asked, deadline: float, lender: Lender) -> Call:
     """The open call for it, with room for its reply, and its slots kept. Raises: as `call_of`."""
-    asked = with_reply_room(asked, lender)
+    if lender.reply_bytes:  # PERF: most callers never get a large one
+        asked = with_reply_room(asked, lender)
     call = call_of(id, asked, deadline)
-    lender.keep(id, asked.lent)
+    if asked.lent:
+        lender.keep(id, asked.lent)
     return call
 
 

@@ -9,7 +9,7 @@ does not, and counts as one who has just joined: nobody knows what else it may a
 from __future__ import annotations
 
 from headway.company import COMPANY
-from headway.outgoing import Asked
+from headway.outgoing import Asked, saying
 
 
 class Company:
@@ -36,4 +36,4 @@ class Company:
         if self.waiting != self.members:
             return asked
         quiet_ms = int((now - self._joined_at) * 1000)
-        return asked._replace(options={**asked.options, COMPANY: quiet_ms})
+        return saying(asked, COMPANY, quiet_ms)

@@ -69,16 +69,21 @@ class Target(NamedTuple):
     version: str
 
 
+# Of a body, and where it is, if that is shared memory. Raises: any of `headway.errors`.
+Ask = Callable[[Buffer, Received | None], Question]
+
+
 class Inference(Protocol):
     """A dialect's inference route."""
 
     name: str
 
+    def asks(self, target: Target, head: Head) -> Ask:
+        """How to ask, for any number of requests with this head. What does not depend on their bodies may be
+        done once for all of them. Does not raise."""
+
     def before(self, head: Head) -> int:
         """How many bytes at the beginning of the body are no tensor's."""
-
-    def ask(self, target: Target, head: Head, body: Buffer, received: Received | None) -> Question:
-        """Raises: any of `headway.errors`. `received`: where the body is, if that is shared memory."""
 
     def refusal(self, error: Exception, target: Target) -> Answer:
         """What the client is told instead of an answer."""

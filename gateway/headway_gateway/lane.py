@@ -27,7 +27,7 @@ from headway.messages import Reply
 from headway.outgoing import reply_of
 from headway_gateway.company import Company
 from headway_gateway.errors import CLIENT_GONE
-from headway_gateway.inference import Answer, Inference, Question, Target
+from headway_gateway.inference import Answer, Ask, Inference, Question, Target
 
 Headers = Sequence[tuple[bytes, bytes]]
 Answered = Callable[[Answer], None]
@@ -87,7 +87,7 @@ class Lane:
         """One for a request whose head was looked at. None: there is no room for its body; the long way
         refuses it without reading that."""
         try:
-            return Errand(self, self._dialects[entry.dialect], entry.target, entry.head, entry.length)
+            return Errand(self, entry)
         except HeadwayError:
             return None
 
@@ -104,7 +104,8 @@ class Lane:
             return None
         if said.get(b"content-type", b"")[:10].lower() == b"multipart/":
             return None
-        return Entry(*route, Head(said, spelled), int(length))
+        dialect, target, head = self._dialects[route[0]], route[1], Head(said, spelled)
+        return Entry(dialect, target, head, int(length), dialect.asks(target, head))
 
 
 @lru_cache(1024)
@@ -146,12 +147,15 @@ class Head:
 
 
 class Entry(NamedTuple):
-    """A head that may take the short way. `dialect`: its place among the lane's."""
+    """A head that may take the short way. `length`: of the body; `ask`: makes a question of one; `said`: who
+    asks, and the request's first line, where the lane tells of accesses."""
 
-    dialect: int
+    dialect: Inference
     target: Target
     head: Head
     length: int
+    ask: Ask
+    said: tuple[str, str] = ("", "")
 
 
 class Errand:
@@ -164,37 +168,31 @@ class Errand:
     __slots__ = (
         "_answered",
         "_chunks",
-        "_dialect",
+        "_entry",
         "_has_asked",
         "_has_begun",
-        "_head",
         "_id",
         "_lane",
         "_pieced",
         "_received",
         "_refuse",
         "_started",
-        "_target",
         "room",
-        "said",
     )  # fmt: skip
 
-    def __init__(self, lane: Lane, dialect: Inference, target: Target, head: Head, length: int) -> None:
+    def __init__(self, lane: Lane, entry: Entry) -> None:
         self._started = perf_counter()
         self._lane = lane
-        self._dialect = dialect
-        self._target = target
-        self._head = head
+        self._entry = entry
         self._id = 0
         self._has_begun = False
         self._has_asked = False
-        self.said = ("", "")  # who asks, and the request's first line, where the lane tells of accesses
         self._refuse: Callable[[Exception], Answer] | None = None
         self._chunks: list[bytes] = []
         self._received = None
         self.room: memoryview | None = None
-        if length >= SHM_BYTES_MIN:
-            self._received = lane.client.lender.receive(length, dialect.before(head))
+        if (length := entry.length) >= SHM_BYTES_MIN:
+            self._received = lane.client.lender.receive(length, entry.dialect.before(entry.head))
             self.room = self._received.view if self._received else memoryview(bytearray(length))
 
     def feed(self, chunk: bytes) -> None:
@@ -216,7 +214,7 @@ class Errand:
         self.room = self._received = None
         self._chunks = []
         try:
-            question = self._dialect.ask(self._target, self._head, body, received)
+            question = self._entry.ask(body, received)
             self._refuse = question.refusal
             self._id = self._start(question)
         except Exception as error:
@@ -273,7 +271,7 @@ class Errand:
     def _refusal(self, error: Exception) -> Answer:
         if self._refuse:
             return self._refuse(error)
-        return self._dialect.refusal(error, self._target)
+        return self._entry.dialect.refusal(error, self._entry.target)
 
     def _finish(self, answer: Answer) -> None:
         """The client first: what is counted then, it need not wait for."""
@@ -285,6 +283,6 @@ class Errand:
             self._has_asked = False  # one that gets no answer is abandoned later
             self._lane.company.waiting -= 1
         took_s = perf_counter() - self._started
-        self._lane.counters.count(self._dialect.name, status, took_s)
+        self._lane.counters.count(self._entry.dialect.name, status, took_s)
         if self._lane.access and status not in (0, CLIENT_GONE):  # these get no answer
-            self._lane.access(*self.said, status, took_s)
+            self._lane.access(*self._entry.said, status, took_s)

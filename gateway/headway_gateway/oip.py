@@ -25,6 +25,7 @@ from headway_gateway.inference import (
     BINARY,
     JSON,
     Answer,
+    Ask,
     Head,
     Question,
     Target,
@@ -98,7 +99,10 @@ class OpenInference:
         said = head.get_header(LENGTH_HEADER) or ""
         return int(said) if said.isdecimal() and len(said) <= 12 else 0  # checked when the body is there
 
-    def ask(self, target: Target, head: Head, body: Buffer, received: Received | None) -> Question:
+    def asks(self, target: Target, head: Head) -> Ask:
+        return partial(self._ask, target, head)
+
+    def _ask(self, target: Target, head: Head, body: Buffer, received: Received | None) -> Question:
         check_names(target)
         said_s = timeout_s(head, self._settings)
         request = decode(body, _json_bytes(head, len(body)))

@@ -9,6 +9,7 @@ Knows: paths, media types, multipart forms. Must not know: tensors, the broker.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import falcon
@@ -27,6 +28,7 @@ from headway_gateway.errors import answer_to
 from headway_gateway.inference import (
     BINARY,
     Answer,
+    Ask,
     Head,
     Question,
     Target,
@@ -78,7 +80,10 @@ class Predictions:
     def before(self, head: Head) -> int:
         return 0
 
-    def ask(self, target: Target, head: Head, body: Buffer, received: Received | None) -> Question:
+    def asks(self, target: Target, head: Head) -> Ask:
+        return partial(self._ask, target, head)
+
+    def _ask(self, target: Target, head: Head, body: Buffer, received: Received | None) -> Question:
         check_names(target)
         return self._question(target, head, Body(body, head.get_header("Content-Type") or BINARY), received)
 

@@ -157,7 +157,7 @@ async def respond(
     check_names(target)
     timeout_s(req, settings)  # before a large body is read in vain
     body = await req.body(settings.body_bytes_max, client.lender, dialect.before(req))
-    await exchange(req, resp, dialect.ask(target, req, body, req.received), client)
+    await exchange(req, resp, dialect.asks(target, req)(body, req.received), client)
 
 
 async def exchange(req: Request, resp: Any, question: Question, client: Any) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import itertools
 import logging
 import random
 import socket
@@ -327,6 +328,87 @@ async def test_large_bodies_on_one_connection_do_not_mix(settings, tmp_path):
             peer.send(echo(body))
             assert (await peer.answer()).body == body
         assert (client.slots, client.shorts) == (6, 6)
+
+
+class Parsing(Connection):
+    """Counts the heads that the parser has read."""
+
+    heads = 0
+
+    def on_url(self, url: bytes) -> None:
+        Parsing.heads += 1
+        super().on_url(url)
+
+
+@looped
+async def test_a_head_that_was_read_before_is_not_parsed_again(settings):
+    Parsing.heads = 0
+    async with Online(client := Ways(MODELS), settings, http=Parsing) as online:
+        peer = await online.peer()
+        for i in range(9):
+            peer.send(echo(b"body%d" % i))
+            assert (await peer.answer()).body == b"body%d" % i
+        assert (Parsing.heads, client.shorts) == (1, 9)
+        peer.send(echo(b"another"))
+        assert (await peer.answer()).body == b"another"
+        assert Parsing.heads == 2
+
+
+nobody = functools.partial(post, "/predictions/ECHO")
+ODD_READS = {
+    "two at once": ([echo(b"body1") + echo(b"body2")], [b"body1", b"body2"]),
+    "in two reads": ([echo(b"body1")[:-5], b"body1", echo(b"body2")], [b"body1", b"body2"]),
+    "cut in the head": ([echo(b"body1")[:9], echo(b"body1")[9:], echo(b"body2")], [b"body1", b"body2"]),
+    "empty lines after it": ([echo(b"body1") + b"\r\n\r\n", echo(b"body2")], [b"body1", b"body2"]),
+    "empty lines before it": ([b"\r\n\r\n" + echo(b"body1"), echo(b"body2")], [b"body1", b"body2"]),
+    "empty lines for a body": ([echo(b"\r\n\r\n\n"), echo(b"body2")], [b"\r\n\r\n\n", b"body2"]),
+    "empty lines after both": ([echo(b"body1") + b"\r\n", echo(b"body2") + b"\r\n"], [b"body1", b"body2"]),
+    "another of that length": ([nobody(b"body1"), echo(b"body2")], [None, b"body2"]),
+    "in another's head": (
+        [b"POST /predictions/ECHO HTTP/1.1\r\nX: ", echo(b"body1"), echo(b"body2")],
+        [None, b"body2"],
+    ),
+    "the long way": ([long_echo(b"body1"), echo(b"body2")], [b"body1", b"body2"]),
+    "more than it says": ([echo(b"body1") + echo(b"body2")[:7], echo(b"body2")[7:]], [b"body1", b"body2"]),
+    "less than it says": ([echo(b"body1")[:-1], b"1" + echo(b"body2")], [b"body1", b"body2"]),
+    "a request in a body": ([echo(echo(b"body1")), echo(b"body2")], [echo(b"body1"), b"body2"]),
+}
+
+
+@pytest.mark.parametrize(("reads", "bodies"), ODD_READS.values(), ids=ODD_READS.keys())
+@looped
+async def test_all_but_a_whole_request_with_the_last_head_is_parsed(settings, reads, bodies):
+    async with Online(AsyncStubClient(MODELS), settings) as online:
+        peer = await online.peer()
+        peer.send(echo(b"body0"))
+        assert (await peer.answer()).body == b"body0"
+        for read in reads:
+            peer.send(read)
+            await asyncio.sleep(0.005)
+        for body in bodies:
+            answer = await peer.answer()
+            assert answer.body == body if body is not None else b"404" in answer.status
+        peer.send(echo(b"body3"), PING)
+        assert (await peer.answer()).body == b"body3"
+        assert (await peer.answer()).body == b'{"status": "Healthy"}'
+
+
+@pytest.mark.parametrize("seed", range(12))
+@looped
+async def test_requests_that_recur_are_answered_in_order_however_they_are_cut(settings, seed):
+    chance = random.Random(seed)
+    kinds = [echo, echo, echo, long_echo, lambda body: echo(body, "X: 1")]
+    bodies = [chance.choice((b"\r\n\r\n", b"POST", b"", echo(b""))) + bytes(i % 3) for i in range(60)]
+    requests = [chance.choice(kinds)(body) for body in bodies]
+    ends = [*itertools.accumulate(map(len, requests))]
+    cuts = {end for end in ends[:-1] if chance.random() < 0.8}
+    cuts |= {chance.randrange(1, ends[-1]) for _ in range(chance.choice((0, 5, 50)))}
+    async with Online(AsyncStubClient(MODELS), settings) as online:
+        peer = await online.peer()
+        sending = asyncio.create_task(peer.send_pieces(b"".join(requests), sorted(cuts)))
+        for body in bodies:
+            assert (await peer.answer()).body == body
+        await sending
 
 
 @pytest.mark.parametrize("size", [1 << 16, (1 << 16) + 1, 5 << 20])

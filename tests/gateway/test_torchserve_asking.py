@@ -13,6 +13,7 @@ from headway.torchserve.registration import Registration
 from headway_gateway.inference import Answer, Target
 from headway_gateway.torchserve.asking import EXPIRED, answer_of, ask, refusal_of, timeout_s
 from headway_gateway.torchserve.refusal import Refusal
+from tests.gateway.torchserve_door import headers_of
 
 M, M2 = Target("m", ""), Target("m", "2")
 INTERNAL = "InternalServerException"
@@ -36,7 +37,7 @@ def with_meta(error: errors.HeadwayError, **meta: object) -> errors.HeadwayError
 def test_a_request_says_what_protocol_md_has_for_handlers_and_nothing_that_is_not_so() -> None:
     asked = ask(M2, Body(b"ab", "text/plain"), {"X-A": "1"}, request_id="i")
     assert asked[:3] == ("m", "2", 0)
-    assert asked.options == {
+    assert {**asked.options, "headers": headers_of(asked)} == {
         "form": "body", "types": {"body": "text/plain"}, "headers": {"X-A": "1"}, "request_id": "i"
     }  # fmt: skip
     assert bytes(unpack(asked.tensors)["body"]) == b"ab"

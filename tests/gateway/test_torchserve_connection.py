@@ -84,8 +84,8 @@ async def told(online: Online, request: bytes) -> list[Any]:
     await asyncio.sleep(0.02)
     peer.send(PING)
     seen = plain(await peer.rest())
-    changing = {"request_id": "?", COMPANY: "?"}
-    asked = [call._replace(options={**call.options, **changing}) for call in online.client.calls]
+    calls, changing = online.client.calls, {"request_id": "?", COMPANY: "?"}
+    asked = [c._replace(options={**c.options, **changing}, options_bytes=0) for c in calls]
     return [seen, *asked]
 
 

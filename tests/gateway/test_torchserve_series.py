@@ -19,7 +19,7 @@ def test_lines_of_the_server_are_torchserves() -> None:
     queue = series("QueueTime", "Milliseconds", HOST)
     served = (("model_name", "met"), ("model_version", "default"), ("hostname", "vm"))
     latency = series("ts_queue_latency_microseconds", "Microseconds", served, "counter")
-    assert server_lines("then - ", [(queue, 0.0), (latency, 287.486)], 1795393962) == (
+    assert server_lines("then - ", [((queue, latency), (0.0, 287.486))], 1795393962) == (
         "then - QueueTime.Milliseconds:0.0|#Level:Host|#hostname:vm,timestamp:1795393962\n"
         "then - ts_queue_latency_microseconds.Microseconds:287.486|#model_name:met,model_version:default"
         "|#hostname:vm,timestamp:1795393962\n"
@@ -39,7 +39,7 @@ def test_lines_of_a_model_are_torchserves() -> None:
 
 def test_nothing_that_a_handler_says_begins_another_line() -> None:
     odd = series("a\nb", "c\r", (("d\n", "e\x00"),))
-    lines = model_lines("", [(odd, 1.0, "r\n")], 1) + server_lines("", [(odd, 1.0)], 1)
+    lines = model_lines("", [(odd, 1.0, "r\n")], 1) + server_lines("", [((odd,), (1.0,))], 1)
     first, second, nothing = lines.split("\n")
     assert (first.isprintable(), second.isprintable(), nothing) == (True, True, "")
 

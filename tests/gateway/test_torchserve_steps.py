@@ -8,7 +8,7 @@ from typing import Any
 
 from headway import errors
 from headway.torchserve.registration import Registration
-from tests.gateway.torchserve_door import Door, fails, register
+from tests.gateway.torchserve_door import Door, fails, headers_of, register
 
 ID, START, END = "ts_request_sequence_id", "ts_request_sequence_start", "ts_request_sequence_end"
 STATEFUL = Registration("m", "1.0", "m.mar", "/m.mar", stateful=True, sequence_idle_ms=1000)
@@ -29,7 +29,8 @@ def acquainted(door: Door) -> Door:
 def asked(door: Door, path: str = "/predictions/m/1.0", **headers: str) -> dict[str, Any]:
     answer = door.post(path, b"x", headers=headers)
     assert answer.status_code == 200, answer.text
-    said = door.client.calls[-1].options
+    last = door.client.calls[-1]
+    said = {**last.options, "headers": headers_of(last)}
     assert said["headers"] == json.loads(answer.content)["headers"], "the handler sees what was asked"
     return said
 
@@ -46,9 +47,9 @@ def test_a_request_without_an_id_starts_a_sequence_of_its_own(tmp_path: Path) ->
     door = stateful(tmp_path)
     names = {asked(door)["sequence"] for _ in range(2)} | {asked(door, **{ID: ""})["sequence"]}
     assert len(names) == 3 and all(name.startswith("ts-seq-") for name in names)
-    said = door.client.calls[-1].options
-    assert said["headers"][ID] == said["sequence"]
-    assert (said["headers"][START], said["sequence_start"]) == ("true", "true")
+    last = door.client.calls[-1]
+    assert headers_of(last)[ID] == last.options["sequence"]
+    assert (headers_of(last)[START], last.options["sequence_start"]) == ("true", "true")
 
 
 def test_every_route_asks_for_the_sequence(tmp_path: Path) -> None:

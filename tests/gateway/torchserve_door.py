@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgpack
 
 from headway.body import unpack_body
 from headway.errors import ModelError, UnknownModel
@@ -34,13 +35,19 @@ def reply(content: bytes, **meta: Any) -> Reply:
     return Reply(0, OK, content, meta)
 
 
+def headers_of(asked: Asked) -> dict[str, str]:
+    """The client's, as a handler sees them."""
+    headers: dict[str, str] = msgpack.unpackb(asked.options["headers"])
+    return headers
+
+
 def shown(asked: Asked) -> Iterator[Reply]:
     """Tells what reached it; does not depend on the request's id or where its tensors were."""
     body = unpack_body(asked.tensors, asked.options)
     parts = body.parts or {"body": body}
     told = {name: [part.content_type, bytes(part.data).decode("latin1")[:99]] for name, part in parts.items()}
-    options = {key: asked.options[key] for key in ("headers", "url_path", "explain") if key in asked.options}
-    yield reply(json.dumps({"parts": told, **options}).encode())
+    options = {key: asked.options[key] for key in ("url_path", "explain") if key in asked.options}
+    yield reply(json.dumps({"parts": told, "headers": headers_of(asked), **options}).encode())
 
 
 def says(content: bytes = b"x", **meta: Any) -> Handler:

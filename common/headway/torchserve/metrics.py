@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from headway.errors import SettingsError
+from headway.wire import are_strings
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 TYPES = (COUNTER, GAUGE, HISTOGRAM)
@@ -123,10 +124,9 @@ def unpacked(found: Any) -> list[Record]:
 def _is_record(row: list[Any]) -> bool:
     if len(row) not in (5, 6) or row[0] not in TYPES or not isinstance(row[3], int | float):
         return False
-    texts = [row[1], row[2], *row[5:]]
     if not isinstance(row[4], list) or len(row[4]) % 2:
         return False
-    return all(isinstance(text, str) for text in (*texts, *row[4]))
+    return are_strings((row[1], row[2], *row[4], *row[5:]))
 
 
 def _section(found: Any, where: str) -> list[Declared]:

@@ -25,7 +25,7 @@ from headway_gateway.metrics import HttpMetrics
 from headway_gateway.request import Request
 from headway_gateway.torchserve.access import Accesses
 from headway_gateway.torchserve.collector import Collector
-from headway_gateway.torchserve.door_metrics import DoorMetrics
+from headway_gateway.torchserve.door_metrics import FLUSH_S, DoorMetrics
 from headway_gateway.torchserve.front import Front
 from headway_gateway.torchserve.gate import Gate, add_error_handlers
 from headway_gateway.torchserve.heads import common_of
@@ -67,7 +67,7 @@ class Parts:
         self._client = client
         self._settings = settings
         self._properties = properties
-        self._http = HttpMetrics()
+        self._http = HttpMetrics(FLUSH_S)
         self._metrics = DoorMetrics(properties)
         self._registry = Registry(client)
         self._keys = keys_of(properties)

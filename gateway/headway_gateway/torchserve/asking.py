@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import msgpack
+
 from headway.body import Body, body_parts
 from headway.errors import (
     BrokerUnreachable,
@@ -43,6 +45,8 @@ from headway_gateway.torchserve.refusal import Refusal, bad_request, no_model, n
 
 WITHOUT_LIMIT_S = 3600.0  # a request lives so long where its model has no clientTimeoutInMills
 CLIENT_GONE = 499  # nobody reads it
+REQUEST_ID = "request_id"  # of the options
+NOWHERE: Mapping[str, Any] = {}  # in no sequence
 INTERNAL, UNAVAILABLE = "InternalServerException", "ServiceUnavailableException"
 FAILED, DIED = "Prediction failed", "Worker died."
 EXPIRED = "The request's time (clientTimeoutInMills) ran out before it was answered."
@@ -67,13 +71,15 @@ def ask(
     stream: bool = False,
     lender: Lender | None = None,
     received: Received | None = None,
+    place: Mapping[str, Any] = NOWHERE,
 ) -> Asked:
     """The request. `headers`: the client's, their names as the client wrote them. `explain`, `url_path`: None
     where handlers hear nothing of it. `received`: where the body's data is, if that is shared memory.
-    Raises: InvalidInput; TooLarge."""
+    `place`: its options for a sequence. Raises: InvalidInput; TooLarge."""
     parts, options = body_parts(body)
-    options["headers"] = headers
-    options["request_id"] = request_id
+    options["headers"] = msgpack.packb(headers)
+    options[REQUEST_ID] = request_id
+    options.update(place)
     if url_path is not None:
         options["url_path"] = url_path
     if explain is not None:
@@ -90,17 +96,17 @@ def timeout_s(registration: Registration | None) -> float:
     return registration.client_timeout_ms / 1000
 
 
-def answer_of(reply: Reply, bytes_max: int = 0) -> Answer:
-    """What the handler made, with the status, phrase and headers that it set. `content_type` is "" if it set
-    none. Raises: Refusal for more than `bytes_max` (0: any)."""
+def answer_of(reply: Reply, bytes_max: int = 0, more: tuple[tuple[str, str], ...] = ()) -> Answer:
+    """What the handler made, with the status, phrase and headers that it set, and `more` headers after them.
+    `content_type` is "" if it set none. Raises: Refusal for more than `bytes_max` (0: any)."""
     assert isinstance(reply.content, bytes)
     if bytes_max and len(reply.content) > bytes_max:
         raise Refusal(500, INTERNAL, DIED)
     meta = reply.meta
-    content_type, headers = _headers(meta.get("headers"))
-    return Answer(
-        _status(meta.get("status"), 200), content_type, reply.content, headers, _phrase(meta.get("phrase"))
-    )
+    content_type, headers = _headers(meta["headers"]) if "headers" in meta else ("", ())
+    status = _status(meta["status"], 200) if "status" in meta else 200
+    phrase = _phrase(meta["phrase"]) if "phrase" in meta else ""
+    return Answer(status, content_type, reply.content, headers + more, phrase)
 
 
 def refusal_of(

@@ -15,7 +15,7 @@ from typing import Any
 from headway_gateway.connection import WRITTEN_TOGETHER_BYTES_MAX, Passage
 from headway_gateway.connection import Connection as PlainConnection
 from headway_gateway.inference import JSON, Answer
-from headway_gateway.lane import Errand, Lane
+from headway_gateway.lane import Lane
 from headway_gateway.request import SPELLED
 from headway_gateway.torchserve.access import peer_of
 from headway_gateway.torchserve.heads import BODILESS, CLOSES_FROM, SILENT, own_lines
@@ -34,7 +34,6 @@ class Connection(PlainConnection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._spelled: list[tuple[bytes, bytes]] = []
         self._begun: Passage | None = None  # whose answer has begun and goes on
-        self._access = ("", "")  # what the access log says of requests with the last head
         super().__init__(*args, **kwargs)
 
     # ---- the parser's callbacks ----
@@ -57,14 +56,10 @@ class Connection(PlainConnection):
 
     def _look(self, lane: Lane, method: bytes, url: bytes, wrote: list[tuple[bytes, bytes]]) -> None:
         super()._look(lane, method, url, wrote)
+        if self._entry is None:
+            return
         line = f"{method.decode()} {url.decode('latin1')} HTTP/{self.parser.get_http_version()}"
-        self._access = (peer_of({"client": self.client}), line)
-
-    def _enter(self, lane: Lane) -> Errand | None:
-        errand = super()._enter(lane)
-        if errand:
-            errand.said = self._access
-        return errand
+        self._entry = self._entry._replace(said=(peer_of({"client": self.client}), line))
 
     def _go_the_long_way(self) -> None:
         super()._go_the_long_way()

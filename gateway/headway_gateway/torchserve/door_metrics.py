@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from headway.torchserve.metrics import META, unpacked
 from headway.torchserve.properties import Properties
-from headway_gateway.torchserve.book import LOGS, Book
+from headway_gateway.torchserve.book import LEGACY, LOGS, Book
 from headway_gateway.torchserve.host import Reading
 from headway_gateway.torchserve.logfile import LogFile, Stamp
 from headway_gateway.torchserve.series import Series, plain
@@ -28,32 +28,21 @@ FLUSH_S = 0.05
 NOT_FOUND = 404
 MODELS_MAX = 1000
 FAILED = "message"  # in the meta of an error of the handler's
+_ONCE = (1.0,)
 _NOTHING: Mapping[str, Any] = {}
 
 
-class _Prediction(NamedTuple):
-    status: int
-    model: str
-    version: str
-    took_s: float
-    meta: Mapping[str, Any]
-    timed: bool
-
-
-class _Access(NamedTuple):
-    at: float
-    peer: str
-    line: str
-    status: int
-    took_s: float
+_Prediction = tuple[int, str, str, float, Mapping[str, Any], bool]  # as `count` has them
+_Access = tuple[float, str, str, int, float]  # when it was answered, and as `access` has them
 
 
 class _OfModel(NamedTuple):
-    """The series of a model version, as a client names it; None: not declared."""
+    """The series of a model version, as a client names it; None: not declared. `timed`: those that a
+    prediction raises which took its time, `untimed`: another that a worker had."""
 
     requests: Series | None
-    latency: Series | None
-    queue: Series | None
+    timed: tuple[Series | None, ...]
+    untimed: tuple[Series | None, ...]
 
 
 class DoorMetrics:
@@ -70,7 +59,7 @@ class DoorMetrics:
         self._of_models: dict[tuple[str, str], _OfModel] = {}
         self._queue_time = self.book.series("QueueTime")
         self._thread_time = self.book.series("WorkerThreadTime")
-        self._classes = {kind: self.book.series(f"Requests{kind}XX") for kind in (2, 4, 5)}
+        self._classes = {kind: (self.book.series(f"Requests{kind}XX"),) for kind in (2, 4, 5)}
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
@@ -94,15 +83,16 @@ class DoorMetrics:
         """A prediction was answered, or refused. `version_named`: as the client said it, "" if it did not;
         `meta`: of the broker's reply, if there was one; `timed`: whether the latencies count it, too, if
         its handler did not fail."""
-        self._predictions.append(
-            _Prediction(status, model, version_named, took_s, meta if meta is not None else _NOTHING, timed)
-        )
-        self._due()
+        said = meta if meta is not None else _NOTHING
+        self._predictions.append((status, model, version_named, took_s, said, timed))
+        if self._timer is None:
+            self._due()
 
     def access(self, peer: str, line: str, status: int, took_s: float) -> None:
         """An HTTP request was answered. `peer`: ADDRESS:PORT; `line`: its first line, as it came."""
-        self._accesses.append(_Access(time(), peer, line, status, took_s))
-        self._due()
+        self._accesses.append((time(), peer, line, status, took_s))
+        if self._timer is None:
+            self._due()
 
     def read(self, readings: Iterable[Reading]) -> None:
         """How the host does."""
@@ -137,7 +127,8 @@ class DoorMetrics:
         lines, stamp = [], self._stamp.at
         for at, peer, line, status, took_s in accesses:
             lines.append(f'{stamp(at)}/{peer} "{plain(line)}" {status} {int(took_s * 1000)}\n')
-            self.book.note(self._classes.get(status // 100), 1.0)
+            if series := self._classes.get(status // 100):
+                self.book.note_all(series, _ONCE)
         self._log.write("".join(lines), now)
 
     def _enter(self, prediction: _Prediction) -> None:
@@ -145,16 +136,17 @@ class DoorMetrics:
         queue_us = meta.get("queue_us")
         if status == NOT_FOUND and queue_us is None:
             return  # there is no such model: callers could invent many
-        note, series = self.book.note, self._of_models.get((model, version))
-        if series is None:
-            series = self._of_model(model, version)
-        note(series.requests, 1.0)
-        if isinstance(queue_us, int):
+        series = self._of_models.get((model, version)) or self._of_model(model, version)
+        if not isinstance(queue_us, int):
+            self.book.note(series.requests, 1.0)
+        else:
+            thread_ms = (meta["worker_us"] - meta["compute_us"]) / 1000
             if timed and FAILED not in meta:
-                note(series.latency, round(took_s * 1e6, 3))
-                note(series.queue, float(queue_us))
-                note(self._queue_time, queue_us / 1000)
-            note(self._thread_time, (meta["worker_us"] - meta["compute_us"]) / 1000)
+                latency_us = round(took_s * 1e6, 3)
+                values = (1.0, latency_us, float(queue_us), queue_us / 1000, thread_ms)
+                self.book.note_all(series.timed, values)
+            else:
+                self.book.note_all(series.untimed, (1.0, thread_ms))
         if META in meta:
             for record in unpacked(meta[META]):
                 self.book.model(record)
@@ -163,9 +155,7 @@ class DoorMetrics:
         labels = (("model_name", model), ("model_version", version or DEFAULT_VERSION))
         if len(self._of_models) >= MODELS_MAX:
             self._of_models.clear()
-        series = self._of_models[model, version] = _OfModel(
-            self.book.series("ts_inference_requests_total", labels),
-            self.book.series("ts_inference_latency_microseconds", labels),
-            self.book.series("ts_queue_latency_microseconds", labels),
-        )
+        requests, latency, queue = (self.book.series(name, labels) for name in LEGACY)
+        timed = (requests, latency, queue, self._queue_time, self._thread_time)
+        series = self._of_models[model, version] = _OfModel(requests, timed, (requests, self._thread_time))
         return series

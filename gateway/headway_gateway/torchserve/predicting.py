@@ -18,17 +18,18 @@ from headway.body import Body
 from headway.errors import DeadlineExceeded, HeadwayError
 from headway.lent import Received
 from headway.messages import Reply
+from headway.outgoing import Asked
 from headway.pieces import MORE
 from headway.tensors import Buffer
 from headway.torchserve.properties import Properties
-from headway_gateway.inference import JSON, Answer, Head, Question, Target
+from headway_gateway.inference import JSON, Answer, Ask, Head, Question, Target
 from headway_gateway.torchserve import asking
+from headway_gateway.torchserve.alike import Alike
 from headway_gateway.torchserve.asking import Registry
-from headway_gateway.torchserve.forms import body_or_parts
 from headway_gateway.torchserve.heads import REQUEST_ID, SILENT, request_id
 from headway_gateway.torchserve.paths import PREDICT, Route
 from headway_gateway.torchserve.refusal import Refusal
-from headway_gateway.torchserve.steps import placed, step_keys
+from headway_gateway.torchserve.steps import is_placed, placed, step_keys
 from headway_gateway.torchserve.terms import TermsOf
 from headway_gateway.torchserve.tokens import INFERENCE, Checks, require
 
@@ -61,18 +62,29 @@ class Predicting:
     def before(self, head: Head) -> int:
         return 0
 
-    def ask(self, target: Target, head: Head, body: Buffer, received: Received | None) -> Question:
-        """A plain one, which is one without a URL path. Raises: Refusal; HeadwayError."""
+    def asks(self, target: Target, head: Head) -> Ask:
+        """Plain ones, which have no URL path."""
+        return partial(self._ask, Alike(target, head, self._client.lender))
+
+    def _ask(self, alike: Alike, body: Buffer, received: Received | None) -> Question:
+        """Raises: Refusal; HeadwayError."""
         if self.keys is not None:
-            require(self.keys, INFERENCE, head.get_header("Authorization"))
-        whole = body_or_parts(body, head.get_header("Content-Type") or "")
-        return self.question(Route(PREDICT, target, "", False), whole, head.spelled, received)
+            require(self.keys, INFERENCE, alike.head.get_header("Authorization"))
+        target, started = alike.target, perf_counter()
+        _, limit_s, has_sequences = self._terms.of(target, started)
+        if is_placed(alike.headers, self._step_keys, has_sequences):
+            whole = Body(body, alike.content_type)
+            return self.question(Route(PREDICT, target, "", False), whole, alike.headers, received)
+        id = request_id()
+        return self._question(alike.asked(id, body, received), limit_s, target, id, started)
 
     def question(
         self, route: Route, body: Body, headers: Mapping[str, str], received: Received | None = None
     ) -> Question:
         """Raises: Refusal; HeadwayError."""
-        target, id = route.target, request_id()
+        target, id, started = route.target, request_id(), perf_counter()
+        _, limit_s, has_sequences = self._terms.of(target, started)
+        headers, place = placed(headers, self._step_keys, has_sequences)
         asked = asking.ask(
             target,
             body,
@@ -82,10 +94,11 @@ class Predicting:
             url_path=route.url_path,
             lender=self._client.lender,
             received=received,
+            place=place,
         )
-        started = perf_counter()
-        _, limit_s, has_sequences = self._terms.of(target, started)
-        asked = placed(asked, self._step_keys, has_sequences)
+        return self._question(asked, limit_s, target, id, started)
+
+    def _question(self, asked: Asked, limit_s: float, target: Target, id: str, started: float) -> Question:
         refusal = partial(self._failed, target, id, started)
         return Question(asked, limit_s, partial(self._answered, target, id, started), refusal, streams=True)
 
@@ -93,13 +106,14 @@ class Predicting:
         return self._refused(target, request_id(), error)
 
     def _answered(self, target: Target, id: str, started: float, reply: Reply) -> Answer:
-        answer = asking.answer_of(reply, self._properties.max_response_size)
-        headers = (*answer.headers, (REQUEST_ID, id))
-        if MORE in reply.meta and _STREAMED not in headers:  # the worker may have said it
-            headers = (_STREAMED, *headers)
-        if MORE not in reply.meta and self._count:
+        answer = asking.answer_of(reply, self._properties.max_response_size, ((REQUEST_ID, id),))
+        if MORE in reply.meta:
+            if _STREAMED in answer.headers:  # the worker has said it
+                return answer
+            return answer._replace(headers=(_STREAMED, *answer.headers))
+        if self._count:
             self._count(answer.status, *target, perf_counter() - started, reply.meta)
-        return Answer(answer.status, answer.content_type, answer.data, headers, answer.phrase)
+        return answer
 
     def _failed(self, target: Target, id: str, started: float, error: Exception) -> Answer:
         """After it was asked."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from math import isfinite
 
 from headway.torchserve.metrics import Declared
 from headway_gateway.torchserve.exposition import number
@@ -40,10 +41,24 @@ class Series:
         self.tail = plain(f"|#{dimensions}|#hostname:{host}")  # and after it
 
 
-def server_lines(begin: str, noted: Iterable[tuple[Series, float]], epoch_s: int) -> str:
-    """The server's own metrics. `begin`: what every log line begins with."""
-    end = f",timestamp:{epoch_s}\n"
-    return "".join([f"{begin}{series.head}{number(value)}{series.tail}{end}" for series, value in noted])
+Noted = tuple[tuple[Series, ...], tuple[float, ...]]  # several series, and a value of each
+
+
+def server_lines(begin: str, noted: Iterable[Noted], epoch_s: int) -> str:
+    """The server's own metrics. `begin`: what every log line begins with. PERF: the same series are noted
+    together again and again, so all but their values is put together once."""
+    lines, forms = [], dict[tuple[Series, ...], str]()
+    for series, values in noted:
+        if (form := forms.get(series)) is None:
+            form = forms[series] = "".join([_form(begin, one, epoch_s) for one in series])
+        lines.append(form % (values if isfinite(sum(values)) else tuple(map(number, values))))
+    return "".join(lines)
+
+
+def _form(begin: str, series: Series, epoch_s: int) -> str:
+    """A line, with %s for its value."""
+    around = (f"{begin}{series.head}", f"{series.tail},timestamp:{epoch_s}\n")
+    return "%s".join([text.replace("%", "%%") for text in around])
 
 
 def model_lines(begin: str, noted: Iterable[tuple[Series, float, str]], epoch_s: int) -> str:

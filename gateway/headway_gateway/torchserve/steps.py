@@ -6,11 +6,12 @@ sequences.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from headway.outgoing import Asked
 from headway.steps import Step
 from headway.torchserve.properties import Properties
+from headway_gateway.torchserve.asking import NOWHERE
 from headway_gateway.torchserve.heads import request_id
 
 
@@ -34,21 +35,23 @@ def made_id() -> str:
     return f"ts-seq-{request_id()}"
 
 
-def in_sequence(asked: Asked, keys: StepKeys) -> Asked:
-    """The request in the sequence that its headers name, or in a new one. Raises: InvalidInput."""
-    headers = asked.options["headers"]
+def placed(
+    headers: Mapping[str, str], keys: StepKeys, has_sequences: bool | None
+) -> tuple[Mapping[str, str], Mapping[str, Any]]:
+    """The headers of a request, and its options for its sequence, if its model has any (None: nobody knows
+    yet, and then one that names a sequence is in it). One that names none begins a new one, and its headers
+    then say so. Raises: InvalidInput."""
+    if not is_placed(headers, keys, has_sequences):
+        return headers, NOWHERE
     if not headers.get(keys.id):
         headers = {**headers, keys.id: made_id(), keys.starts: "true"}
     step = Step(headers[keys.id], _is_true(headers.get(keys.starts)), _is_true(headers.get(keys.ends)))
-    return asked._replace(options={**asked.options, **step.options, "headers": headers})
+    return headers, step.options
 
 
-def placed(asked: Asked, keys: StepKeys, has_sequences: bool | None) -> Asked:
-    """In its sequence, if its model has any; None: nobody knows yet, and then one that names a sequence is.
-    Raises: InvalidInput."""
-    if has_sequences or (has_sequences is None and asked.options["headers"].get(keys.id)):
-        return in_sequence(asked, keys)
-    return asked
+def is_placed(headers: Mapping[str, str], keys: StepKeys, has_sequences: bool | None) -> bool:
+    """Whether a request is in a sequence."""
+    return bool(has_sequences or (has_sequences is None and headers.get(keys.id)))
 
 
 def _is_true(said: str | None) -> bool:

@@ -95,8 +95,9 @@ class Inference:
         async for request in requests:
             name = request.sequence_id
             try:
-                asked = self._asked(request, {**headers, **self._streamed(request)}, stream=True)
-                name = asked.options["headers"][self._step_keys.id]
+                own = {**headers, **self._streamed(request)}
+                asked = self._asked(request, own, stream=True)
+                name = own[self._step_keys.id]
                 async with aclosing(self._pieces(asked, context)) as pieces:
                     async for piece in pieces:
                         yield _response(name, piece)
@@ -151,8 +152,9 @@ class Inference:
         id = str(uuid.uuid4())
         has_sequences = self._terms.of(target, time.monotonic()).has_sequences
         try:
-            asked = ask(target, body, headers, request_id=id, stream=stream, lender=self._client.lender)
-            return placed(asked, self._step_keys, has_sequences)
+            headers, place = placed(headers, self._step_keys, has_sequences)
+            lender = self._client.lender
+            return ask(target, body, headers, request_id=id, stream=stream, lender=lender, place=place)
         except HeadwayError as error:
             raise self._refusal_of(error, target) from None
 
