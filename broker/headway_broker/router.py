@@ -116,7 +116,6 @@ class Router:
         while not self._stopping:
             self._turn(waiter)
         self._notifier.stopping()
-        waiter.close()
 
     def close(self) -> None:
         """Leave nothing behind."""
@@ -204,14 +203,16 @@ class Router:
             except RemoteProtocolError as error:
                 self._scheduler.handle(Refused(door.side), now)
                 _log.warning("message refused", side=door.side, peer=shown(identity), reason=str(error))
+            if not door.has_more:  # PERF: to look again would find nothing nearly always; the next turn does
+                return
         self._is_flooded = True
 
     def _do(self, action: Action, now: float) -> None:
         match action:
-            case ToCaller(caller, message):
-                self._sockets.send(CALLERS, caller, message, now)
-            case ToWorker(worker, message):
-                self._to_worker(worker, message, now)
+            case ToCaller():
+                self._sockets.send(CALLERS, action.caller, action.message, now)
+            case ToWorker():
+                self._to_worker(action.worker, action.message, now)
             case Note(event, facts):
                 _log.info(event, **facts)
             case ReadStore():
