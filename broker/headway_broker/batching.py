@@ -25,7 +25,7 @@ class Waiting(NamedTuple):
 
     `costs`: what batches of this model take; `slo_s`: from arrival to reply, 0 for none. `since`: from when
     the delay counts: the oldest's arrival or, if the model says so, when an idle worker began to wait for the
-    batch to fill.
+    batch to fill. `complete`: nobody is left who could join (see `companies`).
     """
 
     rows: int
@@ -36,6 +36,7 @@ class Waiting(NamedTuple):
     costs: Costs
     slo_s: float
     since: float
+    complete: bool = False
 
 
 class BatchPolicy(Protocol):
@@ -50,8 +51,8 @@ class BatchPolicy(Protocol):
 
 
 class FillOrDelay:
-    """Ripe when full, when the delay is over, or when a deadline or the SLO would be
-    missed; as large as its model allows, or as its SLO does."""
+    """Ripe when full, when nobody is left to wait for, when the delay is over, or when a deadline or the SLO
+    would be missed; as large as its model allows, or as its SLO does."""
 
     def rows_max(self, waiting: Waiting) -> int:
         if not waiting.slo_s or not waiting.costs.known:
@@ -59,7 +60,7 @@ class FillOrDelay:
         return slo_rows(waiting.costs, waiting.slo_s, waiting.rows_max)
 
     def ripe_at(self, waiting: Waiting) -> float:
-        if waiting.rows >= waiting.rows_max or waiting.delay_s <= 0:
+        if waiting.rows >= waiting.rows_max or waiting.delay_s <= 0 or waiting.complete:
             return -math.inf
         latest = waiting.earliest_deadline
         if waiting.slo_s:

@@ -46,6 +46,7 @@ from headway_broker.affinity import Affinity
 from headway_broker.alarms import Alarms
 from headway_broker.batching import BatchPolicy, Waiting
 from headway_broker.catalog import Key
+from headway_broker.companies import Companies
 from headway_broker.costs import Costs
 from headway_broker.crews import Crew
 from headway_broker.queues import OpenRequest, Queue
@@ -68,8 +69,10 @@ class Dispatch:
         roster: Roster,
         policy: BatchPolicy,
         nonce: bytes,
+        companies: Companies | None = None,
     ) -> None:
         self._queues = queues
+        self._companies = companies or Companies()
         self._stats = stats
         self._costs = costs
         self._roster = roster
@@ -313,6 +316,7 @@ class Dispatch:
             self._costs[key],
             spec.slo_ms / 1000,
             self._taken_up.get(key, queue.oldest),
+            self._companies.are_complete(queue),
         )
 
     def _send(

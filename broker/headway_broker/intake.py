@@ -66,6 +66,8 @@ class Intake:
             queue = self._queues[key]
             self._check(request, key, queue.spec)
             self._ledger.open(self._queued(caller, key, queue, request, now))
+            if queue.quiet_s:
+                self._ledger.companies.asked(queue, caller, options, now)
         except HeadwayError as error:
             if isinstance(queue := self._queues.get(key), SequenceQueue):
                 _refused(queue, request, now)

@@ -19,6 +19,7 @@ from headway.messages import OK, BatchReply, Reply
 from headway.pieces import FRAMING_BYTES, WAITING_BYTES_MAX
 from headway.refs import HELD
 from headway_broker.catalog import Key
+from headway_broker.companies import Companies
 from headway_broker.holds import Holds
 from headway_broker.queues import OpenRequest
 from headway_broker.stats import OUTCOME_OK, ModelStats
@@ -33,6 +34,7 @@ class Ledger:
         self.unknown: Counter[str] = Counter()
         self.callers: dict[bytes, dict[int, OpenRequest]] = {}
         self.replies: dict[bytes, list[Reply]] = {}
+        self.companies = Companies()
         self._unread: dict[bytes, int] = {}  # bytes of pieces since the caller's last Ping
 
     def __iter__(self) -> Iterator[OpenRequest]:
@@ -55,6 +57,7 @@ class Ledger:
         """Answer a request that was never opened."""
         outcomes = self.stats[key].outcomes if key in self.stats else self.unknown
         outcomes[type(error).__name__] += 1
+        self.companies.answered(caller)
         self._reply(caller, id, reply_of(error))
 
     def advance(self, request: OpenRequest, piece: BatchReply, now: float) -> None:
@@ -107,6 +110,7 @@ class Ledger:
     def _close(self, request: OpenRequest) -> None:
         request.open = False
         request.tensors = b""
+        self.companies.answered(request.caller)
         opened = self.callers[request.caller]
         del opened[request.id]
         if not opened:

@@ -19,6 +19,7 @@ from headway.models import ModelSpec
 from headway_broker.catalog import Key
 
 BATCH_BYTES_MAX = 32 << 20
+DELAYS = 20  # nobody new came for so many of a model's delays: hardly anybody will in the next
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +57,10 @@ class Queue:
         self.rows = 0
         self.bytes = 0
         self.earliest = math.inf
+        # For `companies`: for how long nobody new must have come, if batches wait for company, but not in
+        # vain, else 0; and who asked lately, and when.
+        self.quiet_s = DELAYS * spec.batch_delay_ms / 1000 if spec.batch_early else 0.0
+        self.callers: dict[bytes, float] = {}
         # OrderedDict and not dict: popping the first of a plain dict scans over all that went before.
         self._waiting: OrderedDict[int, OpenRequest] = OrderedDict()
         self._returned: OrderedDict[int, OpenRequest] = OrderedDict()

@@ -147,7 +147,13 @@ class Scheduler:
         self._commands = Commands(board, self._steering, self._hosts, self._state, about.token)
         self._intake = Intake(board, self.report)
         self._dispatch = Dispatch(
-            self.queues, self.stats, self.costs, self.roster, policy or FillOrDelay(), nonce
+            self.queues,
+            self.stats,
+            self.costs,
+            self.roster,
+            policy or FillOrDelay(),
+            nonce,
+            self.ledger.companies,
         )
         self._nonce, self._started = nonce, about.started
         self._met: set[bytes] = set()  # workers that joined soon after the start

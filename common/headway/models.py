@@ -69,6 +69,7 @@ class ModelSpec:
     batch_size_max: int = 1
     batch_delay_ms: float = 0.0
     batch_clock: str = "arrival"
+    batch_early: bool = True
     batch_buckets: tuple[int, ...] = ()
     continuous: bool = False
     in_flight_max: int = 0

@@ -24,11 +24,13 @@ from __future__ import annotations
 
 import asyncio
 from functools import lru_cache
+from time import perf_counter
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from headway_gateway.company import Company
 from headway_gateway.doors import Doors, place_of
 from headway_gateway.inference import Answer
 from headway_gateway.lane import Entry, Errand, Lane
@@ -66,6 +68,7 @@ class Connection(HttpToolsProtocol):
         self._lane: Lane | None = None
         self._passage: Passage | None = None  # the one that is open; `cycle` may be one behind it
         self._reader = Reader(self)
+        self._company: Company | None = None  # that it belongs to
         self._is_last = False  # the next answer is
         self._last_said: tuple[bytes, bytes, list[tuple[bytes, bytes]]] | None = None  # the last head
         self._entry: Entry | None = None  # and what came of it
@@ -104,7 +107,12 @@ class Connection(HttpToolsProtocol):
         if said != self._last_said:
             self._last_said = said
             self._look(lane, *said)
-        return lane.errand(self._entry) if self._entry else None
+        if self._entry is None:
+            return None
+        if self._company is None:
+            self._company = lane.company
+            self._company.join(perf_counter())
+        return lane.errand(self._entry)
 
     @property
     def _wrote(self) -> list[tuple[bytes, bytes]]:
@@ -116,6 +124,8 @@ class Connection(HttpToolsProtocol):
         self._entry = lane.look(method, url, self.headers, wrote)
 
     def _go_the_long_way(self) -> None:
+        if self._lane and self.parser.get_method() != b"GET":  # those are probes and scrapes
+            self._lane.company.stir(perf_counter())
         url, headers, expect = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expect
@@ -178,6 +188,8 @@ class Connection(HttpToolsProtocol):
         passage, self._passage = self._passage, None
         if passage:
             passage.errand.abandon()
+        if self._company:
+            self._company.leave()
 
     # ---- the answer ----
 

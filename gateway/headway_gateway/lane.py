@@ -25,6 +25,7 @@ from headway.errors import HeadwayError
 from headway.lent import SHM_BYTES_MIN
 from headway.messages import Reply
 from headway.outgoing import reply_of
+from headway_gateway.company import Company
 from headway_gateway.errors import CLIENT_GONE
 from headway_gateway.inference import Answer, Inference, Question, Target
 
@@ -71,6 +72,7 @@ class Lane:
         self.client = client
         self.counters = counters
         self.access = access
+        self.company = Company()
         self._bytes_max = bytes_max
         self._dialects = dialects
         self._methods, self._route = routes or Routes((b"POST",), _route)
@@ -163,6 +165,7 @@ class Errand:
         "_answered",
         "_chunks",
         "_dialect",
+        "_has_asked",
         "_has_begun",
         "_head",
         "_id",
@@ -184,6 +187,7 @@ class Errand:
         self._head = head
         self._id = 0
         self._has_begun = False
+        self._has_asked = False
         self.said = ("", "")  # who asks, and the request's first line, where the lane tells of accesses
         self._refuse: Callable[[Exception], Answer] | None = None
         self._chunks: list[bytes] = []
@@ -203,6 +207,8 @@ class Errand:
         place of `answered` when it breaks off."""
         self._answered = answered
         self._pieced = pieced
+        self._has_asked = True
+        self._lane.company.waiting += 1
         chunks, received = self._chunks, self._received
         body = self.room if self.room is not None else chunks[0] if len(chunks) == 1 else b"".join(chunks)
         # From here on the question holds the memory, for as long as it is open. (This errand and its
@@ -219,9 +225,10 @@ class Errand:
     def _start(self, question: Question) -> int:
         start: Callable[..., int] = self._lane.client.start
         told = partial(self._told, question)
+        asked = self._lane.company.said(question.asked, self._started)
         if question.streams and self._pieced:
-            return start(question.asked, question.timeout_s, told, partial(self._took, question))
-        return start(question.asked, question.timeout_s, told)
+            return start(asked, question.timeout_s, told, partial(self._took, question))
+        return start(asked, question.timeout_s, told)
 
     def abandon(self) -> None:
         """The client is gone: withdraw it."""
@@ -274,6 +281,9 @@ class Errand:
         self._count(answer.status)
 
     def _count(self, status: int) -> None:
+        if self._has_asked:
+            self._has_asked = False  # one that gets no answer is abandoned later
+            self._lane.company.waiting -= 1
         took_s = perf_counter() - self._started
         self._lane.counters.count(self._dialect.name, status, took_s)
         if self._lane.access and status not in (0, CLIENT_GONE):  # these get no answer

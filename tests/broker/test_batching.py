@@ -32,6 +32,10 @@ def test_a_partial_batch_is_ripe_when_its_oldest_request_has_waited_the_delay() 
     assert POLICY.ripe_at(waiting(rows=7)) == 50.1
 
 
+def test_where_nobody_is_left_to_join_a_batch_is_ripe_at_once() -> None:
+    assert POLICY.ripe_at(waiting()._replace(complete=True)) == -math.inf
+
+
 def test_a_delay_that_began_later_is_over_later() -> None:
     assert POLICY.ripe_at(waiting()._replace(since=60.0)) == 60.1
     late = waiting(deadline=60.05, batch_s=0.03)._replace(since=60.0)

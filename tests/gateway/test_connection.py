@@ -82,6 +82,10 @@ class Online:
             end.abort()
         for listening in self.server.servers:
             listening.close()
+        await until(lambda: not self.connections)
+        if lane := getattr(self.app, "lane", None):
+            company = lane.company
+            assert (company.members, company.waiting) == (0, 0), "whatever became of connections and requests"
 
     @property
     def connections(self) -> list[Any]:

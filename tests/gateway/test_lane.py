@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from headway import errors
 from headway.body import Body
+from headway.company import COMPANY
 from headway.lent import Lender
 from headway.messages import OK, Reply
 from headway.settings import GatewaySettings
@@ -238,7 +239,8 @@ async def told(online: Online, request: bytes) -> list[Any]:
     while seen[-1].status.startswith(b"HTTP/1.1 1"):
         seen.append(await peer.answer())
     peer.send(PING)
-    return [*seen, re.sub(rb"\r\ndate: .*?\r\n", b"\r\ndate: ?\r\n", await peer.rest()), *online.client.calls]
+    asked = [call._replace(options={**call.options, COMPANY: "?"}) for call in online.client.calls]
+    return [*seen, re.sub(rb"\r\ndate: .*?\r\n", b"\r\ndate: ?\r\n", await peer.rest()), *asked]
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 import uvloop
 
 from headway import errors
+from headway.company import COMPANY
 from headway_gateway.torchserve.app import create_doors
 from headway_gateway.torchserve.connection import Connection
 from tests.gateway.test_connection import LARGE, PING, looped, post, until
@@ -83,7 +84,8 @@ async def told(online: Online, request: bytes) -> list[Any]:
     await asyncio.sleep(0.02)
     peer.send(PING)
     seen = plain(await peer.rest())
-    asked = [call._replace(options={**call.options, "request_id": "?"}) for call in online.client.calls]
+    changing = {"request_id": "?", COMPANY: "?"}
+    asked = [call._replace(options={**call.options, **changing}) for call in online.client.calls]
     return [seen, *asked]
 
 

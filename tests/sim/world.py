@@ -24,6 +24,7 @@ from zlib import crc32
 from headway.calls import Abandon, Advance, Call, Calls, CallTimes, Release, Settle
 from headway.calls import Send as CallerSend
 from headway.calls import Unsent as CallerUnsent
+from headway.company import COMPANY
 from headway.errors import BrokerUnreachable, HeadwayError, InvalidInput
 from headway.messages import OK, BatchReply, Copy, Load, Message, Piece, Reply, Result, Unload
 from headway.models import ModelSpec
@@ -54,6 +55,7 @@ from tests.sim.arena import Arena, slots_of
 
 TOKEN = "t" * 20
 GRACE_S = 1.0  # the contract: an outcome within the deadline and a second
+LONG_MS = 1_000_000  # no newcomer for so long
 
 
 class Clock:
@@ -471,7 +473,7 @@ class CallerNode(Node):
             return
         self.open[id] = tensors
         chance = self.world.random.random()
-        own = options
+        own = {**(options or {}), COMPANY: LONG_MS} if chance > 0.9 else options
         options = self.arena.ask(id, tensors, reply=chance < 0.4) if chance < self.world.sharing else {}
         deadline, inline, slots = self.world.now + timeout_s, b"" if options else tensors, bool(options)
         stream = self.world.streaming > 0 and self.world.random.random() < self.world.streaming

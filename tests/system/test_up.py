@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -26,6 +27,8 @@ from tests.system.stack import HEADWAY, Up, add_model, until
 pytestmark = pytest.mark.system
 
 DOORS = ("http", "management", "metrics")
+PATIENCE_S = 0.1
+JSON = {"Content-Type": "application/json"}
 ONE = {"x": np.ones(1, np.float32)}
 MODEL_TOML = """
 backend = "python"
@@ -59,6 +62,7 @@ def shared_memory(up: Up) -> set[Path]:
 @contextmanager
 def upped(folder: Path) -> Iterator[Up]:
     add_model(folder / "models", "double", MODEL_TOML, DOUBLE)
+    add_model(folder / "models", "patient", f"batch_delay_ms = {PATIENCE_S * 1000}{MODEL_TOML}", DOUBLE)
     add_model(folder / "models", "broken", MODEL_TOML, "import no_such_module")
     up = Up(folder)
     try:
@@ -87,6 +91,26 @@ def own(tmp_path: Path) -> Iterator[Up]:
         yield up
 
 
+def test_a_batch_waits_for_company_unless_all_who_ask_wait_for_an_answer(up: Up) -> None:
+    """How long it takes tells which it was: without the delay some milliseconds, at least once in five."""
+    until(lambda: up.ready_copies("patient") == 2, 30.0)
+    with closing(HTTPConnection(up.http, timeout=20)) as connection:
+
+        def took() -> float:
+            begun = time.monotonic()
+            connection.request("POST", "/predictions/patient", b'{"x": [1]}', JSON)
+            assert json.load(connection.getresponse()) == {"y": [2]}
+            return time.monotonic() - begun
+
+        assert took() >= PATIENCE_S, "a newcomer may not be the last"
+        time.sleep(21 * PATIENCE_S)
+        assert min(took() for _ in range(5)) < PATIENCE_S
+        with closing(HTTPConnection(up.http, timeout=20)) as another:
+            another.request("POST", "/predictions/patient", b'{"x": [1]}', JSON)
+            another.getresponse().read()
+            assert took() >= PATIENCE_S, "the other one could ask again"
+
+
 def test_up_serves_over_http_and_directly_and_says_when(up: Up) -> None:
     up.hear(f"ready: http://{up.http}")
     up.hear("double 1: ready")
@@ -106,7 +130,7 @@ def test_up_serves_over_http_and_directly_and_says_when(up: Up) -> None:
 
     said = headway("models", "--json", *direct)
     states = {model["name"]: model["state"] for model in json.loads(said.stdout)}
-    assert states == {"double": "ready", "broken": "failed"}
+    assert states == {"double": "ready", "patient": "ready", "broken": "failed"}
     assert "no_such_module" in headway("models", *direct).stdout
 
 

@@ -94,6 +94,7 @@ class Properties:
     headway_expired_answer: bool = True  # answer requests past clientTimeoutInMills, with 408
     headway_telling_messages: bool = True  # a 503 says whether there is no worker or no room
     headway_batch_delay: bool = True  # false: a batch leaves with what is there as soon as a worker is idle
+    headway_batch_early: bool = True  # a batch does not wait for its delay where nobody is left to join it
     headway_copies_per_worker: int = 1  # 0: as many models share a process as fit
     headway_unpickle: bool = False  # default handlers may read pickled objects
     # models that the start was to serve and cannot, and why; see `startup`
