@@ -65,8 +65,8 @@ class Crew:
         for name, among in (("idle", self.idle), ("spare", self.spare)):
             if state == name:
                 among.setdefault(identity, worker)
-            else:
-                among.pop(identity, None)
+            elif identity in among:
+                del among[identity]
         self._count(identity, worker.free_at if worker.batches else None)
 
     def busy_s(self, now: float) -> float:

@@ -57,7 +57,10 @@ class Roster:
 
     def idle(self, key: Key) -> Worker | None:
         """A worker that could run `key` at once."""
-        return next((w for crew in self.crews(key) if (w := crew.first_idle)), None)
+        for crew in self._crews_for.get(key, ()):
+            if crew.idle:
+                return crew.first_idle
+        return None
 
     def idle_count(self, key: Key) -> int:
         """How many workers could."""

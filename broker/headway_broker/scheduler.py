@@ -37,6 +37,7 @@ Longer than 300 lines because it is the one place where the parts meet: `intake`
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 
 from headway.errors import (
@@ -52,7 +53,6 @@ from headway.messages import (
     Answer,
     Batch,
     Batches,
-    BatchReply,
     Bye,
     Cancels,
     Command,
@@ -425,33 +425,46 @@ class Scheduler:
             return
         if result.done:
             self.holds.let_go(flight.requests)
-        version = {"version": flight.key[1]}
-        ready_at = self._steering.cold.get(flight.key, -math.inf) if self._steering.cold else -math.inf
-        answered = flight.requests[result.first : result.first + len(result.replies)]
-        for request, reply in zip(answered, result.replies, strict=False):
+        self._answer(flight, result, now)
+        if result.done:
+            self._land(worker, flight, result, now)
+
+    def _answer(self, flight: Flight, result: Result, now: float) -> None:
+        """Settle what the result answers."""
+        key, cold, outcomes = flight.key, self._steering.cold, defaultdict[int, list[OpenRequest]](list)
+        version = {"version": key[1]}
+        ready_at = cold.get(key, -math.inf) if cold else -math.inf
+        answered = flight.requests[result.first :] if result.first else flight.requests
+        for request, (code, content, said) in zip(answered, result.replies, strict=False):
             if request.open:
-                meta = {**reply.meta, **version} if reply.meta else version
+                meta = {**said, **version} if said else version
                 if request.attempt or request.arrived < ready_at < math.inf:
-                    meta = {**meta, **meta_of(request, flight.key, self._steering.cold)}
+                    meta = {**meta, **meta_of(request, key, cold)}
                 if HEADERS in request.options:
                     meta = timed(meta, request, flight, result, now)
                     if self._strays.kept:
-                        meta = self._strays.join(flight.key, meta)
-                self.ledger.settle(request, BatchReply(reply.code, reply.content, meta), now)
-            elif reply.meta:
-                self._strays.keep(flight.key, reply.meta)
-        if result.done:
-            if isinstance(queue := self.queues[flight.key], SequenceQueue):
-                queue.landed(flight.requests, now)
-                self._dispatch.look_at(flight.key)
-            self.stats[flight.key].batch_done(result.compute_us / 1e6, len(flight.requests))
-            if flight.abreast:
-                worker.finish_abreast(flight, now)
-                self._dispatch.look_at(flight.key)
-            else:
-                self.roster.finish(worker, result.batch, now)
-                self._charge(worker, flight, result, now)
-            for request in (r for r in flight.requests if r.open):
+                        meta = self._strays.join(key, meta)
+                self.ledger.answer(request, code, content, meta)
+                outcomes[code].append(request)
+            elif said:
+                self._strays.keep(key, said)
+        for code, requests in outcomes.items():
+            self.ledger.count(key, code, requests, now)
+
+    def _land(self, worker: Worker, flight: Flight, result: Result, now: float) -> None:
+        """The batch is done."""
+        if isinstance(queue := self.queues[flight.key], SequenceQueue):
+            queue.landed(flight.requests, now)
+            self._dispatch.look_at(flight.key)
+        self.stats[flight.key].batch_done(result.compute_us / 1e6, len(flight.requests))
+        if flight.abreast:
+            worker.finish_abreast(flight, now)
+            self._dispatch.look_at(flight.key)
+        else:
+            self.roster.finish(worker, result.batch, now)
+            self._charge(worker, flight, result, now)
+        for request in flight.requests:
+            if request.open:
                 self.ledger.fail(request, InternalError("the worker sent no reply to this request"), now)
 
     def _charge(self, worker: Worker, flight: Flight, result: Result, now: float) -> None:
