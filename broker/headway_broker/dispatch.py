@@ -84,6 +84,7 @@ class Dispatch:
         self._look: dict[Key, None] = {}  # in the order in which they were marked
         self._serve: dict[Crew, None] = {}
         self._fresh: set[Key] = set()  # found ripe in this turn, and untouched since (PERF)
+        self._figures: dict[Key, Waiting] = {}  # of what was looked at in this turn
         self._taken_up: dict[Key, float] = {}  # since when a worker that is idle waits for company
         self._ripe: Alarms[Key] = Alarms()
         self._ahead: Alarms[Crew] = Alarms()
@@ -133,6 +134,7 @@ class Dispatch:
         if left := [key for key in ripe if key in placed and len(self._queues[key])]:
             self._serve_all(left, now)
         self._fresh.clear()
+        self._figures.clear()
 
     def _serve_all(self, keys: list[Key], now: float) -> None:
         for key in keys:
@@ -210,7 +212,7 @@ class Dispatch:
         return self._is_due(key, now)
 
     def _is_due(self, key: Key, now: float) -> bool:
-        waiting = self._waiting(key)
+        waiting = self._figures[key] = self._waiting(key)
         if waiting.rows >= self._policy.rows_max(waiting):
             return True
         ripe_at = self._policy.ripe_at(waiting)
@@ -252,7 +254,8 @@ class Dispatch:
             elif returned := queue.take_returned():
                 self._send(crew, worker, [returned], now, alone=True)
             else:
-                rows_max = self._policy.rows_max(self._waiting(key))
+                known = self._figures.get(key) if key in self._fresh else None
+                rows_max = self._policy.rows_max(known or self._waiting(key))
                 self._send(crew, worker, queue.take(rows_max), now)
 
     def _serve_ahead(self, crew: Crew, now: float) -> None:

@@ -22,7 +22,7 @@ from headway.errors import (
 from headway.messages import REQUEST_BYTES_MAX, Request
 from headway.models import WORKER, ModelSpec
 from headway.pieces import STREAM, takes_pieces
-from headway.refs import has_slots, without_reply_slot
+from headway.refs import REPLY_SLOT, SLOT, without_reply_slot
 from headway.steps import SEQUENCE, step_of
 from headway_broker.admission import Admission
 from headway_broker.board import Board
@@ -69,8 +69,8 @@ class Intake:
             if queue.quiet_s:
                 self._ledger.companies.asked(queue, caller, options, now)
         except HeadwayError as error:
-            if isinstance(queue := self._queues.get(key), SequenceQueue):
-                _refused(queue, request, now)
+            if isinstance(full := self._queues.get(key), SequenceQueue):
+                _refused(full, request, now)
             self._ledger.refuse(caller, request.id, key, error)
             return key if isinstance(error, QueueFull) else None
         return key
@@ -163,7 +163,8 @@ class Intake:
             raise NotReady(reason)
 
     def _queued(self, caller: bytes, key: Key, queue: Queue, request: Request, now: float) -> OpenRequest:
-        options, slots = request.options, has_slots(request.options)
+        options, spec = request.options, queue.spec
+        slots = SLOT in options or REPLY_SLOT in options
         accepted = OpenRequest(
             caller,
             request.id,
@@ -179,19 +180,16 @@ class Intake:
         if STREAM in options and takes_pieces(options):
             accepted.stream, accepted.attempt = True, request.attempt
         try:
-            if queue.spec.slo_ms:
+            if spec.slo_ms:
                 self._admission.check(accepted, now)
-            queue.add(accepted, self._taken_at_once(key) if self._may_be_full(queue) else 0)
+            # PERF: what is taken at once, or was sent ahead, is counted only where it can matter.
+            ahead = len(self._roster.workers) * spec.batch_size_max if spec.batch_clock == WORKER else 0
+            may_be_full = queue.count + ahead >= spec.queue_size_max
+            queue.add(accepted, self._taken_at_once(key) if may_be_full else 0)
         except QueueFull as error:
             error.retry_after_s = error.retry_after_s or self._empty_in(key)
             raise self._bounded(error) from None
         return accepted
-
-    def _may_be_full(self, queue: Queue) -> bool:
-        """With as much sent ahead as can be. PERF: hardly ever, and what is so need not be counted."""
-        spec = queue.spec
-        most = len(self._roster.workers) * spec.batch_size_max if spec.batch_clock == WORKER else 0
-        return queue.count + most >= spec.queue_size_max
 
     def _taken_at_once(self, key: Key) -> int:
         """How many requests idle copies take of a queue that has its number: a batch each or, where none may

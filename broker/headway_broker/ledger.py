@@ -90,7 +90,7 @@ class Ledger:
         self._close(request)
 
     def count(self, key: Key, code: int, answered: list[OpenRequest], now: float) -> None:
-        """Outcomes of one model. PERF: a batch has one nearly always, and its requests are counted at once."""
+        """Requests for one model that have one outcome. PERF: those of a batch are counted at once."""
         self.stats[key].answered(OUTCOME_OK if code == OK else name_of(code), answered, now)
 
     def fail(self, request: OpenRequest, error: HeadwayError, now: float) -> None:
@@ -118,7 +118,8 @@ class Ledger:
     def _close(self, request: OpenRequest) -> None:
         request.open = False
         request.tensors = b""
-        self.companies.answered(request.caller)
+        if self.companies.complete:
+            self.companies.answered(request.caller)
         opened = self.callers[request.caller]
         del opened[request.id]
         if not opened:

@@ -147,7 +147,7 @@ class Router:
     def _turn(self, waiter: Waiter) -> None:
         ready = waiter.wait(self._wait_s(time.monotonic()))
         now = time.monotonic()
-        if self._sockets.has_backlog:
+        if self._sockets.backlog:
             self._sockets.send_backlog(now)
         self._is_flooded = False
         for door in self._sockets.ready(ready, now):
@@ -170,7 +170,7 @@ class Router:
         if self._is_flooded or self._sockets.has_more:
             return 0.0
         wake = self._scheduler.next_wake()
-        bound = min(now + (RETRY_S if self._sockets.has_backlog else self._wait_s_max), self._save_at)
+        bound = min(now + (RETRY_S if self._sockets.backlog else self._wait_s_max), self._save_at)
         until = bound if wake is None else min(wake, bound)
         return None if until == math.inf else max(until - now, 0.0)
 

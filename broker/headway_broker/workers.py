@@ -174,9 +174,9 @@ class Worker:
             return "loading"
         if not self.batches:
             return "idle"
-        if len(self.batches) >= CREDIT:
+        if len(self.batches) >= CREDIT or any(flight.alone for flight in self.batches.values()):
             return "busy"
-        return "busy" if any([flight.alone for flight in self.batches.values()]) else "spare"
+        return "spare"
 
     @property
     def flights(self) -> list[Flight]:
@@ -290,7 +290,8 @@ class Worker:
             self.busy_since = math.inf
 
     def _begin(self, now: float) -> None:
-        first = self.first
-        if first and first.began == math.inf:
-            first.began = now
-            first.lease_until = now + first.lease_s
+        for first in self.batches.values():
+            if first.began == math.inf:
+                first.began = now
+                first.lease_until = now + first.lease_s
+            break

@@ -41,19 +41,13 @@ def encode(message: Message) -> bytes:
     """One frame. Raises: LocalProtocolError when it would be over MESSAGE_BYTES_MAX, or cannot travel."""
     entries = (PROTOCOL, _KIND_OF[type(message)], message)
     try:
-        frame = _packed(entries)
+        frame: bytes = msgpack.Packer().pack(entries)
+    except UnicodeEncodeError:  # lone surrogates, as from a file name that is no UTF-8: "?" will do
+        frame = msgpack.Packer(unicode_errors="replace").pack(entries)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise LocalProtocolError(f"{type(message).__name__} holds what does not travel: {error}") from None
     if len(frame) > MESSAGE_BYTES_MAX:
         raise LocalProtocolError(f"a message of {len(frame)} bytes is over the limit of {MESSAGE_BYTES_MAX}")
-    return frame
-
-
-def _packed(entries: tuple[Any, ...]) -> bytes:
-    try:
-        frame: bytes = msgpack.packb(entries)
-    except UnicodeEncodeError:  # lone surrogates, as from a file name that is no UTF-8: "?" will do
-        frame = msgpack.packb(entries, unicode_errors="replace")
     return frame
 
 
@@ -76,7 +70,7 @@ def decode(frame: bytes | memoryview) -> Message:
 
 class _Field:
     """One field's rule: `test` is a Python expression over the name V, `text` says the same in words, and
-    `build` turns the value into a message, or a list; `each` does so with every entry of a list of messages."""
+    `build` turns the value into a message, or a list; `each` does so with each entry of a list of messages."""
 
     def __init__(self, name: str, rule: Any) -> None:
         self.name = name
