@@ -122,19 +122,22 @@ class Dispatch:
             self._look.update(dict.fromkeys(self._ripe.due(now)))
         if now >= self._ahead.next:
             self._serve.update(dict.fromkeys(self._ahead.due(now)))
-        if not self._look:  # PERF: mostly
-            if self._serve:
-                self._serve_all([], now)
-            return
         look, self._look = self._look, {}
-        ripe = [key for key in look if self._is_ripe(key, now)]
+        ripe = [key for key in look if self._is_ripe(key, now)] if look else []
+        if ripe:
+            self._serve_ripe(ripe, now)
+        elif self._serve:
+            self._serve_all([], now)
+        self._figures.clear()
+
+    def _serve_ripe(self, ripe: list[Key], now: float) -> None:
+        """Let these wait for their turns, and serve whom they wait for."""
         self._fresh.update(ripe)
         placed = {key for key in ripe if self._take_place(key)}
         self._serve_all([key for key in ripe if key not in placed], now)
-        if left := [key for key in ripe if key in placed and len(self._queues[key])]:
+        if left := [key for key in ripe if key in placed and self._queues[key].count]:
             self._serve_all(left, now)
         self._fresh.clear()
-        self._figures.clear()
 
     def _serve_all(self, keys: list[Key], now: float) -> None:
         for key in keys:
@@ -207,9 +210,22 @@ class Dispatch:
             return self._serve_abreast(key, queue, now)
         if isinstance(queue, SequenceQueue):
             return self._affinity.look(key, queue, now)
-        if queue.returns or not self._is_taken_up(key, queue, now):
+        if queue.returns:
             return True
-        return self._is_due(key, now)
+        if self._waits_already(key, queue):
+            return False
+        return not self._is_taken_up(key, queue, now) or self._is_due(key, now)
+
+    def _waits_already(self, key: Key, queue: Queue) -> bool:
+        """Whether it has its turn to come at busy workers, and is not full: nothing is to be done. PERF: most
+        messages find it so, and to find that in all other ways took 3 us for each of their requests."""
+        if queue.spec.slo_ms:
+            return False
+        for crew in self._roster.crews(key):
+            if crew.idle or key not in crew.turns.waiting or len(crew.keys) > 1:
+                return False
+        waiting = self._waiting(key)
+        return waiting.rows < self._policy.rows_max(waiting)
 
     def _is_due(self, key: Key, now: float) -> bool:
         waiting = self._figures[key] = self._waiting(key)

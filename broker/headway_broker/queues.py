@@ -82,7 +82,9 @@ class Queue:
     @property
     def oldest(self) -> float:
         """When the longest waiting of those that may share a batch arrived."""
-        return next(iter(self._waiting.values())).arrived if self._waiting else math.inf
+        for request in self._waiting.values():
+            return request.arrived
+        return math.inf
 
     @property
     def first(self) -> OpenRequest | None:

@@ -206,7 +206,7 @@ class Roster:
                     self._counts.pop((key, state), None)
 
     def _place(self, worker: Worker) -> None:
-        self.watch(worker, worker.batches_due)
+        self._watch.set(worker.identity, worker.batches_due)
         if crew := self._crew_of.get(worker.identity):
             crew.place(worker)
 

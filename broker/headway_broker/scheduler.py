@@ -437,9 +437,9 @@ class Scheduler:
         answered = flight.requests[result.first :] if result.first else flight.requests
         for request, (code, content, said) in zip(answered, result.replies, strict=False):
             if request.open:
-                meta = {**said, **version} if said else version
+                meta = {**said, **version}
                 if request.attempt or request.arrived < ready_at < math.inf:
-                    meta = {**meta, **meta_of(request, key, cold)}
+                    meta |= meta_of(request, key, cold)
                 if HEADERS in request.options:
                     meta = timed(meta, request, flight, result, now)
                     if self._strays.kept:

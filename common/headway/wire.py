@@ -70,7 +70,7 @@ def decode(frame: bytes | memoryview) -> Message:
 
 class _Field:
     """One field's rule: `test` is a Python expression over the name V, `text` says the same in words, and
-    `build` turns the value into a message, or a list; `each` does so with each entry of a list of messages."""
+    `build` turns the value into a message, or a list; `each` does so with an entry of a list of messages."""
 
     def __init__(self, name: str, rule: Any) -> None:
         self.name = name
