@@ -152,6 +152,9 @@ class Router:
         self._is_flooded = False
         for door in self._sockets.ready(ready, now):
             self._drain(door, now)
+            if door.side == WORKERS:
+                for answer in self._scheduler.answers():
+                    self._do(answer, now)
         if self._store.fd in ready:
             for read in self._store.take():
                 self._scheduler.handle(read, now)

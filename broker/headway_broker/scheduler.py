@@ -14,6 +14,10 @@ credit marks queues as worth a look. It sends nothing. `wake` then forms batches
 was collected, one message for each peer. A router that drains its sockets into `handle` before it calls
 `wake` once thereby coalesces on every hop and lets batches grow until the last moment, with no delay.
 
+Replies need not wait for `wake`: `answers` hands out those that there are, to a router that has heard all
+that the workers say. What else the end of a batch means (`_land`) is noted by whatever verb comes next. PERF:
+one request at a time has its answer sooner by a third of what the turn takes.
+
     caller ── Requests ──► queue ── ripe and a worker has credit ──► flight ── Results ──► Replies
                              ▲                                         │
                              └───── worker lost: to the head, alone ◄──┘
@@ -164,12 +168,16 @@ class Scheduler:
         self._probe_at = -math.inf
         self._strays = Strays()
         self._twins: dict[bytes, float] = {}  # workers whose name another has, and since when they ask
+        self._landing: tuple[Worker, Flight, Result, float] | None = None  # the last that was answered
+        self._freed: Worker | None = None  # whose results were the last
         self._outbox: list[Action] = []
 
     # ---- the three verbs ----
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Note what happened. Raises: RemoteProtocolError for a message from the wrong side."""
+        if self._freed:
+            self._finish()
         match event:
             case FromCaller(caller, message):
                 self._from_caller(caller, message, now)
@@ -193,6 +201,8 @@ class Scheduler:
 
     def wake(self, now: float) -> list[Action]:
         """Look at the time if it is time to, form batches, and hand out what is to be sent."""
+        if self._freed:
+            self._finish()
         if now >= self._tick_at:
             self._tick(now)
         if self._steering.plan_is_old or self._steering.changed_workers:
@@ -203,10 +213,7 @@ class Scheduler:
         if self._steering.outbox or self._hosts.outbox or self._commands.answers or self._outbox:
             self._collect(now)
         # Replies first: a heartbeat may make a caller send again what it has no reply to.
-        actions: list[Action] = []
-        if self.ledger.replies:
-            for who, replies in self.ledger.take_replies().items():
-                actions += [ToCaller(who, Replies(part)) for part in parts(replies, _reply_size)]
+        actions = self.answers() if self.ledger.replies else []
         if self.holds.released:
             for who, ids in self.holds.take_released().items():
                 actions += [ToCaller(who, Released(self._nonce, part)) for part in parts(ids, lambda id: 0)]
@@ -216,6 +223,13 @@ class Scheduler:
         if self._dispatch.batches:
             for who, batches in self._dispatch.take_batches().items():
                 actions += [ToWorker(who, Batches(part)) for part in parts(batches, _batch_size)]
+        return actions
+
+    def answers(self) -> list[Action]:
+        """Hand out the replies that there are."""
+        actions: list[Action] = []
+        for who, replies in self.ledger.take_replies().items():
+            actions += [ToCaller(who, Replies(part)) for part in parts(replies, _reply_size)]
         return actions
 
     def next_wake(self) -> float | None:
@@ -328,8 +342,9 @@ class Scheduler:
         match message:
             case Results(results=results):
                 for result in results:
+                    self._finish()
                     self._done(worker, result, now)
-                self._release(worker)
+                self._freed = worker
             case Pieces(pieces=pieces):
                 for piece in pieces:
                     pass_on(self.ledger, worker, piece, self._steering.cold, now)
@@ -427,7 +442,16 @@ class Scheduler:
             self.holds.let_go(flight.requests)
         self._answer(flight, result, now)
         if result.done:
-            self._land(worker, flight, result, now)
+            self._landing = (worker, flight, result, now)
+
+    def _finish(self) -> None:
+        """Note what the last results mean beside their replies."""
+        landing, self._landing = self._landing, None
+        freed, self._freed = self._freed, None
+        if landing:
+            self._land(*landing)
+        if freed:
+            self._release(freed)
 
     def _answer(self, flight: Flight, result: Result, now: float) -> None:
         """Settle what the result answers."""
