@@ -2,8 +2,9 @@
 
 Knows: time, the log. Must not know: why anything is sent, how a peer is reached (`sockets`).
 
-Each turn drains all sockets (bounded, so that one flood cannot starve the others), gives every message
-to the scheduler, wakes it once, and sends what it says. Nothing blocks.
+Each turn hears what waits at all sockets (bounded, so that one flood cannot starve the others), gives every
+message to the scheduler, wakes it once, and sends what it says; replies leave once all workers are heard.
+Nothing blocks.
 
 Under systemd it is ready when both sockets are bound, and each turn feeds the watchdog.
 

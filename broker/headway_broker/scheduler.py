@@ -236,7 +236,7 @@ class Scheduler:
         """None: nobody is here, sleep until an event."""
         if self._outbox or self._steering.plan_is_old or self.ledger.replies or self.holds.released:
             return -math.inf
-        if self._commands.answers or self._steering.outbox or self._hosts.outbox:
+        if self._freed or self._commands.answers or self._steering.outbox or self._hosts.outbox:
             return -math.inf
         if (
             not self.ledger.callers
