@@ -31,7 +31,7 @@ class Alarms(Generic[Name]):
         if at < self._valid.get(name, math.inf):
             self._valid[name] = at
             heapq.heappush(self._heap, (at, next(self._count), name))
-            self.next = self._heap[0][0]
+            self.next = min(self.next, at)
 
     def due(self, now: float) -> list[Name]:
         """Those whose time has come."""

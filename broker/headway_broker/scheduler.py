@@ -461,10 +461,11 @@ class Scheduler:
         answered = flight.requests[result.first :] if result.first else flight.requests
         for request, (code, content, said) in zip(answered, result.replies, strict=False):
             if request.open:
-                meta = {**said, **version}
+                is_shown = HEADERS in request.options
+                meta = {**said, **version} if said or is_shown else version
                 if request.attempt or request.arrived < ready_at < math.inf:
-                    meta |= meta_of(request, key, cold)
-                if HEADERS in request.options:
+                    meta = {**meta, **meta_of(request, key, cold)}
+                if is_shown:
                     meta = timed(meta, request, flight, result, now)
                     if self._strays.kept:
                         meta = self._strays.join(key, meta)
