@@ -23,12 +23,13 @@ class Companies:
     """Those of all callers."""
 
     def __init__(self) -> None:
-        self._complete: dict[bytes, float] = {}  # who said so, and for how many seconds nobody has joined
+        # Who said that theirs is complete, and for how many seconds nobody has joined. Empty mostly.
+        self.complete: dict[bytes, float] = {}
 
     @property
     def callers(self) -> int:
         """How many have said that theirs is complete, and had no outcome since."""
-        return len(self._complete)
+        return len(self.complete)
 
     def asked(self, queue: Queue, caller: bytes, options: dict[str, Any], now: float) -> None:
         """A request was put into the queue."""
@@ -36,9 +37,9 @@ class Companies:
             return
         said_ms = options.get(COMPANY)
         if type(said_ms) is int:
-            self._complete[caller] = said_ms / 1000
+            self.complete[caller] = said_ms / 1000
         else:
-            self._complete.pop(caller, None)
+            self.complete.pop(caller, None)
         queue.callers[caller] = now
         if len(queue.callers) > 1:
             lately = now - queue.quiet_s
@@ -46,10 +47,10 @@ class Companies:
 
     def answered(self, caller: bytes) -> None:
         """One of its company may ask again, or has gone."""
-        self._complete.pop(caller, None)
+        self.complete.pop(caller, None)
 
     def are_complete(self, queue: Queue) -> bool:
         """Whether only a newcomer could join what waits here, and hardly will."""
-        if not self._complete or not queue.quiet_s:
+        if not self.complete or not queue.quiet_s:
             return False
-        return all(self._complete.get(who, 0.0) >= queue.quiet_s for who in queue.callers)
+        return all(self.complete.get(who, 0.0) >= queue.quiet_s for who in queue.callers)

@@ -79,10 +79,10 @@ class Costs:
         self._recent.append((rows, batch_s))
         if not self._rows:
             self._rows, self._seconds = [rows], [batch_s]
-        elif self._place(rows) is None and len(self._rows) < _POINTS_MAX:
+        elif (at := self._place(rows)) is None and len(self._rows) < _POINTS_MAX:
             self._add(rows, batch_s)
         else:
-            self._move(rows, batch_s)
+            self._move(rows, batch_s, at)
         self._changed()
 
     def mean_s(self, rows: int) -> float:
@@ -142,10 +142,11 @@ class Costs:
         self._rows.insert(at, rows)
         self._seconds.insert(at, max([believed, *self._seconds[max(at - 1, 0) : at]]))
 
-    def _move(self, rows: int, batch_s: float) -> None:
+    def _move(self, rows: int, batch_s: float, at: int | None) -> None:
+        """`at`: where its own point is."""
         deviation = min(max(batch_s / self.mean_s(rows), 1 / STEP), STEP) - 1
         self._seconds = [seconds * (1 + _WHOLE * deviation) for seconds in self._seconds]
-        if (at := self._place(rows)) is not None:
+        if at is not None:
             least = self._seconds[at - 1] if at else 0.0
             most = self._seconds[at + 1] if at + 1 < len(self._seconds) else float("inf")
             self._seconds[at] = min(max(self._seconds[at] * (1 + _OWN * deviation), least), most)

@@ -42,12 +42,16 @@ class Crew:
     @property
     def first_idle(self) -> Worker | None:
         """The worker that has been idle longest."""
-        return next(iter(self.idle.values()), None)
+        for worker in self.idle.values():
+            return worker
+        return None
 
     @property
     def first_spare(self) -> Worker | None:
         """A busy worker that may be sent a batch ahead."""
-        return next(iter(self.spare.values()), None)
+        for worker in self.spare.values():
+            return worker
+        return None
 
     def add(self, worker: Worker) -> None:
         self.size += 1
@@ -65,8 +69,8 @@ class Crew:
         for name, among in (("idle", self.idle), ("spare", self.spare)):
             if state == name:
                 among.setdefault(identity, worker)
-            else:
-                among.pop(identity, None)
+            elif identity in among:
+                del among[identity]
         self._count(identity, worker.free_at if worker.batches else None)
 
     def busy_s(self, now: float) -> float:

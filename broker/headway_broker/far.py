@@ -45,7 +45,7 @@ class FarDoor:
     @property
     def has_more(self) -> bool:
         """Its descriptor signals once, and what is sent may swallow that."""
-        return link.is_readable(self._socket)
+        return bool(self._lost) or link.is_readable(self._socket)
 
     def receive(self) -> list[bytes] | None:
         for _ in range(DROPPED_MAX):

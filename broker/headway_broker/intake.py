@@ -21,16 +21,17 @@ from headway.errors import (
 )
 from headway.messages import REQUEST_BYTES_MAX, Request
 from headway.models import WORKER, ModelSpec
-from headway.pieces import takes_pieces
-from headway.refs import has_slots, without_reply_slot
+from headway.pieces import STREAM, takes_pieces
+from headway.refs import REPLY_SLOT, SLOT, without_reply_slot
 from headway.steps import SEQUENCE, step_of
 from headway_broker.admission import Admission
 from headway_broker.board import Board
 from headway_broker.catalog import Key
-from headway_broker.queues import OpenRequest
+from headway_broker.queues import OpenRequest, Queue
 from headway_broker.report import Report
 from headway_broker.sequence_queue import SequenceQueue
 
+STICKY = "sticky"
 RETRY_AFTER_S = (0.1, 60.0)
 LOOK_S = 1.0
 
@@ -56,18 +57,20 @@ class Intake:
         if opened := self._ledger.find(caller, request.id):
             self._sent_again(opened, request, now)
             return None
-        key = (request.model, request.version)
+        key, options = (request.model, request.version), request.options
         try:
-            sticky = _sticky(request.options) if request.options else ""
+            sticky = _sticky(options) if STICKY in options or SEQUENCE in options else ""
             key = self._catalog.resolve(request.model, request.version, sticky)
             if sticky and not request.version and self._queues[key].spec.sequences_max:
                 key = self._home(key, request)
-            self._check(request, key)
-            self._ledger.open(self._queued(caller, key, request, now))
-            self._ledger.companies.asked(self._queues[key], caller, request.options, now)
+            queue = self._queues[key]
+            self._check(request, key, queue.spec)
+            self._ledger.open(self._queued(caller, key, queue, request, now))
+            if queue.quiet_s:
+                self._ledger.companies.asked(queue, caller, options, now)
         except HeadwayError as error:
-            if isinstance(queue := self._queues.get(key), SequenceQueue):
-                _refused(queue, request, now)
+            if isinstance(full := self._queues.get(key), SequenceQueue):
+                _refused(full, request, now)
             self._ledger.refuse(caller, request.id, key, error)
             return key if isinstance(error, QueueFull) else None
         return key
@@ -143,9 +146,8 @@ class Intake:
                 self._queues[key].remove(request)
                 self._ledger.fail(request, NotReady(reason), now)
 
-    def _check(self, request: Request, key: Key) -> None:
+    def _check(self, request: Request, key: Key, spec: ModelSpec) -> None:
         """Raises: what speaks against the request, whatever its queue."""
-        spec: ModelSpec = self._queues[key].spec
         rows, size = request.rows, len(request.tensors)
         if rows > spec.batch_size_max:
             raise TooLarge(f"{rows} rows, and batch_size_max of {spec.name!r} is {spec.batch_size_max}")
@@ -160,8 +162,9 @@ class Intake:
         if not self._roster.crews(key) and (reason := self._report.unservable(key)):
             raise NotReady(reason)
 
-    def _queued(self, caller: bytes, key: Key, request: Request, now: float) -> OpenRequest:
-        options, slots = request.options, has_slots(request.options)
+    def _queued(self, caller: bytes, key: Key, queue: Queue, request: Request, now: float) -> OpenRequest:
+        options, spec = request.options, queue.spec
+        slots = SLOT in options or REPLY_SLOT in options
         accepted = OpenRequest(
             caller,
             request.id,
@@ -174,11 +177,15 @@ class Intake:
             request.tensors,
             slots=slots,
         )
-        if options and takes_pieces(options):
+        if STREAM in options and takes_pieces(options):
             accepted.stream, accepted.attempt = True, request.attempt
         try:
-            self._admission.check(accepted, now)
-            self._queues[key].add(accepted, self._taken_at_once(key))
+            if spec.slo_ms:
+                self._admission.check(accepted, now)
+            # PERF: what is taken at once, or was sent ahead, is counted only where it can matter.
+            ahead = len(self._roster.workers) * spec.batch_size_max if spec.batch_clock == WORKER else 0
+            may_be_full = queue.count + ahead >= spec.queue_size_max
+            queue.add(accepted, self._taken_at_once(key) if may_be_full else 0)
         except QueueFull as error:
             error.retry_after_s = error.retry_after_s or self._empty_in(key)
             raise self._bounded(error) from None
@@ -205,7 +212,8 @@ class Intake:
         workers = sum(crew.size for crew in self._roster.crews(key))
         if len(queue) + workers * queue.spec.batch_size_max < queue.spec.queue_size_max:
             return 0
-        flights = (flight for worker, _ in self._roster.hosts(key) for flight in worker.batches_ahead)
+        busy = [worker for worker, _ in self._roster.hosts(key) if len(worker.batches) > 1]
+        flights = (flight for worker in busy for flight in worker.batches_ahead)
         return sum(len(flight.requests) for flight in flights if flight.key == key)
 
     def _empty_in(self, key: Key) -> float:
@@ -232,5 +240,5 @@ def _refused(queue: SequenceQueue, request: Request, now: float) -> None:
 
 def _sticky(options: dict[str, Any]) -> str:
     """The key by which a caller stays with one version of a split."""
-    sticky = options.get("sticky") or options.get(SEQUENCE, "")
+    sticky = options.get(STICKY) or options.get(SEQUENCE, "")
     return sticky if isinstance(sticky, str) else ""

@@ -49,6 +49,7 @@ def _check_queue(queue: Queue) -> None:
         assert queue.earliest <= request.deadline, "a deadline is overlooked"
         rows += request.rows
         size += len(request.tensors)
+    assert queue.count == len(list(queue)), "requests are miscounted"
     assert queue.rows == rows, "rows are miscounted"
     assert queue.bytes == size, "bytes are miscounted"
 

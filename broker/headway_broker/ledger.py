@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from headway.errors import ERROR_OF_CODE, HeadwayError, QueueFull
 from headway.messages import OK, BatchReply, Reply
@@ -77,13 +78,20 @@ class Ledger:
             self._unread.pop(caller, None)
 
     def settle(self, request: OpenRequest, reply: BatchReply, now: float) -> None:
-        """Answer with what the worker said, and say whether a worker still holds the request's slots."""
+        """Answer a request."""
+        self.answer(request, reply.code, reply.content, reply.meta)
+        self.count(request.key, reply.code, [request], now)
+
+    def answer(self, request: OpenRequest, code: int, content: bytes | str, meta: dict[str, Any]) -> None:
+        """What the worker said, and whether a worker still holds the request's slots; to be counted."""
         if request.holders:
-            reply = reply._replace(meta={**reply.meta, HELD: 1})
-        outcome = OUTCOME_OK if reply.code == OK else name_of(reply.code)
-        self.stats[request.key].answered(outcome, request, now)
-        self._reply(request.caller, request.id, reply)
+            meta = {**meta, HELD: 1}
+        self.replies.setdefault(request.caller, []).append(Reply(request.id, code, content, meta))
         self._close(request)
+
+    def count(self, key: Key, code: int, answered: list[OpenRequest], now: float) -> None:
+        """Requests for one model that have one outcome. PERF: those of a batch are counted at once."""
+        self.stats[key].answered(OUTCOME_OK if code == OK else name_of(code), answered, now)
 
     def fail(self, request: OpenRequest, error: HeadwayError, now: float) -> None:
         """Answer with an error of the broker's own."""
@@ -110,7 +118,8 @@ class Ledger:
     def _close(self, request: OpenRequest) -> None:
         request.open = False
         request.tensors = b""
-        self.companies.answered(request.caller)
+        if self.companies.complete:
+            self.companies.answered(request.caller)
         opened = self.callers[request.caller]
         del opened[request.id]
         if not opened:

@@ -97,18 +97,15 @@ class NearDoor:
                     self._accept()
                 continue
             try:
-                self._read(line)
+                messages = line.read()
             except Closed as closed:
                 self._hang_up(line, closed)
-
-    def _read(self, line: Line) -> None:
-        """Raises: Closed."""
-        messages = line.read()
-        name = self._names.get(line.fd)
-        if name is None:
-            name = self._welcome(line)
-        for frames in messages:
-            self._messages.append([name, *frames])
+                continue
+            name = self._names.get(fd)
+            if name is None:
+                name = self._welcome(line)
+            for frames in messages:
+                self._messages.append([name, *frames])
 
     def _welcome(self, line: Line) -> bytes:
         """The name of a connection that has none yet; empty if it has not said that much."""

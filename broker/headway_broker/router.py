@@ -2,8 +2,9 @@
 
 Knows: time, the log. Must not know: why anything is sent, how a peer is reached (`sockets`).
 
-Each turn drains all sockets (bounded, so that one flood cannot starve the others), gives every message
-to the scheduler, wakes it once, and sends what it says. Nothing blocks.
+Each turn hears what waits at all sockets (bounded, so that one flood cannot starve the others), gives every
+message to the scheduler, wakes it once, and sends what it says; replies leave once all workers are heard.
+Nothing blocks.
 
 Under systemd it is ready when both sockets are bound, and each turn feeds the watchdog.
 
@@ -116,7 +117,6 @@ class Router:
         while not self._stopping:
             self._turn(waiter)
         self._notifier.stopping()
-        waiter.close()
 
     def close(self) -> None:
         """Leave nothing behind."""
@@ -148,11 +148,14 @@ class Router:
     def _turn(self, waiter: Waiter) -> None:
         ready = waiter.wait(self._wait_s(time.monotonic()))
         now = time.monotonic()
-        if self._sockets.has_backlog:
+        if self._sockets.backlog:
             self._sockets.send_backlog(now)
         self._is_flooded = False
         for door in self._sockets.ready(ready, now):
             self._drain(door, now)
+            if door.side == WORKERS:
+                for answer in self._scheduler.answers():
+                    self._do(answer, now)
         if self._store.fd in ready:
             for read in self._store.take():
                 self._scheduler.handle(read, now)
@@ -171,7 +174,7 @@ class Router:
         if self._is_flooded or self._sockets.has_more:
             return 0.0
         wake = self._scheduler.next_wake()
-        bound = min(now + (RETRY_S if self._sockets.has_backlog else self._wait_s_max), self._save_at)
+        bound = min(now + (RETRY_S if self._sockets.backlog else self._wait_s_max), self._save_at)
         until = bound if wake is None else min(wake, bound)
         return None if until == math.inf else max(until - now, 0.0)
 
@@ -204,14 +207,16 @@ class Router:
             except RemoteProtocolError as error:
                 self._scheduler.handle(Refused(door.side), now)
                 _log.warning("message refused", side=door.side, peer=shown(identity), reason=str(error))
+            if not door.has_more:  # PERF: to look again would find nothing nearly always; the next turn does
+                return
         self._is_flooded = True
 
     def _do(self, action: Action, now: float) -> None:
         match action:
-            case ToCaller(caller, message):
-                self._sockets.send(CALLERS, caller, message, now)
-            case ToWorker(worker, message):
-                self._to_worker(worker, message, now)
+            case ToCaller():
+                self._sockets.send(CALLERS, action.caller, action.message, now)
+            case ToWorker():
+                self._to_worker(action.worker, action.message, now)
             case Note(event, facts):
                 _log.info(event, **facts)
             case ReadStore():

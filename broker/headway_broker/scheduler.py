@@ -14,6 +14,10 @@ credit marks queues as worth a look. It sends nothing. `wake` then forms batches
 was collected, one message for each peer. A router that drains its sockets into `handle` before it calls
 `wake` once thereby coalesces on every hop and lets batches grow until the last moment, with no delay.
 
+Replies need not wait for `wake`: `answers` hands out those that there are, to a router that has heard all
+that the workers say. What else the end of a batch means (`_land`) is noted by whatever verb comes next. PERF:
+one request at a time has its answer sooner by a quarter of what the turn takes.
+
     caller ── Requests ──► queue ── ripe and a worker has credit ──► flight ── Results ──► Replies
                              ▲                                         │
                              └───── worker lost: to the head, alone ◄──┘
@@ -37,6 +41,7 @@ Longer than 300 lines because it is the one place where the parts meet: `intake`
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 
 from headway.errors import (
@@ -52,7 +57,6 @@ from headway.messages import (
     Answer,
     Batch,
     Batches,
-    BatchReply,
     Bye,
     Cancels,
     Command,
@@ -164,12 +168,16 @@ class Scheduler:
         self._probe_at = -math.inf
         self._strays = Strays()
         self._twins: dict[bytes, float] = {}  # workers whose name another has, and since when they ask
+        self._landing: tuple[Worker, Flight, Result, float] | None = None  # the last that was answered
+        self._freed: Worker | None = None  # whose results were the last
         self._outbox: list[Action] = []
 
     # ---- the three verbs ----
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Note what happened. Raises: RemoteProtocolError for a message from the wrong side."""
+        if self._freed:
+            self._finish()
         match event:
             case FromCaller(caller, message):
                 self._from_caller(caller, message, now)
@@ -193,6 +201,8 @@ class Scheduler:
 
     def wake(self, now: float) -> list[Action]:
         """Look at the time if it is time to, form batches, and hand out what is to be sent."""
+        if self._freed:
+            self._finish()
         if now >= self._tick_at:
             self._tick(now)
         if self._steering.plan_is_old or self._steering.changed_workers:
@@ -200,12 +210,10 @@ class Scheduler:
         self._dispatch.run(now)
         if self._dispatch.hopeless:
             self._intake.refuse(self._dispatch.take_hopeless(), now)
-        self._collect(now)
+        if self._steering.outbox or self._hosts.outbox or self._commands.answers or self._outbox:
+            self._collect(now)
         # Replies first: a heartbeat may make a caller send again what it has no reply to.
-        actions: list[Action] = []
-        if self.ledger.replies:
-            for who, replies in self.ledger.take_replies().items():
-                actions += [ToCaller(who, Replies(part)) for part in parts(replies, _reply_size)]
+        actions = self.answers() if self.ledger.replies else []
         if self.holds.released:
             for who, ids in self.holds.take_released().items():
                 actions += [ToCaller(who, Released(self._nonce, part)) for part in parts(ids, lambda id: 0)]
@@ -217,11 +225,18 @@ class Scheduler:
                 actions += [ToWorker(who, Batches(part)) for part in parts(batches, _batch_size)]
         return actions
 
+    def answers(self) -> list[Action]:
+        """Hand out the replies that there are."""
+        actions: list[Action] = []
+        for who, replies in self.ledger.take_replies().items():
+            actions += [ToCaller(who, Replies(part)) for part in parts(replies, _reply_size)]
+        return actions
+
     def next_wake(self) -> float | None:
         """None: nobody is here, sleep until an event."""
         if self._outbox or self._steering.plan_is_old or self.ledger.replies or self.holds.released:
             return -math.inf
-        if self._commands.answers or self._steering.outbox or self._hosts.outbox:
+        if self._freed or self._commands.answers or self._steering.outbox or self._hosts.outbox:
             return -math.inf
         if (
             not self.ledger.callers
@@ -253,11 +268,11 @@ class Scheduler:
     def _from_caller(self, caller: bytes, message: Message, now: float) -> None:
         match message:
             case Requests(requests=requests):
-                asleep = self._steering.asleep
-                for request in requests:
-                    if key := self._intake.accept(caller, request, now):
+                accepted = [self._intake.accept(caller, request, now) for request in requests]
+                for key in dict.fromkeys(accepted):
+                    if key:
                         self._dispatch.look_at(key)
-                        if asleep and key in asleep:
+                        if key in self._steering.asleep:
                             self._steering.awake(key)
             case Cancels(ids=ids):
                 self._cancel([r for id in ids if (r := self.ledger.find(caller, id))])
@@ -302,8 +317,8 @@ class Scheduler:
         worker = self.roster.get(identity)
         if worker:
             worker.heard = now
-        if worker and isinstance(message, Alive):  # PERF: 1,000 workers say so 2,000 times a second
-            return
+            if isinstance(message, Alive):  # PERF: 1,000 workers say so 2,000 times a second
+                return
         if isinstance(message, Join):
             self._join(identity, message, now)
         elif isinstance(message, AgentJoin):
@@ -327,8 +342,9 @@ class Scheduler:
         match message:
             case Results(results=results):
                 for result in results:
+                    self._finish()
                     self._done(worker, result, now)
-                self._release(worker)
+                self._freed = worker
             case Pieces(pieces=pieces):
                 for piece in pieces:
                     pass_on(self.ledger, worker, piece, self._steering.cold, now)
@@ -424,33 +440,56 @@ class Scheduler:
             return
         if result.done:
             self.holds.let_go(flight.requests)
-        version = {"version": flight.key[1]}
-        ready_at = self._steering.cold.get(flight.key, -math.inf) if self._steering.cold else -math.inf
-        answered = flight.requests[result.first : result.first + len(result.replies)]
-        for request, reply in zip(answered, result.replies, strict=False):
+        self._answer(flight, result, now)
+        if result.done:
+            self._landing = (worker, flight, result, now)
+
+    def _finish(self) -> None:
+        """Note what the last results mean beside their replies."""
+        landing, self._landing = self._landing, None
+        freed, self._freed = self._freed, None
+        if landing:
+            self._land(*landing)
+        if freed:
+            self._release(freed)
+
+    def _answer(self, flight: Flight, result: Result, now: float) -> None:
+        """Settle what the result answers."""
+        key, cold, outcomes = flight.key, self._steering.cold, defaultdict[int, list[OpenRequest]](list)
+        version = {"version": key[1]}
+        ready_at = cold.get(key, -math.inf) if cold else -math.inf
+        answered = flight.requests[result.first :] if result.first else flight.requests
+        for request, (code, content, said) in zip(answered, result.replies, strict=False):
             if request.open:
-                meta = {**reply.meta, **version} if reply.meta else version
+                is_shown = HEADERS in request.options
+                meta = {**said, **version} if said or is_shown else version
                 if request.attempt or request.arrived < ready_at < math.inf:
-                    meta = {**meta, **meta_of(request, flight.key, self._steering.cold)}
-                if HEADERS in request.options:
+                    meta = {**meta, **meta_of(request, key, cold)}
+                if is_shown:
                     meta = timed(meta, request, flight, result, now)
                     if self._strays.kept:
-                        meta = self._strays.join(flight.key, meta)
-                self.ledger.settle(request, BatchReply(reply.code, reply.content, meta), now)
-            elif reply.meta:
-                self._strays.keep(flight.key, reply.meta)
-        if result.done:
-            if isinstance(queue := self.queues[flight.key], SequenceQueue):
-                queue.landed(flight.requests, now)
-                self._dispatch.look_at(flight.key)
-            self.stats[flight.key].batch_done(result.compute_us / 1e6, len(flight.requests))
-            if flight.abreast:
-                worker.finish_abreast(flight, now)
-                self._dispatch.look_at(flight.key)
-            else:
-                self.roster.finish(worker, result.batch, now)
-                self._charge(worker, flight, result, now)
-            for request in (r for r in flight.requests if r.open):
+                        meta = self._strays.join(key, meta)
+                self.ledger.answer(request, code, content, meta)
+                outcomes[code].append(request)
+            elif said:
+                self._strays.keep(key, said)
+        for code, requests in outcomes.items():
+            self.ledger.count(key, code, requests, now)
+
+    def _land(self, worker: Worker, flight: Flight, result: Result, now: float) -> None:
+        """The batch is done."""
+        if isinstance(queue := self.queues[flight.key], SequenceQueue):
+            queue.landed(flight.requests, now)
+            self._dispatch.look_at(flight.key)
+        self.stats[flight.key].batch_done(result.compute_us / 1e6, len(flight.requests))
+        if flight.abreast:
+            worker.finish_abreast(flight, now)
+            self._dispatch.look_at(flight.key)
+        else:
+            self.roster.finish(worker, result.batch, now)
+            self._charge(worker, flight, result, now)
+        for request in flight.requests:
+            if request.open:
                 self.ledger.fail(request, InternalError("the worker sent no reply to this request"), now)
 
     def _charge(self, worker: Worker, flight: Flight, result: Result, now: float) -> None:

@@ -110,7 +110,7 @@ class SequenceQueue(Queue):
                 break
             self._may_not_go(sequence)
             del self._waiting[id(request)]
-            self._count(request, -1)
+            self._discount(1, request.rows, len(request.tensors))
             sequence.running, sequence.begun = sequence.waiting.popleft(), True
             taken.append(request)
         self.taken_up.pop(worker, None)
@@ -230,7 +230,7 @@ class SequenceQueue(Queue):
         request.sequence = sequence
         sequence.waiting.append(request)
         self._waiting[id(request)] = request
-        self._count(request, 1)
+        self._count(request)
         if len(sequence.waiting) == 1 and not sequence.running:
             self._may_go(sequence, now)
 

@@ -62,12 +62,7 @@ class Sockets:
         self._far: list[Door] = []
         self._by_name: dict[tuple[str, bool], Door] = {}
         self._gate: Gate | None = None
-        self._backlog: dict[tuple[str, bytes], deque[bytes]] = {}
-
-    @property
-    def has_backlog(self) -> bool:
-        """Whether anything waits for a peer that is slow."""
-        return bool(self._backlog)
+        self.backlog: dict[tuple[str, bytes], deque[bytes]] = {}  # what waits for peers that are slow
 
     def open(self) -> None:
         """Raises: SettingsError for an address that cannot be bound, or keys that are not as they must be;
@@ -135,21 +130,21 @@ class Sockets:
             _log.error("message not sent", peer=shown(peer), reason=str(error))
             return
         key = (side, peer)
-        if key not in self._backlog and self._send_frame(side, peer, frame, now):
+        if key not in self.backlog and self._send_frame(side, peer, frame, now):
             return
-        waiting = self._backlog.setdefault(key, deque())
+        waiting = self.backlog.setdefault(key, deque())
         waiting.append(frame)
         if len(waiting) > self._most:
-            del self._backlog[key]
+            del self.backlog[key]
             self._gone(side, peer, now, "it does not read what it is sent", is_remote(peer))
 
     def send_backlog(self, now: float) -> None:
         """Try again what waits."""
-        for key, waiting in list(self._backlog.items()):
+        for key, waiting in list(self.backlog.items()):
             while waiting and self._send_frame(*key, waiting[0], now):
                 waiting.popleft()
             if not waiting:
-                del self._backlog[key]
+                del self.backlog[key]
 
     def close(self) -> None:
         """Leave nothing behind."""

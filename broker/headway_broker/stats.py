@@ -27,18 +27,17 @@ class ModelStats:
         self.busy_s = 0.0  # of workers, by all batches together
 
     def batch_sent(self, requests: list[OpenRequest], now: float) -> None:
-        self.batch_rows.observe(sum(request.rows for request in requests))
-        for request in requests:
-            self.queue_s.observe(now - request.arrived)
+        self.batch_rows.observe(sum([request.rows for request in requests]))
+        self.queue_s.observe_all([now - request.arrived for request in requests])
 
     def batch_done(self, compute_s: float, requests: int) -> None:
         self.compute_s.observe(compute_s, requests)
         self.batches += 1
         self.busy_s += compute_s
 
-    def answered(self, outcome: str, request: OpenRequest, now: float) -> None:
-        self.outcomes[outcome] += 1
-        self.total_s.observe(now - request.arrived)
+    def answered(self, outcome: str, requests: list[OpenRequest], now: float) -> None:
+        self.outcomes[outcome] += len(requests)
+        self.total_s.observe_all([now - request.arrived for request in requests])
 
     def facts(self) -> dict[str, Any]:
         return {

@@ -19,13 +19,11 @@ HEADERS = "headers"
 def timed(
     meta: dict[str, Any], request: OpenRequest, flight: Flight, result: Result, now: float
 ) -> dict[str, Any]:
-    """The meta of its reply with more, in microseconds: from its arrival until its batch was the first of
-    its worker, from then on, and in the model alone."""
+    """The meta of its reply, to which this adds, in microseconds: from its arrival until its batch was the
+    first of its worker, from then on, and in the model alone."""
     began = flight.began if flight.began < now else now
     compute_us, worker_us = result.compute_us, int((now - began) * 1e6)
-    return {
-        **meta,
-        "queue_us": int((began - request.arrived) * 1e6),
-        "worker_us": worker_us if worker_us > compute_us else compute_us,
-        "compute_us": compute_us,
-    }
+    meta["queue_us"] = int((began - request.arrived) * 1e6)
+    meta["worker_us"] = worker_us if worker_us > compute_us else compute_us
+    meta["compute_us"] = compute_us
+    return meta

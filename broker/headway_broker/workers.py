@@ -41,7 +41,7 @@ class Flight:
 
     @property
     def rows(self) -> int:
-        return sum(request.rows for request in self.requests)
+        return sum([request.rows for request in self.requests])
 
 
 class Abreast:
@@ -174,8 +174,9 @@ class Worker:
             return "loading"
         if not self.batches:
             return "idle"
-        alone = any(flight.alone for flight in self.batches.values())
-        return "busy" if alone or len(self.batches) >= CREDIT else "spare"
+        if len(self.batches) >= CREDIT or any(flight.alone for flight in self.batches.values()):
+            return "busy"
+        return "spare"
 
     @property
     def flights(self) -> list[Flight]:
@@ -248,9 +249,11 @@ class Worker:
         """It is done with a batch; None if it never had it."""
         flight = self.batches.pop(batch, None)
         if flight:
-            self.free_at = now + sum(f.cost_s for f in self.batches.values())
+            self.free_at = now
             if not self.batches:
                 self._rest(now)
+            for waiting in self.batches.values():
+                self.free_at += waiting.cost_s
         self._begin(now)
         return flight
 
@@ -287,7 +290,8 @@ class Worker:
             self.busy_since = math.inf
 
     def _begin(self, now: float) -> None:
-        first = self.first
-        if first and first.began == math.inf:
-            first.began = now
-            first.lease_until = now + first.lease_s
+        for first in self.batches.values():
+            if first.began == math.inf:
+                first.began = now
+                first.lease_until = now + first.lease_s
+            break

@@ -6,6 +6,7 @@ Knows: counting. Must not know: Prometheus (the gateway turns these into its exp
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from typing import Any
 
 SECONDS = (
@@ -40,6 +41,14 @@ class Histogram:
     def observe(self, value: float, times: int = 1) -> None:
         self.counts[bisect_left(self.bounds, value)] += times
         self.sum += value * times
+
+    def observe_all(self, values: Iterable[float]) -> None:
+        """Each once. PERF: for a batch's requests, half of what a call for each takes."""
+        counts, bounds, total = self.counts, self.bounds, 0.0
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+            total += value
+        self.sum += total
 
     def facts(self) -> dict[str, Any]:
         """The histogram as a map for the wire: bounds, counts (not cumulative), sum."""

@@ -73,17 +73,20 @@ class Line:
         """False when too much waits already. Raises: Closed."""
         if self._waiting_bytes > WAITING_BYTES_MAX:
             return False
-        if self.identity is None:
-            self._early.append(framed(frame))
-            self._waiting_bytes += len(self._early[-1])
+        data = framed(frame)
+        if self._inbound.identity is None:
+            self._early.append(data)
+            self._waiting_bytes += len(data)
         else:
-            self._put(framed(frame))
+            self._put(data)
         return True
 
     def read(self) -> list[list[bytes]]:
         """What has come: messages, each as its frames; at most READ_BYTES are read. What waits is sent first,
         as far as it goes: that may be what it was called for. Raises: Closed."""
-        self.flush()
+        if self.waiting:
+            self.flush()
+        inbound = self._inbound
         try:
             data = self._socket.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -93,13 +96,13 @@ class Line:
         if not data:
             raise Closed("its connection is gone", is_gone=True)
         try:
-            messages = self._inbound.feed(data)
+            messages = inbound.feed(data)
         except RemoteProtocolError as error:
             raise Closed(str(error), is_gone=False) from None
-        if self._inbound.answers:
-            answers, self._inbound.answers = self._inbound.answers, b""
+        if inbound.answers:
+            answers, inbound.answers = inbound.answers, b""
             self._put(answers)
-        if self._early and self.identity is not None:
+        if self._early and inbound.identity is not None:
             early, self._early = b"".join(self._early), []
             self._waiting_bytes -= len(early)
             self._put(early)

@@ -64,6 +64,10 @@ class Inbound:
     def feed(self, data: bytes) -> list[list[bytes]]:
         """The messages that are whole now, each as its frames. Raises: RemoteProtocolError for what is no
         ZMTP, or too large; the connection is of no use then."""
+        if self.identity is not None and not self._rest and not self._message:
+            frame = _only(data)
+            if frame and len(frame) <= self._most:
+                return [[frame]]
         if self._rest:
             self._rest += data
             if len(self._rest) < self._needs:
@@ -138,6 +142,17 @@ class Inbound:
             raise RemoteProtocolError(f"refused by the other end: {rest[1:64]!r}")
         elif name == b"PING" and self.identity is not None:
             self.answers += _command(b"PONG", rest[2:18])  # without its time to live
+
+
+def _only(data: bytes) -> bytes:
+    """The one frame that all of it is; empty if it is not one, or has flags. PERF: nearly always, and a third
+    of what it takes to look for several."""
+    size = len(data)
+    if size > 2 and data[0] == 0 and size == 2 + data[1]:
+        return data[2:]
+    if size > 9 and data[0] == _LONG and size == 9 + int.from_bytes(data[1:9], "big"):
+        return data[9:]
+    return b""
 
 
 def _property(name: bytes, value: bytes) -> bytes:

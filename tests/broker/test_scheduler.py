@@ -1061,6 +1061,7 @@ def test_a_batch_costs_what_it_kept_its_worker_when_that_is_longer_than_the_mode
     [(_, batch)] = bench.wake().batches
     bench.now += 0.05
     bench.answers("w", batch, compute_us=10_000)
+    bench.wake()
     assert learned_us(bench)["1"] == pytest.approx(50_000, rel=1e-3)
 
 
@@ -1176,3 +1177,31 @@ def test_whoever_asked_for_a_name_long_ago_and_went_is_not_remembered() -> None:
     assert bench.wake().dismissed == [], "it asks anew"
     bench.live(60.0, ["w"])
     assert not bench.scheduler._twins
+
+
+def test_replies_may_leave_before_anything_else_is_noted_of_their_batch() -> None:
+    bench = Bench(spec(queue_size_max=0))  # whoever asks is refused, unless a worker is idle
+    bench.host("w")
+    bench.ask(1)
+    [(_, batch)] = bench.wake().batches
+    bench.answers("w", batch)
+    assert Sent(bench.scheduler.answers()).codes() == {1: OK}
+    assert bench.scheduler.answers() == []
+    bench.ask(2)
+    sent = bench.wake()
+    assert (sent.codes(), sent.riders) == ({}, [("w", [b"t2"])])
+
+
+def test_results_of_several_workers_are_noted_each_at_its_time() -> None:
+    bench = Bench(spec(copies=2))
+    bench.host("v")
+    bench.host("w")
+    bench.ask(1, 2)
+    sent = bench.wake()
+    assert len({worker for worker, _ in sent.batches}) == 2
+    for worker, batch in sent.batches:
+        bench.now += 0.01
+        bench.answers(worker, batch)
+    assert Sent(bench.scheduler.answers()).codes() == {1: OK, 2: OK}
+    bench.ask(3, 4)
+    assert sorted(worker for worker, _ in bench.wake().batches) == ["v", "w"]

@@ -22,10 +22,10 @@ def test_a_batchs_time_is_observed_for_each_of_its_requests() -> None:
 
 def test_outcomes_are_counted_by_name_with_the_time_they_took() -> None:
     stats = ModelStats()
-    stats.answered("ok", open_request(arrived=1.0), now=1.5)
-    stats.answered("ModelError", open_request(arrived=1.0), now=2.0)
-    assert stats.outcomes == {"ok": 1, "ModelError": 1}
-    assert stats.total_s.sum == 1.5
+    stats.answered("ok", [open_request(arrived=1.0), open_request(arrived=0.5)], now=1.5)
+    stats.answered("ModelError", [open_request(arrived=1.0)], now=2.0)
+    assert stats.outcomes == {"ok": 2, "ModelError": 1}
+    assert (sum(stats.total_s.counts), stats.total_s.sum) == (3, 2.5)
 
 
 def test_the_facts_are_plain_for_the_wire() -> None:
