@@ -93,9 +93,9 @@ class Up:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Up]:
+def serving(folder: Path, workers: int = 2) -> Iterator[Up]:
     """An `Up` on the models in `folder`, stopped afterwards and checked to have left no process."""
-    up = Up(folder)
+    up = Up(folder, workers=workers)
     try:
         up.hear("ready: http://")
         yield up
