@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -51,14 +49,6 @@ def asking(**said: Any) -> Body:
     return Body(json.dumps(said).encode(), "application/json")
 
 
-def kill_worker_of(model: str, client: Client) -> None:
-    """The others live: one of them loads the model, and nobody waits for a process to start."""
-    found = next(m for m in client.models() if m["name"] == model)
-    pids = {worker["name"]: worker["pid"] for worker in client.stats()["workers"]}
-    for copy in found["copies"]:
-        os.kill(pids[copy["worker"]], signal.SIGKILL)
-
-
 def test_one_joins_the_running_batch_and_who_leaves_is_not_in_it_any_more(up: Up) -> None:
     with Client(up.direct) as client, closing(client.stream("turns", asking(**LONG))) as bodies:
         next(bodies)
@@ -82,7 +72,7 @@ def test_a_kill_ends_what_has_begun_and_the_rest_runs_elsewhere(up: Up) -> None:
             client.predict, "turns", asking(n=50, sleep_ms=20, say="width"), timeout_s=60.0
         )
         until(lambda: client.stats()["workers"] != [] and _batches(client) == 2)
-        kill_worker_of("turns", client)
+        up.kill_worker_of("turns")
         with pytest.raises(WorkerLost, match="after the reply had begun"):
             list(bodies)
         assert whole.result().text() == "1;" * 50
@@ -99,7 +89,7 @@ def test_a_coroutine_waits_for_one_that_comes_after_it_and_runs_again_after_a_ki
         until(lambda: _batches(client) == 1)
         bodies = client.stream("later", asking(n=100_000), timeout_s=60.0)
         next(bodies)
-        kill_worker_of("later", client)
+        up.kill_worker_of("later")
         with pytest.raises(WorkerLost, match="after the reply had begun"):
             list(bodies)
         until(lambda: _batches(client) == 1, READY_S)
