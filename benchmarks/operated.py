@@ -35,10 +35,12 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 class Operator:
-    """One server's. `hold_s`: how long each state of things is left alone. `split`: the phases with one."""
+    """One server's. `hold_s`: how long each state of things is left alone, `split_s` for the split: there the
+    answers are counted. `split`: the phases with one."""
 
-    def __init__(self, up: Up, state_dir: Path, load: Load, hold_s: float) -> None:
-        self.up, self.state_dir, self.load, self.hold_s = up, state_dir, load, hold_s
+    def __init__(self, up: Up, state_dir: Path, load: Load, hold_s: float, split_s: float) -> None:
+        self.up, self.state_dir, self.load = up, state_dir, load
+        self.hold_s, self.split_s = hold_s, split_s
         self.management = management_of(up, state_dir)
         self.split: list[Phase] = []
 
@@ -61,7 +63,7 @@ class Operator:
         orders.register(f"{MODEL}/2", wait_s=WAIT_S)
         self.load.phase("order a split", "1", "2")
         orders.split(MODEL, {"1": 90, "2": 10}, wait_s=WAIT_S)
-        self.split.append(self.hold("split 10 %", "1", "2", times=2))
+        self.split.append(self.hold("split 10 %", "1", "2", seconds=self.split_s))
         self.split.append(self.load.phase("split, broker by SIGTERM", "1", "2"))
         self.restart("headway_broker", signal.SIGTERM)
         self.load.phase("move to 100 %", "1", "2")
@@ -111,9 +113,9 @@ class Operator:
 
     # ---- what it does ----
 
-    def hold(self, name: str, *versions: str, times: float = 1.0) -> Phase:
+    def hold(self, name: str, *versions: str, seconds: float | None = None) -> Phase:
         phase = self.load.phase(name, *versions)
-        time.sleep(self.hold_s * times)
+        time.sleep(self.hold_s if seconds is None else seconds)
         return phase
 
     def restart(self, word: str, number: int) -> None:
@@ -240,7 +242,7 @@ def operated(up: Up, options: argparse.Namespace) -> Load:
     with Load(up.http, up.direct, options.rate) as load:
         try:
             while True:
-                operator = Operator(up, up.folder / "state", load, hold_s=3.0)
+                operator = Operator(up, up.folder / "state", load, hold_s=3.0, split_s=6.0)
                 operator.round(options.workers, max(options.workers - 1, 2))
                 if time.monotonic() >= until:
                     return load

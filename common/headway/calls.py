@@ -12,8 +12,10 @@ How it works. `handle(Start)` only notes a call; `wake` puts all noted calls int
 loop that drains its events before it wakes sends one message however many calls were started. While
 calls are open the broker is pinged every `ping_s`; its Heartbeat carries a nonce, and a new nonce means
 that the broker was started anew and knows nothing: every open call is sent again, with what is left of
-its time. Nothing is sent before the first nonce is known: so it is known who got it, and no request runs
-twice because the caller could not tell whether the broker that it met is the one that it had asked.
+its time. Nothing is asked of a broker before its nonce is known: not at first, and not after a send was
+refused, for the connection may be another one then, and the broker too. So it is known who got it, and no
+request runs twice because the caller could not tell whether the broker that it met is the one that it had
+asked.
 
 A call whose reply may come in pieces (`stream`) gets an `Advance` for each before its outcome. It is sent
 again as long as none has come; after that a new broker means `WorkerLost`. Pieces and outcomes of an attempt
@@ -116,7 +118,8 @@ class Abandon(NamedTuple):
 
 
 class Unsent(NamedTuple):
-    """The socket would not take this message now: nobody is connected, or the pipe is full."""
+    """The socket would not take this message now: nobody is connected, or the connection is another one than
+    for the last message, or the pipe is full; or one before it was refused."""
 
     message: Message
 
@@ -156,12 +159,13 @@ class Calls:
 
     def __init__(self, times: CallTimes | None = None) -> None:
         self._times = times or CallTimes()
+        self.refused = 0  # messages that came back: nothing that `wake` gave before is to be sent any more
         self._open: dict[int, Call] = {}
-        self._fresh: list[Call] = []  # to be sent
-        self._unmet: list[Call] = []  # to be sent when the broker is known
+        self._fresh: list[Call] = []  # to be sent, of a broker that is known
         self._held = Held(self._times.orphan_s)
         self._cancels: list[int] = []
         self._broker = b""
+        self._is_met = False  # it has said that it is there, since the latest send that was refused
         self._outage = False
         self._blocked = False  # the latest send was refused, and nothing was heard since
         self._patient_until = -math.inf  # silence up to here is no outage
@@ -210,7 +214,8 @@ class Calls:
         if not self._open:  # silence counts from here: nobody listened while nothing was open
             self._patient_until = now + (self._times.outage_s if self._outage else self._times.unreachable_s)
         self._open[call.id] = call
-        (self._fresh if self._broker else self._unmet).append(call)
+        if self._is_met:
+            self._fresh.append(call)
         if call.deadline < self._earliest:
             self._earliest = call.deadline
 
@@ -244,7 +249,6 @@ class Calls:
         actions: list[Action] = [Settle(id, BrokerUnreachable("the client was closed")) for id in self._open]
         self._open.clear()
         self._fresh.clear()
-        self._unmet.clear()
         self._cancels.clear()
         self._held = Held(self._times.orphan_s)
         return [*actions, Send(Bye())]
@@ -308,18 +312,18 @@ class Calls:
         return []
 
     def _meet(self, broker: bytes, now: float) -> list[Action]:
-        """A broker that knows nothing of what was sent before."""
-        if broker == self._broker:
+        """It is known who is there: perhaps a broker that knows nothing of what was sent before."""
+        if broker == self._broker and self._is_met:
             return []
-        self._broker = broker
-        for call in self._open.values():
+        is_new, self._broker, self._is_met = broker != self._broker, broker, True
+        for call in self._open.values() if is_new else ():
             if call.sent:
                 call.sent = False
                 call.attempt += 1
                 call.orphan = call.slots
-                self._fresh.append(call)
-        self._fresh += self._unmet
-        self._unmet = []
+        self._fresh = [call for call in self._open.values() if not call.sent]
+        if not is_new:
+            return []
         self._held.new_broker(now)
         return self._fail_begun(now)
 
@@ -332,11 +336,13 @@ class Calls:
         return actions
 
     def _take_back(self, message: Message, now: float) -> None:
-        """No connection: keep requests and questions for later, and ping as soon as there is one."""
+        """No connection, or another one: keep requests and questions until it is known who is there, and ask
+        that soon."""
+        self.refused += 1
         self._blocked = True
-        self._blocked_until = now + self._times.retry_s
-        if isinstance(message, Ping):
-            self._ping_at = self._blocked_until
+        self._is_met = False
+        self._blocked_until = self._ping_at = now + self._times.retry_s
+        self._fresh.clear()
         if isinstance(message, Requests):
             ids = [request.id for request in message.requests]
         elif isinstance(message, Query | Command):
@@ -347,7 +353,6 @@ class Calls:
             call = self._open.get(id)
             if call and call.sent:
                 call.sent = False
-                self._fresh.append(call)
 
     def _unsent(self, now: float) -> list[Action]:
         fresh = [call for call in self._fresh if call.id in self._open]

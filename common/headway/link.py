@@ -73,6 +73,13 @@ def dealer(
     return socket
 
 
+def losses(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+    """Gives a message whenever the socket has lost a connection, before it has another one. To be closed
+    after the socket's `disable_monitor`."""
+    monitor: zmq.Socket[bytes] = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    return monitor
+
+
 def router(
     context: zmq.Context[zmq.Socket[bytes]], address: str, curve: Curve | None = None, domain: str = ""
 ) -> zmq.Socket[bytes]:

@@ -25,7 +25,9 @@ def carry_out(
     advance: Callable[[int, Reply], None],
 ) -> None:
     """Settle, hand on pieces, release and send, in order. What the dealer does not take goes back to
-    `calls`."""
+    `calls`, and so does what was to be sent after it: the next thing that the dealer takes may go to another
+    broker. (It may be refused to who is told of an outcome here, and asks something at once.)"""
+    refused = calls.refused
     for action in actions:
         match action:
             case Settle(id=id, outcome=outcome):
@@ -33,7 +35,7 @@ def carry_out(
             case Release(id=id):
                 lender.release(id)
             case Send(message=message):
-                if not dealer.send(encode(message)):
+                if calls.refused != refused or not dealer.send(encode(message)):
                     calls.handle(Unsent(message), time.monotonic())
             case Advance(id=id, reply=reply):
                 advance(id, reply)

@@ -12,7 +12,8 @@ the pump's thread if anything is open. PERF: see `headway_worker.exchange`, whic
 
 Invariants: a call's `told` is called once, unless the call is abandoned, and no `piece` of it after that;
 when the pump has ended, nothing waits. A KeyboardInterrupt can end a leader at any point: where it may have
-hit in the middle of something, everything open is told so, rather than left waiting for what was lost.
+hit in the middle of something, everything open is told so, rather than left waiting for what was lost; and
+wherever it hits, the lead is left, and the pump's thread looks what is open.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Pump:
         self._ended = False
         self._midway = False  # a step has taken something and is not through with it
         self._leader = 0
-        self._lead = threading.Lock()
+        self._lead = threading.RLock()  # it knows whose it is, at any point
         self._lock = threading.Lock()  # nobody writes to the signal once it is closed
         self._dealer = dial_as_caller(address, curve)
         self._signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -84,17 +85,21 @@ class Pump:
     def ask(self, call: Call, model: Model) -> Any:
         """Ask, and wait for the outcome. Raises: BrokerUnreachable, InternalError."""
         self._check_open(call)
-        if self._leader == threading.get_ident():
-            raise InternalError("what interrupts a wait for an answer cannot wait for one itself")
-        if self._lead.acquire(blocking=False):
-            return self._ask_leading(call, model)
-        outcome = _Outcome()
-        self.start(call, model, outcome.tell)
+        if threading.get_ident() in (self._leader, self.thread.ident):
+            raise InternalError("what interrupts a wait, or is told of an answer, cannot wait for one itself")
         try:
-            return outcome.wait()
-        except BaseException:  # a KeyboardInterrupt withdraws the request
-            self.abandon(call.id)
+            if self._lead.acquire(blocking=False):
+                outcome = self._ask_leading(call, model)
+                is_busy = self._is_busy()
+                self._leave_lead()
+                if is_busy:
+                    self._wake_thread()
+                return outcome
+        except BaseException:
+            self._leave_lead()  # an interrupt may come before it is known to be ours, or when it was left
+            self._wake_thread()
             raise
+        return self._ask_behind(call, model)
 
     def abandon(self, id: int) -> bool:
         """Nobody waits for this call any more. False: it has its outcome already, or is about to."""
@@ -155,11 +160,22 @@ class Pump:
             if self._midway:
                 self._fail_all("another request of this client was interrupted")
             raise
-        finally:
+
+    def _leave_lead(self) -> None:
+        """Does nothing where it is another's, or was left already."""
+        if self._leader == threading.get_ident():
             self._leader = 0
+        with suppress(RuntimeError):  # so says a lock that is not ours
             self._lead.release()
-            if self._is_busy():
-                self._wake_thread()
+
+    def _ask_behind(self, call: Call, model: Model) -> Any:
+        outcome = _Outcome()
+        try:
+            self.start(call, model, outcome.tell)
+            return outcome.wait()
+        except BaseException:  # a KeyboardInterrupt withdraws the request
+            self.abandon(call.id)
+            raise
 
     def _is_busy(self) -> bool:
         return bool(self._events) or self._calls.next_wake() is not None

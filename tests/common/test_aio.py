@@ -16,7 +16,7 @@ import pytest
 import uvloop
 
 from headway import aio, inbox
-from headway.aio import AsyncClient
+from headway.aio import SEND_AT, AsyncClient
 from headway.body import Body
 from headway.errors import (
     BrokerUnreachable,
@@ -29,7 +29,7 @@ from headway.errors import (
     UnknownModel,
     WorkerLost,
 )
-from headway.messages import Bye, Requests
+from headway.messages import Bye, Ping, Requests
 from headway.outgoing import ask_body, ask_tensors
 from headway.steps import Step
 
@@ -362,6 +362,21 @@ def test_a_restart_of_the_broker_is_a_pause(broker):
         assert await meanwhile
         await until(lambda: any(r.attempt for r in broker.requests() if r.model == "hold"))
         held.cancel()
+
+    use(broker, steps)
+
+
+def test_what_is_asked_first_after_a_restart_is_asked_once(broker):
+    async def steps(client):
+        await client.infer("echo", X)
+        await asyncio.to_thread(broker.restart)
+        held = [asyncio.create_task(client.infer("hold", X)) for _ in range(2 * SEND_AT)]
+        await until(lambda: len(broker.requests()) > 2 * SEND_AT)
+        pings = len(broker.seen(Ping))
+        await until(lambda: len(broker.seen(Ping)) > pings + 1)
+        assert [r.attempt for r in broker.requests()] == [0] * (2 * SEND_AT + 1)
+        for task in held:
+            task.cancel()
 
     use(broker, steps)
 

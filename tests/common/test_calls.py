@@ -292,16 +292,63 @@ def test_a_cancel_that_cannot_be_sent_is_forgotten():
 # ---- no connection
 
 
-def test_what_could_not_be_sent_is_kept_and_sent_later_as_a_first_attempt():
+@pytest.mark.parametrize("broker", [b"one", b"two"])
+def test_what_could_not_be_sent_is_sent_as_a_first_attempt_when_it_is_known_who_is_there(broker):
     calls = acquainted()
     calls.handle(Call(1, 10), 0)
     calls.handle(Call(2, 10, query="stats"), 0)
     assert turn(calls, 0, connected=False)[0] == []
     assert calls.next_wake() == TIMES.retry_s
-    assert ids_of(turn(calls, TIMES.retry_s / 2)[0]) == []
-    sent, _ = turn(calls, TIMES.retry_s)
-    assert attempts_of(sent) == {1: 0}
+    assert turn(calls, TIMES.retry_s / 2)[0] == []
+    calls.handle(Call(3, 10), TIMES.retry_s)
+    assert turn(calls, TIMES.retry_s)[0] == [Ping()]
+    assert calls.next_wake() > TIMES.retry_s, "it does not spin"
+    calls.handle(Heartbeat(broker), 0.1)
+    sent, _ = turn(calls, 0.1)
+    assert attempts_of(sent) == {1: 0, 3: 0}
     assert Query(2, "stats") in sent
+
+
+@pytest.mark.parametrize(
+    ("message", "sent_again"),
+    [
+        (Heartbeat(b"one"), {}),
+        (Heartbeat(b"two"), {1: 1}),
+        (Released(b"one", []), {}),
+        (Released(b"two", []), {1: 1}),
+    ],
+)
+def test_after_a_refusal_the_broker_says_who_it_is_before_it_gets_requests(message, sent_again):
+    calls = acquainted()
+    calls.handle(Call(1, 10), 0)
+    turn(calls, 0)
+    calls.handle(Call(2, 10), 0.1)
+    turn(calls, 0.1, connected=False)
+    calls.handle(Call(3, 10), 0.2)
+    assert ids_of(turn(calls, 0.2)[0]) == []
+    calls.handle(message, 0.3)
+    assert attempts_of(turn(calls, 0.3)[0]) == {2: 0, 3: 0} | sent_again
+
+
+def test_a_ping_or_a_cancel_that_is_refused_says_as_much():
+    for last in (Ping(), Cancels([7])):
+        calls = acquainted()
+        calls.handle(Unsent(last), 0)
+        calls.handle(Call(1, 10), 1)
+        assert turn(calls, 1)[0] == [Ping()]
+        calls.handle(Heartbeat(b"one"), 1.1)
+        assert attempts_of(turn(calls, 1.1)[0]) == {1: 0}
+
+
+def test_what_ends_while_no_broker_is_there_is_not_kept():
+    calls = acquainted()
+    calls.handle(Unsent(Ping()), 0)
+    for id in range(5):
+        calls.handle(Call(id, 1), 0)
+        calls.handle(Abandon(id), 0)
+    calls.handle(Heartbeat(b"one"), 0.1)
+    assert turn(calls, 0.1) == ([], {})
+    assert calls.next_wake() is None
 
 
 def test_a_message_taken_back_after_a_restart_was_noticed_is_not_sent_twice():
@@ -310,6 +357,7 @@ def test_a_message_taken_back_after_a_restart_was_noticed_is_not_sent_twice():
     requests = calls.wake(0)[0].message
     calls.handle(Heartbeat(b"two"), 0)
     calls.handle(Unsent(requests), 0)
+    calls.handle(Heartbeat(b"two"), 0.1)
     assert ids_of(turn(calls, 1)[0]) == [1]
 
 
@@ -663,6 +711,7 @@ class AnyLife(RuleBasedStateMachine):
         self.calls = Calls()
         self.now = 0.0
         self.connected = True
+        self.is_met = False  # it said who it is, and no message was refused since
         self.ids = 0
         self.deadlines = {}
         self.waiting = set()
@@ -680,8 +729,9 @@ class AnyLife(RuleBasedStateMachine):
     def send(self, message):
         assert decode(encode(message)) == message
         if not self.connected:
-            self.calls.handle(Unsent(message), self.now)
+            self.refuse(message)
             return
+        assert self.is_met or not isinstance(message, Requests | Query), "asked of who knows whom"
         match message:
             case Requests(requests):
                 ids = [r.id for r in requests]
@@ -701,9 +751,16 @@ class AnyLife(RuleBasedStateMachine):
                 assert set(ids) <= self.lent - self.waiting
                 self.wanted |= set(ids)
 
+    def refuse(self, message):
+        self.is_met = False
+        self.calls.handle(Unsent(message), self.now)
+
     def do(self, actions):
+        refused = self.calls.refused
         for action in actions:
             match action:
+                case Send(message) if self.calls.refused != refused:
+                    self.refuse(message)
                 case Settle(id, outcome):
                     self.settle(id, outcome)
                 case Advance(id, reply):
@@ -762,11 +819,13 @@ class AnyLife(RuleBasedStateMachine):
     @rule(broker=st.sampled_from([b"one", b"two", b"three"]))
     def heartbeat(self, broker):
         self.broker = broker
+        self.is_met = True
         self.do(self.calls.handle(Heartbeat(broker), self.now))
 
     @rule()
     def release(self):
         ids, self.wanted = sorted(self.wanted), set()
+        self.is_met = True
         self.do(self.calls.handle(Released(self.broker, ids), self.now))
 
     @rule(connected=st.booleans())

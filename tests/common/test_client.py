@@ -32,7 +32,7 @@ from headway.errors import (
     UnknownModel,
     WorkerLost,
 )
-from headway.messages import BATCH_ROWS_MAX, Bye, Requests
+from headway.messages import BATCH_ROWS_MAX, Bye, Ping, Requests
 from headway.steps import Step, step_of
 
 X = {"x": np.arange(16, dtype=np.float32)}
@@ -350,6 +350,16 @@ def test_a_restart_of_the_broker_is_a_pause(client, broker):
     assert int(meanwhile.result(5)["x"]) == 7
     broker.wait_for(lambda: [r.attempt for r in broker.requests() if r.model == "hold" and r.attempt])
     assert not future.done()
+
+
+def test_what_is_asked_first_after_a_restart_is_asked_once(client, broker):
+    client.infer("echo", X)
+    broker.restart()
+    client.submit("hold", X)
+    broker.wait_for(lambda: any(r.model == "hold" for r in broker.requests()))
+    pings = len(broker.seen(Ping))
+    broker.wait_for(lambda: len(broker.seen(Ping)) > pings + 1)
+    assert [r.attempt for r in broker.requests() if r.model == "hold"] == [0]
 
 
 def test_frames_that_are_no_messages_are_passed_over(client, caplog):

@@ -4,7 +4,9 @@ test_link.py, and the broker's end in tests/broker.)"""
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from headway import link
 from headway.dealers import Dealer, dial, dial_as_caller
 from headway.errors import SettingsError
 from headway.lines import READ_BYTES
+from tests.ports import Ports
 
 WAIT_S = 5.0
 
@@ -48,10 +51,11 @@ def until(step: Callable[[], Any], dealer: Dealer) -> Any:
     """What the step gives, at last. The dealer reads its handshake only when it is asked to."""
     poll = select.poll()
     poll.register(dealer.fileno(), select.POLLIN)
-    for _ in range(100):
+    end = time.monotonic() + WAIT_S
+    while time.monotonic() < end:
         if found := step():
             return found
-        poll.poll(WAIT_S * 10)
+        poll.poll(20)
     raise AssertionError("nothing came")
 
 
@@ -125,6 +129,85 @@ def test_its_descriptor_stays_while_brokers_come_and_go(context, address) -> Non
         until(lambda: dealer.receive() is None and not dealer.send(b"to nobody"), dealer)
         assert dealer.fileno() == fd
     dealer.close()
+
+
+# ---- another broker at the same address ----
+
+
+@pytest.fixture(params=["here", "over TCP"])
+def bound(request, address) -> Iterator[str]:
+    """Where routers may be, one after the other."""
+    ports = Ports(1)
+    yield address if request.param == "here" else f"tcp://{ports.addresses[0]}"
+    ports.close()
+
+
+@contextmanager
+def bound_to(address: str) -> Iterator[zmq.Socket[bytes]]:
+    """Its connections are gone at the end, and what it sent is on its way."""
+    with zmq.Context() as context, link.router(context, address) as router:
+        yield router
+    Path(address.removeprefix("ipc://")).unlink(missing_ok=True)
+
+
+def sent(frame: bytes, router: zmq.Socket[bytes], dealer: Dealer) -> bytes:
+    """As soon as it is taken, and what the router hears then is that; its name for the dealer comes back."""
+    until(lambda: dealer.send(frame), dealer)
+    name, received = asked(router, dealer)
+    assert received == frame
+    return name
+
+
+def reaches(router: zmq.Socket[bytes], name: bytes) -> bool:
+    try:
+        router.send_multipart((name, b"here I am"), zmq.DONTWAIT)
+    except zmq.ZMQError:
+        return False
+    return True
+
+
+def test_a_callers_connection_is_not_used_for_the_message_that_finds_it_new(bound) -> None:
+    with closing(dial_as_caller(bound)) as dealer:
+        with bound_to(bound) as router:
+            name = sent(b"hello", router, dealer)
+            assert dealer.send(b"again"), "it is the same connection"
+            assert asked(router, dealer)[1] == b"again"
+        for number in range(3):
+            with bound_to(bound) as router:
+                if bound.startswith("tcp"):  # it connects by itself
+                    until(lambda: reaches(router, name), dealer)
+                    assert not dealer.send(b"to the one before"), "the new one's word is not heard yet"
+                    assert until(dealer.receive, dealer)
+                else:
+                    assert not dealer.send(b"to the one before")
+                sent(b"%d" % number, router, dealer)
+                assert dealer.send(b"again")
+                assert asked(router, dealer)[1] == b"again"
+
+
+def test_a_caller_hears_all_that_an_old_connection_brought_before_it_may_send(address) -> None:
+    """(libzmq, over TCP, drops what was not received when a connection is lost.)"""
+    said = [b"%d" % number for number in range(5)]
+    with closing(dial_as_caller(address)) as dealer:
+        with bound_to(address) as router:
+            name = sent(b"hello", router, dealer)
+            for frame in said:
+                router.send_multipart((name, frame))
+            heard = [until(dealer.receive, dealer)]
+        with bound_to(address) as router:
+            while len(heard) < len(said):
+                assert not dealer.send(b"request"), f"only {heard} were heard"
+                heard += [frame] if (frame := dealer.receive()) else []
+            assert heard == said
+            sent(b"request", router, dealer)
+
+
+def test_a_workers_new_connection_is_of_use_at_once(address) -> None:
+    with closing(dial(address, b"worker.1")) as dealer:
+        for number in range(3):
+            with bound_to(address) as router:
+                assert dealer.send(b"%d" % number)
+                assert asked(router, dealer)[1] == b"%d" % number
 
 
 @pytest.mark.parametrize("address", ["nonsense", "", "ipc://", "ipc://" + "x" * 200, "udp://1.2.3.4:5"])

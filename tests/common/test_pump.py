@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dis
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
 
 from headway import pump as pump_module
+from headway.calls import Call
 from headway.client import Client
 from headway.errors import BrokerUnreachable, InternalError
 from headway.messages import Bye
@@ -199,6 +205,89 @@ def test_an_interrupt_at_any_moment_leaves_nobody_waiting(client, alarm):
         assert not other.is_alive(), "left waiting"
     assert client.infer("echo", X)
     assert outcomes
+
+
+class Interrupting:
+    """Raises a KeyboardInterrupt in this thread at the `nth` place, in what it runs of the pump, where the
+    interpreter looks for signals: after a call, at the start of a function, and at a jump back."""
+
+    def __init__(self, nth: int) -> None:
+        self.left = nth
+
+    def __enter__(self) -> None:
+        sys.settrace(self._called)
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def _called(self, frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code.co_filename != pump_module.__file__:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        instructions, before = frame.f_code.co_code, ""
+
+        def step(frame: FrameType, event: str, argument: object) -> Any:
+            nonlocal before
+            if event == "opcode":
+                looked, before = before, dis.opname[instructions[frame.f_lasti]]
+                self._look(looked)
+            return step
+
+        return step
+
+    def _look(self, instruction: str) -> None:
+        if instruction.startswith(("CALL", "RESUME", "JUMP_BACKWARD")):
+            self.left -= 1
+            if self.left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+
+
+def test_an_interrupt_at_any_place_leaves_the_lead_and_others_are_served(broker, monkeypatch):
+    """While it leads another thread asks something, and its signal is spent already."""
+    clients: list[Client] = []
+    asked: set[int] = set()
+    outcomes: dict[int, object] = {}
+    drain = pump_module.drain
+
+    def asking(*arguments: Any) -> int:
+        nth = len(clients)
+        if threading.current_thread() is threading.main_thread() and nth not in asked:
+            asked.add(nth)
+            pump, call = clients[-1]._pump, Call(1000, time.monotonic() + 0.01, "hold")
+            pump._waiting[call.id] = (partial(outcomes.__setitem__, nth), None, None)
+            pump._events.append(call)
+        return drain(*arguments)
+
+    monkeypatch.setattr(pump_module, "drain", asking)
+    interrupting = Interrupting(0)
+    while not interrupting.left:
+        clients.append(Client(broker.address, timeout_s=10))
+        interrupting = Interrupting(len(clients))
+        with suppress(KeyboardInterrupt), interrupting:
+            clients[-1].infer("echo", X)
+    monkeypatch.undo()
+    assert len(asked) > 50
+    until(lambda: asked == set(outcomes))
+    for client in clients:
+        with ThreadPoolExecutor(1) as threads:
+            assert threads.submit(client.infer, "echo", X).result(5)
+        client.close()
+
+
+def test_who_is_told_of_an_outcome_by_the_clients_own_thread_cannot_wait_there(client):
+    raised: list[Exception] = []
+
+    def ask(told: Future) -> None:
+        try:
+            client.infer("echo", X)
+        except InternalError as error:
+            raised.append(error)
+
+    client.submit("hold", X).add_done_callback(ask)
+    client.submit("release", X)
+    until(lambda: raised)
+    assert client.infer("echo", X)
 
 
 def test_what_interrupts_a_wait_cannot_wait_itself(client, broker):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import pytest
 
@@ -177,6 +178,23 @@ def test_a_crash_of_the_broker_costs_latency_and_no_error() -> None:
     world.settle_down(30.0)
     assert len(world.judge.outcomes) == 800
     assert not world.judge.errors
+
+
+def test_what_a_caller_asks_after_the_broker_was_started_anew_is_run_once() -> None:
+    """It did not notice: nothing was open. What it asks first is answered at once, and it learns of the new
+    broker only then."""
+    world = calm_world(batch_size_max=8)
+    world.nature.batch_s = (0.0001, 0.0002)
+    for id in range(100):
+        start = world.now + 10 * id
+        world.plan(start, lambda: world.crash(world.broker))
+        for place in range(3):
+            ask = partial(world.callers[0].ask, 3 * id + place, "m", 4.0, b"%d/%d" % (id, place))
+            world.plan(start + 5 + 0.0005 * place, ask)
+    world.settle_down(1100.0)
+    assert len(world.judge.outcomes) == 300
+    assert not world.judge.errors
+    assert set(world.judge.runs.values()) == {1}
 
 
 def test_a_worker_told_to_go_costs_nothing() -> None:

@@ -445,6 +445,7 @@ class CallerNode(Node):
     def start(self) -> None:
         self.calls = Calls(CallTimes(orphan_s=self.world.orphan_s))
         self.open: dict[int, bytes] = {}  # by id: the tensors
+        self.connected_to = 0  # which life of the broker
         super().start()
         self.arena = self.world.arenas[self.identity.decode()] = Arena(self.identity.decode())
 
@@ -500,7 +501,15 @@ class CallerNode(Node):
         self.do_all(self.calls.wake(self.world.now))
         self.wake_at(self.calls.next_wake())
 
+    def send(self, message: Message) -> bool:
+        """As a caller's dealer: refused where nobody is there, and once where it is another one."""
+        if self.world.broker.alive and self.connected_to != self.world.broker.life:
+            self.connected_to = self.world.broker.life
+            return False
+        return self.world.to_broker(self, self.identity, message, FromCaller)
+
     def do_all(self, actions: Iterable[Any]) -> None:
+        refused = self.calls.refused
         for action in actions:
             match action:
                 case Settle(id, outcome):
@@ -511,7 +520,7 @@ class CallerNode(Node):
                 case Release(id):
                     self.release(id)
                 case CallerSend(message):
-                    if not self.world.to_broker(self, self.identity, message, FromCaller):
+                    if self.calls.refused != refused or not self.send(message):
                         self.calls.handle(CallerUnsent(message), self.world.now)
 
     def settle(self, id: int, outcome: Reply | HeadwayError) -> None:

@@ -78,6 +78,15 @@ class Up:
         with Client(self.direct, timeout_s=5.0, shm_bytes=0) as client:
             return sum(m["ready"] for m in client.models(timeout_s=20.0) if m["name"] == model)
 
+    def kill_worker_of(self, model: str) -> None:
+        """Those that have it. The others live: one of them loads it, and nobody waits for a process to
+        start."""
+        with Client(self.direct, timeout_s=5.0, shm_bytes=0) as client:
+            pids = {worker["name"]: worker["pid"] for worker in client.stats()["workers"]}
+            found = [copy for m in client.models() if m["name"] == model for copy in m["copies"]]
+        for copy in found:
+            os.kill(pids[copy["worker"]], signal.SIGKILL)
+
     def end(self, number: int) -> int:
         self.process.send_signal(number)
         code = self.process.wait(15)
@@ -93,9 +102,9 @@ class Up:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Up]:
+def serving(folder: Path, workers: int = 2) -> Iterator[Up]:
     """An `Up` on the models in `folder`, stopped afterwards and checked to have left no process."""
-    up = Up(folder)
+    up = Up(folder, workers=workers)
     try:
         up.hear("ready: http://")
         yield up

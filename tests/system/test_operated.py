@@ -53,7 +53,7 @@ def test_an_operator_at_work_costs_no_request(tmp_path: Path) -> None:
 
 def under_load(up: Up) -> tuple[Operator, Load]:
     with Load(up.http, up.direct, RATE) as load:
-        operator = Operator(up, up.folder / "state", load, hold_s=1.5)
+        operator = Operator(up, up.folder / "state", load, hold_s=0.5, split_s=3.0)
         try:
             operator.round(MOST, WORKERS)
         finally:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import aclosing, closing
@@ -138,8 +136,7 @@ def test_a_worker_killed_in_the_middle_of_a_reply_is_told_and_not_run_again(up: 
     with Client(up.direct) as client:
         bodies = client.stream("talk", asking(3, 0.5))
         next(bodies)
-        for pid in up.pids("headway_worker"):
-            os.kill(pid, signal.SIGKILL)
+        up.kill_worker_of("talk")
         with pytest.raises(WorkerLost, match="after the reply had begun"):
             next(bodies)
     until(lambda: up.ready_copies("talk") == 1, READY_S)
