@@ -19,8 +19,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import msgpack
-
 from headway.body import Body, body_parts
 from headway.errors import (
     BrokerUnreachable,
@@ -36,6 +34,7 @@ from headway.errors import (
     UnknownModel,
     WorkerLost,
 )
+from headway.headers import HEADERS, packed
 from headway.lent import Lender, Received
 from headway.messages import Reply
 from headway.outgoing import Asked, ask_parts
@@ -77,7 +76,7 @@ def ask(
     where handlers hear nothing of it. `received`: where the body's data is, if that is shared memory.
     `place`: its options for a sequence. Raises: InvalidInput; TooLarge."""
     parts, options = body_parts(body)
-    options["headers"] = msgpack.packb(headers)
+    options[HEADERS] = packed(headers)
     options[REQUEST_ID] = request_id
     options.update(place)
     if url_path is not None:
