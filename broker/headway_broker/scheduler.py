@@ -50,6 +50,7 @@ from headway.errors import (
     RemoteProtocolError,
     WorkerLost,
 )
+from headway.headers import HEADERS
 from headway.messages import (
     AgentJoin,
     AgentReport,
@@ -110,7 +111,7 @@ from headway_broker.sequence_queue import SequenceQueue
 from headway_broker.state import About, State
 from headway_broker.steering import Steering
 from headway_broker.strays import Strays
-from headway_broker.timing import HEADERS, timed
+from headway_broker.timing import timed
 from headway_broker.workers import Abreast, Flight, Worker
 
 TICK_S = 0.1

@@ -13,8 +13,6 @@ from headway.messages import Result
 from headway_broker.queues import OpenRequest
 from headway_broker.workers import Flight
 
-HEADERS = "headers"
-
 
 def timed(
     meta: dict[str, Any], request: OpenRequest, flight: Flight, result: Result, now: float

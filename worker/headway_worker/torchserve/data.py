@@ -25,6 +25,7 @@ import torch
 
 from headway.body import BODY, Body
 from headway.errors import ModelError
+from headway.headers import HEADERS
 from headway.tensors import Tensors
 from headway_worker.collate import Value, Values, from_numpy
 from headway_worker.replies import Answer, printable
@@ -33,7 +34,7 @@ from headway_worker.torchserve.ts.context import RequestProcessor
 
 JSON, TEXT, FORM = "application/json", "text/", "application/x-www-form-urlencoded"
 FIELDS_MAX = 10_000
-HEADERS, EXPLAIN, DESCRIBE, URL_PATH, REQUEST_ID = "headers", "explain", "describe", "url_path", "request_id"
+EXPLAIN, DESCRIBE, URL_PATH, REQUEST_ID = "explain", "describe", "url_path", "request_id"
 NOT_A_LIST = "Invalid model predict output"
 WRONG_COUNT = "number of batch response mismatched"
 WRONG_TYPE = "Unsupported model output data type."

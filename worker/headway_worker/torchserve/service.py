@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from headway.headers import HEADERS
 from headway.torchserve.config import Config
 from headway.torchserve.metrics import META, packed, read_declarations
 from headway_worker.continuous import Step
@@ -155,7 +156,7 @@ class Service:
     def _with_metrics(self, requests: Sequence[ModelRequest], shares: list[Share]) -> list[Share]:
         """What was recorded goes with one reply of the batch: the first that a door waits for."""
         for place, (request, share) in enumerate(zip(requests, shares, strict=True)):
-            if data.HEADERS in request.options and isinstance(share, Answer):
+            if HEADERS in request.options and isinstance(share, Answer):
                 if records := self.recorded.take():
                     shares[place] = Answer(share.body, {**share.meta, META: packed(records)})
                 break
