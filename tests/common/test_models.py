@@ -44,6 +44,7 @@ def test_every_key_can_be_set():
         "continuous": False,  # with which others mean nothing
         "in_flight_max": 0,
         "batch_clock": "worker",
+        "batch_early": False,
         "share": 2.0,
         "response_timeout_s": 5.0,
         "load_timeout_s": 9.0,
