@@ -3,7 +3,7 @@
     scripts/bench                                   Headway alone
     scripts/bench --against torchserve,triton       side by side (scripts/bench-peers installs them)
     scripts/bench --cases tiny --seconds 2 --repeats 1
-    scripts/bench --cases archive --against torchserve     one archive under both, ten minutes
+    scripts/bench --cases archive --against torchserve     one archive under both, half an hour
     scripts/bench --cases broker                    what a request costs the broker, half a minute
     scripts/bench --against torchserve,triton --write      and into docs/benchmarks.md
 
