@@ -26,11 +26,6 @@ class Companies:
         # Who said that theirs is complete, and for how many seconds nobody has joined. Empty mostly.
         self.complete: dict[bytes, float] = {}
 
-    @property
-    def callers(self) -> int:
-        """How many have said that theirs is complete, and had no outcome since."""
-        return len(self.complete)
-
     def asked(self, queue: Queue, caller: bytes, options: dict[str, Any], now: float) -> None:
         """A request was put into the queue."""
         if not queue.quiet_s:

@@ -42,16 +42,12 @@ class Crew:
     @property
     def first_idle(self) -> Worker | None:
         """The worker that has been idle longest."""
-        for worker in self.idle.values():
-            return worker
-        return None
+        return next(iter(self.idle.values()), None)
 
     @property
     def first_spare(self) -> Worker | None:
         """A busy worker that may be sent a batch ahead."""
-        for worker in self.spare.values():
-            return worker
-        return None
+        return next(iter(self.spare.values()), None)
 
     def add(self, worker: Worker) -> None:
         self.size += 1

@@ -263,8 +263,7 @@ class Dispatch:
             if isinstance(queue, SequenceQueue):
                 self._serve_sequences(crew, key, queue, crew.idle, now)
                 continue
-            if queue.spec.slo_ms:
-                self._drop_hopeless(key, now)
+            self._drop_hopeless(key, now)
             if key not in self._fresh and not self._is_ripe(key, now):
                 crew.turns.pass_over()
             elif returned := queue.take_returned():
@@ -282,8 +281,7 @@ class Dispatch:
                 if not self._serve_sequences(crew, key, queue, crew.spare if len(crew.keys) > 1 else {}, now):
                     return
                 continue
-            if queue.spec.slo_ms:
-                self._drop_hopeless(key, start)
+            self._drop_hopeless(key, start)
             if not queue.count:
                 crew.turns.pass_over()
                 continue

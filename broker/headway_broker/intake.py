@@ -21,8 +21,8 @@ from headway.errors import (
 )
 from headway.messages import REQUEST_BYTES_MAX, Request
 from headway.models import WORKER, ModelSpec
-from headway.pieces import STREAM, takes_pieces
-from headway.refs import REPLY_SLOT, SLOT, without_reply_slot
+from headway.pieces import takes_pieces
+from headway.refs import has_slots, without_reply_slot
 from headway.steps import SEQUENCE, step_of
 from headway_broker.admission import Admission
 from headway_broker.board import Board
@@ -31,7 +31,6 @@ from headway_broker.queues import OpenRequest, Queue
 from headway_broker.report import Report
 from headway_broker.sequence_queue import SequenceQueue
 
-STICKY = "sticky"
 RETRY_AFTER_S = (0.1, 60.0)
 LOOK_S = 1.0
 
@@ -59,15 +58,14 @@ class Intake:
             return None
         key, options = (request.model, request.version), request.options
         try:
-            sticky = _sticky(options) if STICKY in options or SEQUENCE in options else ""
+            sticky = _sticky(options)
             key = self._catalog.resolve(request.model, request.version, sticky)
             if sticky and not request.version and self._queues[key].spec.sequences_max:
                 key = self._home(key, request)
             queue = self._queues[key]
             self._check(request, key, queue.spec)
             self._ledger.open(self._queued(caller, key, queue, request, now))
-            if queue.quiet_s:
-                self._ledger.companies.asked(queue, caller, options, now)
+            self._ledger.companies.asked(queue, caller, options, now)
         except HeadwayError as error:
             if isinstance(full := self._queues.get(key), SequenceQueue):
                 _refused(full, request, now)
@@ -164,7 +162,7 @@ class Intake:
 
     def _queued(self, caller: bytes, key: Key, queue: Queue, request: Request, now: float) -> OpenRequest:
         options, spec = request.options, queue.spec
-        slots = SLOT in options or REPLY_SLOT in options
+        slots = has_slots(options)
         accepted = OpenRequest(
             caller,
             request.id,
@@ -177,11 +175,10 @@ class Intake:
             request.tensors,
             slots=slots,
         )
-        if STREAM in options and takes_pieces(options):
+        if takes_pieces(options):
             accepted.stream, accepted.attempt = True, request.attempt
         try:
-            if spec.slo_ms:
-                self._admission.check(accepted, now)
+            self._admission.check(accepted, now)
             # PERF: what is taken at once, or was sent ahead, is counted only where it can matter.
             ahead = len(self._roster.workers) * spec.batch_size_max if spec.batch_clock == WORKER else 0
             may_be_full = queue.count + ahead >= spec.queue_size_max
@@ -240,5 +237,5 @@ def _refused(queue: SequenceQueue, request: Request, now: float) -> None:
 
 def _sticky(options: dict[str, Any]) -> str:
     """The key by which a caller stays with one version of a split."""
-    sticky = options.get(STICKY) or options.get(SEQUENCE, "")
+    sticky = options.get("sticky") or options.get(SEQUENCE, "")
     return sticky if isinstance(sticky, str) else ""

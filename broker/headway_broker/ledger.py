@@ -118,8 +118,7 @@ class Ledger:
     def _close(self, request: OpenRequest) -> None:
         request.open = False
         request.tensors = b""
-        if self.companies.complete:
-            self.companies.answered(request.caller)
+        self.companies.answered(request.caller)
         opened = self.callers[request.caller]
         del opened[request.id]
         if not opened:

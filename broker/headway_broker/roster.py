@@ -57,10 +57,7 @@ class Roster:
 
     def idle(self, key: Key) -> Worker | None:
         """A worker that could run `key` at once."""
-        for crew in self._crews_for.get(key, ()):
-            if crew.idle:
-                return crew.first_idle
-        return None
+        return next((w for crew in self.crews(key) if (w := crew.first_idle)), None)
 
     def idle_count(self, key: Key) -> int:
         """How many workers could."""
@@ -206,7 +203,7 @@ class Roster:
                     self._counts.pop((key, state), None)
 
     def _place(self, worker: Worker) -> None:
-        self._watch.set(worker.identity, worker.batches_due)
+        self.watch(worker, worker.batches_due)
         if crew := self._crew_of.get(worker.identity):
             crew.place(worker)
 

@@ -278,8 +278,7 @@ class AsyncClient:
             raise BrokerUnreachable("the client is not open")
         self._open[call.id] = (done, asked, piece)
         self._calls.start(call, now)
-        if self._turn is None:
-            self._take_turn()
+        self._take_turn()
         self._fresh += 1
         if self._fresh >= SEND_AT:
             self._fresh = 0

@@ -106,7 +106,7 @@ def test_a_model_may_wait_all_the_same() -> None:
 def test_nothing_is_remembered_of_callers_without_open_requests() -> None:
     bench = bench_of()
     [(_, batch)] = complete(bench, 1).batches
-    assert bench.scheduler.ledger.companies.callers == 1
+    assert len(bench.scheduler.ledger.companies.complete) == 1
     bench.answers("w", batch)
     bench.wake()
-    assert bench.scheduler.ledger.companies.callers == 0
+    assert len(bench.scheduler.ledger.companies.complete) == 0

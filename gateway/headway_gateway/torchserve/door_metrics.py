@@ -85,14 +85,12 @@ class DoorMetrics:
         its handler did not fail."""
         said = meta if meta is not None else _NOTHING
         self._predictions.append((status, model, version_named, took_s, said, timed))
-        if self._timer is None:
-            self._due()
+        self._due()
 
     def access(self, peer: str, line: str, status: int, took_s: float) -> None:
         """An HTTP request was answered. `peer`: ADDRESS:PORT; `line`: its first line, as it came."""
         self._accesses.append((time(), peer, line, status, took_s))
-        if self._timer is None:
-            self._due()
+        self._due()
 
     def read(self, readings: Iterable[Reading]) -> None:
         """How the host does."""
